@@ -1,0 +1,53 @@
+"""optsde: rescaling of training plans, from large batches to the SDE."""
+
+import importlib
+
+from optsde.explain import explain
+from optsde.optimizers import (
+    EMA,
+    SGD,
+    SWA,
+    AdaGrad,
+    Adam,
+    HeavyBall,
+    Lion,
+    Momentum,
+    Optimizer,
+    RMSprop,
+    SignSGD,
+    Signum,
+)
+from optsde.plan import Plan, scale, svag, switch
+
+_DYNAMICS = ("Progress", "discrete", "ensemble", "sde")  # diffrax takes time to import
+
+
+def __getattr__(name: str):
+    if name in _DYNAMICS:
+        return getattr(importlib.import_module("optsde.dynamics"), name)
+    raise AttributeError(f"module 'optsde' has no attribute {name!r}")
+
+
+__all__ = [
+    "EMA",
+    "SGD",
+    "SWA",
+    "AdaGrad",
+    "Adam",
+    "HeavyBall",
+    "Lion",
+    "Momentum",
+    "Optimizer",
+    "Plan",
+    "Progress",
+    "RMSprop",
+    "SignSGD",
+    "Signum",
+    "discrete",
+    "ensemble",
+    "explain",
+    "scale",
+    "sde",
+    "svag",
+    "switch",
+]

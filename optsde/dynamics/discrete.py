@@ -1,0 +1,59 @@
+"""The discrete algorithm as a dynamics: one optimizer step, state -> state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optsde.gradients import Draw, signed_mix
+from optsde.gradients.oracles import Sampler
+from optsde.plan import Plan
+
+PyTree = Any
+
+
+class Dynamics(NamedTuple):
+    """What an ensemble runs. `dt` is the length of a step, in base steps."""
+
+    init: Callable[[jax.Array], Any]  # key -> state
+    step: Callable[[Any], Any]  # state -> state
+    dt: float
+
+
+class State(NamedTuple):
+    step: jax.Array  # int32
+    key: jax.Array  # of the whole run; never changes
+    params: PyTree
+    optimizer: PyTree
+    average: PyTree  # of the weights; None where the plan has none
+
+
+def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
+    """The run of a plan, with gradients from `sampler(batch_size)`.
+
+    Batch size and noise gain are the plan's, so that a rescaled plan needs nothing else
+    to be changed. `params` is the initial point, or a function of the key for one.
+    """
+    transform = plan.transform()
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    average = plan.average
+
+    def init(key):
+        start = params(jax.random.fold_in(key, 2**31)) if callable(params) else params
+        start = jax.tree.map(jnp.asarray, start)
+        held = None if average is None else average.init(start)
+        return State(jnp.int32(0), key, start, transform.init(start), held)
+
+    def step(state: State) -> State:
+        _, grads = oracle(state.params, Draw(state.key, state.step))
+        updates, memory = transform.update(grads, state.optimizer, state.params)
+        new = optax.apply_updates(state.params, updates)
+        held = state.average
+        if average is not None:
+            time = (state.step + 1) * plan.dt
+            held = average.update(held, new, time, plan.dt)
+        return State(state.step + 1, state.key, new, memory, held)
+
+    return Dynamics(init, step, plan.dt)

@@ -1,0 +1,138 @@
+"""explain(a, b): what a rescaling changed, by which power of κ, and why."""
+
+import math
+from typing import NamedTuple
+
+from optsde.analysis.tables import table
+from optsde.optimizers import EMA, Memory
+from optsde.optimizers.base import Scalar
+from optsde.plan import Plan, rescaled
+
+_SHRINKING = {
+    "l2": "part of the gradient, which is averaged and not added up",
+    "weight_decay": "the weights forget per sample as before: lr·λ ∝ κ",
+    "absolute_decay": "the weights forget per sample as before",
+}
+
+
+class _Row(NamedTuple):
+    name: str
+    before: Scalar
+    after: Scalar
+    rule: Scalar
+    why: str
+
+
+def explain(before: Plan, after: Plan) -> str:
+    """A table of the differences between a plan and its rescaled version.
+
+    Each row says by which power of κ a setting changed and why the SDE's rule asks for
+    that. Where the second plan departs from the rule, the row says what the rule sets.
+
+    >>> from optsde import SGD, Plan, scale
+    >>> plan = Plan(optimizer=SGD(lr=0.1), batch_size=64, horizon=100)
+    >>> print(explain(plan, scale(plan, 4)))
+    κ = 4: one step of the second plan is 4 of the first
+                before  after  factor  why
+    ──────────  ──────  ─────  ──────  ─────────────────────────────────
+    batch size      64    256  κ       the larger batch makes less noise
+    steps          100     25  κ^-1    same samples, same schedule
+    lr             0.1    0.4  κ       κ times fewer steps must go as far
+    """
+    kappa = after.dt / before.dt
+    if type(before.optimizer) is not type(after.optimizer):
+        raise ValueError(
+            "explain compares two plans of one optimizer, not "
+            f"{type(before.optimizer).__name__} and {type(after.optimizer).__name__}"
+        )
+    rows = []
+    for row in _rows(before, after, kappa):
+        ratio = _ratio(row.after, row.before)
+        why = row.why
+        if abs(_ratio(row.after, row.rule) - 1) > 1e-6:
+            why = f"a departure: the rule sets {_number(row.rule)}"
+        factor = _power(ratio, kappa)
+        rows.append([row.name, _number(row.before), _number(row.after), factor, why])
+    head = f"κ = {kappa:g}: one step of the second plan is {kappa:g} of the first"
+    return head + "\n" + table(["", "before", "after", "factor", "why"], rows, "lrrll")
+
+
+def _rows(before: Plan, after: Plan, kappa: float) -> list[_Row]:
+    rows = []
+
+    def add(name: str, old: Scalar, new: Scalar, rule: Scalar, why: str) -> None:
+        rows.append(_Row(name, old, new, rule, why))
+
+    gain = kappa * after.noise_gain / before.noise_gain
+    if after.batch_size != before.batch_size:
+        rule = before.batch_size * gain
+        why = "the larger batch makes less noise"
+        if rule < before.batch_size:
+            why = "the smaller batch makes more noise"
+        add("batch size", before.batch_size, after.batch_size, rule, why)
+    if after.noise_gain != before.noise_gain:
+        rule = before.noise_gain * after.batch_size / before.batch_size / kappa
+        why = "variance that the signed mix of two draws supplies"
+        add("noise gain", before.noise_gain, after.noise_gain, rule, why)
+    why = "same samples, same schedule"
+    if after.steps * after.dt > after.horizon + 1e-9:
+        why += f" ({after.horizon / after.dt:g}, rounded up)"
+    add("steps", before.steps, after.steps, after.steps, why)
+
+    a, b = before.optimizer, after.optimizer
+    memory = "linear" if _follows_linearly(before, after, kappa) else "power"
+    expected = rescaled(before, kappa, memory, "noise")
+    rule = expected.optimizer
+    for name, law in a.rule.items():
+        old, new, right = (getattr(x, name) for x in (a, b, rule))
+        if isinstance(law, Memory):
+            add(f"1 − {name}", 1 - old, 1 - new, 1 - right, law.why)
+        elif (old, new) != (0, 0):
+            add(name, old, new, right, law.why)
+    for name, why in _SHRINKING.items():
+        old, new, right = (getattr(x, name) for x in (a, b, rule))
+        if (old, new) != (0, 0):
+            add(name, old, new, right, why)
+    if before.clip is not None and after.clip is not None:
+        why = "where noise makes up the gradient's norm"
+        add("clip", before.clip, after.clip, expected.clip, why)
+    if isinstance(before.average, EMA) and isinstance(after.average, EMA):
+        old, new, right = (1 - p.average.decay for p in (before, after, expected))
+        add("1 − EMA decay", old, new, right, "the average keeps its memory in samples")
+    return rows
+
+
+def _follows_linearly(before: Plan, after: Plan, kappa: float) -> bool:
+    """Whether the decays went 1 − β → κ(1 − β) rather than β → β**κ."""
+    laws = before.optimizer.rule.items()
+    names = [name for name, law in laws if isinstance(law, Memory)]
+    return all(
+        math.isclose(
+            1 - getattr(after.optimizer, name),
+            kappa * (1 - getattr(before.optimizer, name)),
+            rel_tol=1e-6,
+        )
+        for name in names
+    )
+
+
+def _ratio(a: Scalar, b: Scalar) -> float:
+    return float(a) / float(b) if b else float("inf") if a else 1.0
+
+
+def _power(ratio: float, kappa: float) -> str:
+    """The ratio as a power of κ, or as a number where it is none."""
+    if math.isclose(ratio, 1, rel_tol=1e-9):
+        return "1"
+    if ratio <= 0 or math.isinf(ratio) or kappa == 1:
+        return f"{ratio:.4g}"
+    exponent = math.log(ratio) / math.log(kappa)
+    near = round(2 * exponent) / 2
+    if abs(exponent - near) > 5e-3:
+        return f"{ratio:.4g}"
+    return "κ" if near == 1 else "√κ" if near == 0.5 else f"κ^{near:g}"
+
+
+def _number(value: Scalar) -> str:
+    number = float(value)
+    return f"{number:g}" if number != round(number) else f"{number:.0f}"

@@ -1,0 +1,86 @@
+"""Laws: what an SDE asks of the gradient at a point, with noise from any source.
+
+A law turns a standard Brownian increment dW into the noise Σ^{1/2} dW of one base-batch
+gradient, beside its mean and the diagonal of Σ.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optsde.gradients.noise import Covariance
+from optsde.gradients.oracles import Losses
+from optsde.gradients.per_example import SumsOf, by_blocks
+
+PyTree = Any
+
+
+class Moments(NamedTuple):
+    loss: jax.Array
+    mean: PyTree  # ∇f
+    variance: PyTree  # diag Σ
+    kick: PyTree  # Σ^{1/2} dW
+
+
+class Law(NamedTuple):
+    """`shape(params)` is the shape of dW, `moments(params, dW)` what it makes."""
+
+    shape: Callable[[PyTree], PyTree]
+    moments: Callable[[PyTree, PyTree], Moments]
+
+
+def from_covariance(
+    loss: Callable[[PyTree], jax.Array], covariance: Covariance, batch_size: int = 1
+) -> Law:
+    """Noise of known covariance Σ(params)/batch_size."""
+
+    def shape(params):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+
+    def moments(params, dw):
+        value, mean = jax.value_and_grad(loss)(params)
+        variance = jax.tree.map(lambda v: v / batch_size, covariance.variance(params))
+        spread = covariance.spread(params, dw)
+        kick = jax.tree.map(lambda s: s / math.sqrt(batch_size), spread)
+        return Moments(value, mean, variance, kick)
+
+    return Law(shape, moments)
+
+
+def from_data(
+    losses: Losses, data: PyTree, batch_size: int, sums: SumsOf | None = None
+) -> Law:
+    """The exact covariance of a batch of independent draws from n examples.
+
+    Σ^{1/2} dW = Σ_i dW_i (g_i − ḡ)/√(n·batch_size) with one Brownian motion for each
+    example: the gradient of a randomly weighted full-batch loss. It costs about one
+    full-batch gradient, and Σ is never formed. `sums` says how to add up over examples
+    (default `by_blocks`; `by_layers` is faster where the model allows it).
+    """
+    size = jax.tree.leaves(data)[0].shape[0]
+    sums = sums or by_blocks(losses, data)
+
+    def shape(params):
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        return jax.ShapeDtypeStruct((size,), dtype)
+
+    def moments(params, dw):
+        total = sums(params, dw)
+        mean = jax.tree.map(lambda g: g / size, total.grad)
+        drawn = jnp.sum(dw)
+        kick = jax.tree.map(
+            lambda w, g: (w - drawn * g) / math.sqrt(size * batch_size),
+            total.weighted,
+            mean,
+        )
+        variance = jax.tree.map(
+            lambda q, g: jnp.maximum(q / size - g * g, 0) / batch_size,
+            total.square,
+            mean,
+        )
+        return Moments(total.loss / size, mean, variance, kick)
+
+    return Law(shape, moments)

@@ -1,0 +1,91 @@
+"""Oracles: (params, draw) -> (loss, grads), the only way anything gets a gradient.
+
+An oracle is pure and keeps no state: a `Draw` says which stream of randomness to read
+and at which step. What builds oracles takes and returns functions.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optsde.gradients.per_example import by_blocks
+
+PyTree = Any
+Losses = Callable[[PyTree, PyTree], jax.Array]  # (params, examples) -> loss of each
+
+
+class Draw(NamedTuple):
+    key: jax.Array  # of the whole run
+    step: jax.Array  # int32
+
+    def fresh(self) -> jax.Array:
+        """The key of this step."""
+        return jax.random.fold_in(self.key, self.step)
+
+    def stream(self, number: int) -> "Draw":
+        """An independent stream of randomness for the same step, number 1, 2, …"""
+        return Draw(jax.random.fold_in(self.key, 2**32 - number), self.step)
+
+
+Oracle = Callable[[PyTree, Draw], tuple[jax.Array, PyTree]]
+Sampler = Callable[[int], Oracle]  # batch size -> oracle
+
+
+def minibatch(losses: Losses, data: PyTree, batch_size: int) -> Oracle:
+    """Mean over `batch_size` examples drawn independently, with replacement.
+
+    This is the draw for which the noise of a κ times larger batch is exactly Σ/κ.
+    """
+    size = _size(data)
+
+    def oracle(params, draw):
+        index = jax.random.randint(draw.fresh(), (batch_size,), 0, size)
+        return _mean_gradient(losses, params, _take(data, index))
+
+    return oracle
+
+
+def epochs(losses: Losses, data: PyTree, batch_size: int) -> Oracle:
+    """Mean over the next `batch_size` examples of a fresh permutation each epoch.
+
+    The examples that do not fill a batch at the end of an epoch are left out of it.
+    """
+    size = _size(data)
+    per_epoch = size // batch_size
+    if per_epoch == 0:
+        raise ValueError(f"batch_size={batch_size} is above the {size} examples")
+
+    def oracle(params, draw):
+        epoch, batch = draw.step // per_epoch, draw.step % per_epoch
+        order = jax.random.permutation(jax.random.fold_in(draw.key, epoch), size)
+        index = jax.lax.dynamic_slice_in_dim(order, batch * batch_size, batch_size)
+        return _mean_gradient(losses, params, _take(data, index))
+
+    return oracle
+
+
+def full_batch(losses: Losses, data: PyTree, block: int = 512) -> Oracle:
+    """Mean over all examples, in blocks, with memory for one block."""
+    size = _size(data)
+    sums = by_blocks(losses, data, block)
+
+    def oracle(params, draw):
+        del draw
+        total = sums(params, None)
+        return total.loss / size, jax.tree.map(lambda g: g / size, total.grad)
+
+    return oracle
+
+
+def _mean_gradient(losses: Losses, params: PyTree, examples: PyTree):
+    return jax.value_and_grad(lambda p: jnp.mean(losses(p, examples)))(params)
+
+
+def _take(data: PyTree, index: jax.Array) -> PyTree:
+    return jax.tree.map(lambda x: x[index], data)
+
+
+def _size(data: PyTree) -> int:
+    return jax.tree.leaves(data)[0].shape[0]

@@ -1,0 +1,64 @@
+"""AdaGrad: the sum of squared gradients sets the step.
+
+At κ times the batch the noise that fills s is κ times smaller in variance and is added
+κ times less often, so s is κ² smaller at the same time and the step κ times longer by
+itself: lr stays, and what is compared with s follows it.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import optax
+
+from optsde.optimizers.base import Optimizer, Power, PyTree, Scalar, register
+from optsde.optimizers.ito import Limit
+from optsde.optimizers.moments import filled, precondition, second_moment
+
+
+class AdaGradState(NamedTuple):
+    s: PyTree  # like params, Σ g²
+
+
+@register
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaGrad(Optimizer):
+    """s ← s + g²,  θ ← θ − lr·g/(√(s + eps_root) + eps)  (Duchi et al. 2011).
+
+    SDE: dθ = −lr·P⁻¹(∇f dt + Σ^{1/2} dW),  ds = diag Σ dt,  P = √(s + eps_root) + eps.
+    `optax.adagrad` has its ε inside the root (`eps_root`) and starts s at 0.1 (`s0`).
+    """
+
+    lr: Scalar = 0.01
+    eps: Scalar = 1e-8
+    eps_root: Scalar = 0.0
+    s0: Scalar = 0.0
+    rule = {
+        "lr": Power(0, "√s shrinks by κ, which lengthens the step by κ already"),
+        "eps": Power(-1, "ε is compared with √s"),
+        "eps_root": Power(-2, "ε inside the root is compared with s"),
+        "s0": Power(-2, "s sums κ times fewer squares, each κ times smaller"),
+    }
+    state_rule = {"s": -2}
+
+    def direction(self) -> optax.GradientTransformation:
+        def init(params):
+            return AdaGradState(filled(params, self.s0))
+
+        def update(grads, state, params=None):
+            s = jax.tree.map(lambda s, g: (s + g * g).astype(s.dtype), state.s, grads)
+            return precondition(grads, s, self.eps, self.eps_root), AdaGradState(s)
+
+        return optax.GradientTransformation(init, update)
+
+    def limit(self, keep_signal: bool = False) -> Limit:
+        def drift(state, mean, variance):
+            ds = second_moment(mean, variance, keep_signal)
+            u = precondition(mean, state.s, self.eps, self.eps_root)
+            return u, AdaGradState(ds)
+
+        def noise(state, mean, variance, kick, spare):
+            u = precondition(kick, state.s, self.eps, self.eps_root)
+            return u, optax.tree.zeros_like(state)
+
+        return Limit(drift, noise)

@@ -1,0 +1,67 @@
+"""Averages of the weights along a run: exponential, and SWA."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optsde.optimizers.base import Scalar, ema
+
+PyTree = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EMA:
+    """θ̄ ← ρ θ̄ + (1−ρ) θ, from θ̄ = θ at the start. At κ times the batch: ρ^κ."""
+
+    decay: Scalar
+
+    def rescaled(self, kappa: Scalar) -> "EMA":
+        return EMA(self.decay**kappa)
+
+    def init(self, params: PyTree) -> PyTree:
+        return params
+
+    def update(self, average: PyTree, params: PyTree, time, dt: float) -> PyTree:
+        del time, dt
+        return ema(average, params, self.decay)
+
+    def value(self, average: PyTree) -> PyTree:
+        return average
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SWA:
+    """The plain mean of the weights at times start, start + every, start + 2·every, …
+
+    (Izmailov et al. 2018). The times are base steps, so rescaling leaves them alone:
+    the same samples apart, and every/κ steps apart at κ times the batch.
+    """
+
+    start: Scalar
+    every: Scalar
+
+    def rescaled(self, kappa: Scalar) -> "SWA":
+        del kappa
+        return self
+
+    def init(self, params: PyTree) -> tuple[jax.Array, PyTree]:
+        return jnp.zeros((), jnp.int32), params
+
+    def update(self, average, params: PyTree, time, dt: float):
+        """`time` is that of `params`; the step before it ended dt earlier."""
+        taken, mean = average
+        due = jnp.floor((time - self.start) / self.every + 1e-4)
+        before = jnp.floor((time - dt - self.start) / self.every + 1e-4)
+        take = (due >= 0) & (due > before)
+        taken = taken + take
+        weight = jnp.where(take, 1 / jnp.maximum(taken, 1), 0)
+        return taken, jax.tree.map(
+            lambda a, x: (a + weight * (x - a)).astype(a.dtype), mean, params
+        )
+
+    def value(self, average) -> PyTree:
+        return average[1]

@@ -1,0 +1,242 @@
+"""What every optimizer is: an update, a scaling rule and an SDE, told once.
+
+A family's file says how a gradient becomes a *direction* u and what that does to its
+state, in discrete time (`direction`) and in the limit (`limit`). The rest is the same
+for all of them and stands here:
+
+    θ ← θ − s(t) · (lr · (u + λ θ) + w θ),     u = direction(g + l2 · θ)
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optsde.optimizers.ito import ItoSystem, Limit
+from optsde.schedules import Schedule
+
+PyTree = Any
+Scalar = float | jax.Array
+
+
+class Power(NamedTuple):
+    """This hyperparameter is multiplied by κ**exponent."""
+
+    exponent: float
+    why: str
+
+
+class Memory(NamedTuple):
+    """This decay keeps its memory in samples: 1 − β → κ(1 − β), or β → β**κ."""
+
+    why: str = "the average keeps its memory of 1/(1−β) steps, counted in samples"
+
+
+class OptimizerState(NamedTuple):
+    count: jax.Array  # int32, steps since `origin`
+    origin: jax.Array  # float32, time of count 0 in base steps
+    direction: PyTree  # the family's own state
+
+
+REGISTRY: dict[str, type["Optimizer"]] = {}
+
+
+def register(cls: type["Optimizer"]) -> type["Optimizer"]:
+    """Make a family known by its lower-case name, and its hyperparameters traceable.
+
+    Fields of type `bool` are static; all others are leaves of the pytree.
+    """
+    fields = dataclasses.fields(cls)
+    static = [field.name for field in fields if field.type is bool]
+    traced = [field.name for field in fields if field.type is not bool]
+    jax.tree_util.register_dataclass(cls, data_fields=traced, meta_fields=static)
+    REGISTRY[cls.__name__.lower()] = cls
+    return cls
+
+
+def by_name(name: str) -> type["Optimizer"]:
+    """The registered family of that name."""
+    if name not in REGISTRY:
+        allowed = ", ".join(sorted(REGISTRY))
+        raise ValueError(f"optimizer {name!r} is not known; one of: {allowed}")
+    return REGISTRY[name]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """A family's hyperparameters; a pytree, so that they can be traced and stacked.
+
+    Every family shrinks weights in the same three ways, all off by default:
+    `l2` adds l2·θ to the gradient (torch's `weight_decay` of SGD and Adam),
+    `weight_decay` is decoupled and multiplied by lr (AdamW of optax and torch),
+    `absolute_decay` is decoupled and not multiplied by lr (Loshchilov and Hutter).
+    The schedule multiplies lr and the absolute decay alike.
+    """
+
+    lr: Scalar
+    l2: Scalar = 0.0
+    weight_decay: Scalar = 0.0
+    absolute_decay: Scalar = 0.0
+
+    noise_exponent: ClassVar[int] = 2
+    """SVAG(ℓ) is a rescaling by κ = ℓ**−noise_exponent."""
+
+    rule: ClassVar[Mapping[str, Power | Memory]] = {}
+    """How each hyperparameter follows κ. Decays of the weights are in `rescaled`."""
+
+    state_rule: ClassVar[Mapping[str, float]] = {}
+    """Powers of κ by which fields of the state follow a switch in mid-run."""
+
+    def direction(self) -> optax.GradientTransformation:
+        """The family's own part of the update: gradient in, direction out."""
+        raise TypeError(f"{type(self).__name__} does not define direction()")
+
+    def limit(self, keep_signal: bool = False) -> Limit:
+        """The family's own part of the SDE: mean, variance and noise in, flow out."""
+        raise TypeError(f"{type(self).__name__} does not define limit()")
+
+    def transform(
+        self, schedule: Schedule | None = None, dt: float = 1.0
+    ) -> optax.GradientTransformation:
+        """The optax transform; step k happens at time k·dt of the schedule."""
+        direction = self.direction()
+
+        def init(params: PyTree) -> OptimizerState:
+            zero = jnp.zeros((), jnp.float32)
+            count = jnp.zeros((), jnp.int32)
+            return OptimizerState(count, zero, direction.init(params))
+
+        def update(grads, state, params=None):
+            if params is None:
+                raise ValueError(
+                    "update(grads, state, params) needs params: pass them as the "
+                    "third argument, even where no weight decay is set"
+                )
+            grads = self._coupled(grads, params)
+            u, inner = direction.update(grads, state.direction, params)
+            s = 1.0 if schedule is None else schedule(state.origin + state.count * dt)
+            updates = jax.tree.map(
+                lambda u, x: (-s * self._velocity(u, x)).astype(x.dtype), u, params
+            )
+            return updates, OptimizerState(state.count + 1, state.origin, inner)
+
+        return optax.GradientTransformation(init, update)
+
+    def sde(
+        self, schedule: Schedule | None = None, keep_signal: bool = False
+    ) -> ItoSystem:
+        """The limit κ → 0 as an Itô system, in base-step time.
+
+        `keep_signal` keeps the terms by which the mean gradient enters at the base
+        batch and which vanish with κ (its share of v, the saturation of a sign): with
+        it the SDE is closer to the base run, without it to SVAG.
+        """
+        limit = self.limit(keep_signal)
+
+        def speed(t):
+            return 1.0 if schedule is None else schedule(t)
+
+        def drift(t, params, state, mean, variance):
+            u, dstate = limit.drift(state, self._coupled(mean, params), variance)
+            s = speed(t)
+            flow = jax.tree.map(lambda u, x: -s * self._velocity(u, x), u, params)
+            return flow, dstate
+
+        def noise(t, params, state, mean, variance, kick, spare):
+            mean = self._coupled(mean, params)
+            u, dstate = limit.noise(state, mean, variance, kick, spare)
+            s = speed(t)
+            return jax.tree.map(lambda u: -s * self.lr * u, u), dstate
+
+        return ItoSystem(self.direction().init, drift, noise)
+
+    def _coupled(self, grads: PyTree, params: PyTree) -> PyTree:
+        """g + l2·θ."""
+        if not _present(self.l2):
+            return grads
+        return jax.tree.map(lambda g, x: g + self.l2 * x, grads, params)
+
+    def _velocity(self, u: jax.Array, x: jax.Array) -> jax.Array:
+        """lr · (u + λ x) + w x, without the terms that are switched off."""
+        if _present(self.weight_decay):
+            u = u + self.weight_decay * x
+        velocity = self.lr * u
+        if _present(self.absolute_decay):
+            velocity = velocity + self.absolute_decay * x
+        return velocity
+
+    def rescaled(self, kappa: Scalar, memory: str = "linear") -> Self:
+        """The same optimizer at κ times the batch (κ < 1: nearer to the SDE).
+
+        `memory="linear"` takes 1 − β to κ(1 − β); `"power"` takes β to β**κ, which
+        agrees to first order and is never negative. The weights shrink by the same
+        factor per sample, so λ·lr and the absolute decay are multiplied by κ.
+        """
+        decays = self._rescaled_decays(kappa, memory)
+        factor = self._lr_factor(kappa, decays)
+        powers = {
+            name: getattr(self, name) * kappa**law.exponent
+            for name, law in self.rule.items()
+            if isinstance(law, Power) and name != "lr"
+        }
+        return dataclasses.replace(
+            self,
+            lr=self.lr * factor,
+            weight_decay=self.weight_decay * (kappa / factor),
+            absolute_decay=self.absolute_decay * kappa,
+            **decays,
+            **powers,
+        )
+
+    def _rescaled_decays(self, kappa: Scalar, memory: str) -> dict[str, Scalar]:
+        names = [name for name, law in self.rule.items() if isinstance(law, Memory)]
+        return {n: remember(n, getattr(self, n), kappa, memory) for n in names}
+
+    def _lr_factor(self, kappa: Scalar, decays: Mapping[str, Scalar]) -> Scalar:
+        del decays
+        law = self.rule["lr"]
+        assert isinstance(law, Power)
+        return kappa**law.exponent
+
+    def rescale_state(self, state: PyTree, kappa: Scalar, new: Self) -> PyTree:
+        """The family's state for going on as `new` = self.rescaled(κ) in mid-run."""
+        del new
+        changes = {
+            name: jax.tree.map(lambda x, p=power: x * kappa**p, getattr(state, name))
+            for name, power in self.state_rule.items()
+        }
+        return state._replace(**changes) if changes else state
+
+
+def remember(name: str, beta: Scalar, kappa: Scalar, memory: str) -> Scalar:
+    """β after rescaling by κ; refuses a decay below zero and says what to do."""
+    if memory == "power":
+        return beta**kappa
+    if memory != "linear":
+        raise ValueError(f"memory={memory!r} is not known; one of: linear, power")
+    if not isinstance(beta, jax.core.Tracer) and not isinstance(kappa, jax.core.Tracer):
+        fastest = float(np.max(1 - np.asarray(beta, np.float64)))
+        if float(kappa) * fastest > 1 + 1e-9:
+            raise ValueError(
+                f"{name}={1 - fastest:g} has no memory left at kappa={float(kappa):g}: "
+                f"kappa·(1 − {name}) = {float(kappa) * fastest:g} is above 1. Use kappa "
+                f"≤ {1 / fastest:g}, or memory='power', which takes {name} to "
+                f"{name}**kappa = {(1 - fastest) ** float(kappa):.3g}"
+            )
+    return beta + (1 - kappa) * (1 - beta)
+
+
+def ema(old: PyTree, new: PyTree, decay: Scalar) -> PyTree:
+    """decay · old + (1 − decay) · new, in the dtype of old."""
+    return jax.tree.map(
+        lambda o, n: (decay * o + (1 - decay) * n).astype(o.dtype), old, new
+    )
+
+
+def _present(value: Scalar) -> bool:
+    """False for a term that is switched off by a plain zero."""
+    return not (isinstance(value, int | float) and value == 0)

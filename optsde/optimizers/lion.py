@@ -1,0 +1,81 @@
+"""Lion: the sign of an average that leans towards the newest gradient."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optsde.optimizers.base import Memory, Optimizer, Power, Scalar, ema, register
+from optsde.optimizers.ito import Limit
+from optsde.optimizers.sgd import Velocity
+
+
+@register
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lion(Optimizer):
+    """u = sign(b1 m + (1−b1) g),  m ← b2 m + (1−b2) g  (Chen et al. 2023, optax).
+
+    No rule is exact. This one matches the mean of the sign under noise: b2 → b2^κ,
+    b1 → b1·b2^(κ−1), lr·√(κ G'/G), where G = (1−b1)² + b1²(1−b2)/(1+b2) is the share of
+    the gradient's variance that reaches the sign. Both decays stay positive at any κ,
+    so there is no linear form. κ < 1 needs b1 ≤ b2.
+
+    SDE (κ → 0; a = 1 − b1/b2, G and r = a/√G as above):
+    dθ = −lr·(√(2/π) (b1/b2·m + a ∇f)/√(G Σ) dt + r dB),
+    dm = (1−b2)((∇f − m) dt + Σ^{1/2} dW),  d⟨B, W⟩ = √(2/π) dt.
+    """
+
+    lr: Scalar = 1e-4
+    b1: Scalar = 0.9
+    b2: Scalar = 0.99
+    rule = {
+        "lr": Power(0.5, "√κ for the sign's noise, √(G'/G) for the share of it"),
+        "b1": Memory("the newest gradient keeps its share of the memory"),
+        "b2": Memory(),
+    }
+
+    def direction(self) -> optax.GradientTransformation:
+        def init(params):
+            return Velocity(optax.tree.zeros_like(params))
+
+        def update(grads, state, params=None):
+            u = jax.tree.map(jnp.sign, ema(state.m, grads, self.b1))
+            return u, Velocity(ema(state.m, grads, self.b2))
+
+        return optax.GradientTransformation(init, update)
+
+    def limit(self, keep_signal: bool = False) -> Limit:
+        held = self.b1 / self.b2
+        share = jnp.sqrt(_share(self.b1, self.b2))
+        c, correlation = 1 - self.b2, math.sqrt(2 / math.pi)
+
+        def drift(state, mean, variance):
+            def mean_sign(m, g, s):
+                leaning = held * m + (1 - held) * g
+                return correlation * leaning / (share * jnp.sqrt(s))
+
+            u = jax.tree.map(mean_sign, state.m, mean, variance)
+            return u, Velocity(jax.tree.map(lambda g, m: c * (g - m), mean, state.m))
+
+        def noise(state, mean, variance, kick, spare):
+            def sign_noise(k, z, s):
+                own = math.sqrt(1 - 2 / math.pi) * z
+                return (1 - held) / share * (correlation * k / jnp.sqrt(s) + own)
+
+            u = jax.tree.map(sign_noise, kick, spare, variance)
+            return u, Velocity(jax.tree.map(lambda k: c * k, kick))
+
+        return Limit(drift, noise)
+
+    def _rescaled_decays(self, kappa, memory):
+        del memory
+        return {"b1": self.b1 * self.b2 ** (kappa - 1), "b2": self.b2**kappa}
+
+    def _lr_factor(self, kappa, decays):
+        return (kappa * _share(**decays) / _share(self.b1, self.b2)) ** 0.5
+
+
+def _share(b1: Scalar, b2: Scalar) -> Scalar:
+    return (1 - b1) ** 2 + b1**2 * (1 - b2) / (1 + b2)

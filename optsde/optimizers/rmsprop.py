@@ -1,0 +1,104 @@
+"""RMSprop, in each of the forms that papers and libraries call by that name."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optsde.optimizers.base import (
+    Memory,
+    Optimizer,
+    Power,
+    PyTree,
+    Scalar,
+    ema,
+    register,
+)
+from optsde.optimizers.ito import Limit
+from optsde.optimizers.moments import (
+    debias,
+    debias_or,
+    filled,
+    precondition,
+    second_moment,
+    square,
+)
+
+
+class RMSpropState(NamedTuple):
+    v: PyTree  # like params
+    weight: jax.Array  # scalar, 1 − β^k
+
+
+@register
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RMSprop(Optimizer):
+    """v ← β v + (1−β) g²,  θ ← θ − lr·g/(√(v + eps_root) + eps).
+
+    The defaults are those of the experiments of Malladi et al. (2022): bias correction
+    and the current v, that is Adam with b1 = 0. Their analysis has neither
+    (`bias_correction=False, lagged=True`: the step divides by the v of the step before,
+    which must not start at zero: set `v0`). `optax.rmsprop` and TensorFlow put ε inside
+    the root (`eps_root`), without bias correction; torch's RMSprop puts it outside.
+
+    SDE: dθ = −lr·P⁻¹(∇f dt + Σ^{1/2} dW),  dv = (1−β)(diag Σ − v) dt.
+    """
+
+    lr: Scalar = 1e-3
+    beta: Scalar = 0.99
+    eps: Scalar = 1e-8
+    eps_root: Scalar = 0.0
+    v0: Scalar = 0.0
+    bias_correction: bool = True
+    lagged: bool = False
+    rule = {
+        "lr": Power(0.5, "√v shrinks by √κ, which lengthens the step by √κ already"),
+        "beta": Memory(),
+        "eps": Power(-0.5, "ε is compared with √v"),
+        "eps_root": Power(-1, "ε inside the root is compared with v"),
+        "v0": Power(-1, "v is the variance of a batch κ times larger"),
+    }
+    state_rule = {"v": -1}
+
+    def direction(self) -> optax.GradientTransformation:
+        def init(params):
+            return RMSpropState(filled(params, self.v0), jnp.zeros(()))
+
+        def update(grads, state, params=None):
+            new = RMSpropState(
+                ema(state.v, square(grads), self.beta),
+                ema(state.weight, jnp.ones(()), self.beta),
+            )
+            used = state if self.lagged else new
+            v = used.v
+            if self.bias_correction and self.lagged:
+                v = debias_or(v, used.weight, square(grads))
+            elif self.bias_correction:
+                v = debias(v, used.weight)
+            return precondition(grads, v, self.eps, self.eps_root), new
+
+        return optax.GradientTransformation(init, update)
+
+    def limit(self, keep_signal: bool = False) -> Limit:
+        c = 1 - self.beta
+
+        def estimate(state, at_start):
+            if not self.bias_correction:
+                return state.v
+            return debias_or(state.v, state.weight, at_start)
+
+        def drift(state, mean, variance):
+            second = second_moment(mean, variance, keep_signal)
+            dv = jax.tree.map(lambda s, v: c * (s - v), second, state.v)
+            v = estimate(state, second)
+            flow = RMSpropState(dv, c * (1 - state.weight))
+            return precondition(mean, v, self.eps, self.eps_root), flow
+
+        def noise(state, mean, variance, kick, spare):
+            v = estimate(state, second_moment(mean, variance, keep_signal))
+            still = optax.tree.zeros_like(state)
+            return precondition(kick, v, self.eps, self.eps_root), still
+
+        return Limit(drift, noise)

@@ -1,0 +1,93 @@
+"""SignSGD and Signum: only the sign of the gradient, or of its average, is used."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optsde.optimizers.base import Memory, Optimizer, Power, Scalar, register
+from optsde.optimizers.ito import Limit
+from optsde.optimizers.sgd import Momentum, Velocity
+
+
+@register
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SignSGD(Optimizer):
+    """θ ← θ − lr·sign(g)  (Bernstein et al. 2018).
+
+    SDE for Gaussian noise, dominated by it: dθ = −lr·(√(2/π) ∇f/√Σ dt + dB), where B
+    has the correlations of the gradient noise and unit variance; the correlations are
+    exact for diagonal Σ. `keep_signal` gives the form of Compagnoni et al. (2024),
+    dθ = −lr·(erf(∇f/√(2Σ)) dt + √(1 − erf²) dB). The drift depends on the noise's
+    density at zero, so that SVAG, whose mix has another shape of noise, approaches this
+    SDE only where the gradient noise is Gaussian.
+    """
+
+    lr: Scalar = 1e-3
+    rule = {"lr": Power(0.5, "the sign's noise adds up as √steps at any batch")}
+
+    def direction(self) -> optax.GradientTransformation:
+        return optax.stateless(lambda grads, params: jax.tree.map(jnp.sign, grads))
+
+    def limit(self, keep_signal: bool = False) -> Limit:
+        def mean_sign(g, s):
+            ratio = g / jnp.sqrt(s)
+            if keep_signal:
+                return jax.lax.erf(ratio / math.sqrt(2))
+            return ratio * math.sqrt(2 / math.pi)
+
+        def drift(state, mean, variance):
+            return jax.tree.map(mean_sign, mean, variance), state
+
+        def noise(state, mean, variance, kick, spare):
+            unit = jax.tree.map(lambda k, s: k / jnp.sqrt(s), kick, variance)
+            if keep_signal:
+                drift = jax.tree.map(mean_sign, mean, variance)
+                unit = jax.tree.map(lambda b, u: b * jnp.sqrt(1 - u * u), unit, drift)
+            return unit, state
+
+        return Limit(drift, noise)
+
+
+@register
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Signum(Optimizer):
+    """m ← β m + (1−β) g,  θ ← θ − lr·sign(m).
+
+    sign(m) does not shrink with the noise, so lr follows the memory: lr·κ.
+    SDE: dθ = −lr·sign(m) dt,  dm = (1−β)((∇f − m) dt + Σ^{1/2} dW).
+    """
+
+    lr: Scalar = 1e-3
+    beta: Scalar = 0.9
+    noise_exponent: ClassVar[int] = 1
+    rule = {
+        "lr": Power(
+            1, "sign(m) lasts for a memory of m, which has κ times fewer steps"
+        ),
+        "beta": Memory(),
+    }
+
+    def _momentum(self) -> Momentum:
+        return Momentum(lr=self.lr, beta=self.beta)
+
+    def direction(self) -> optax.GradientTransformation:
+        momentum = self._momentum().direction()
+
+        def update(grads, state, params=None):
+            m, state = momentum.update(grads, state)
+            return jax.tree.map(jnp.sign, m), state
+
+        return optax.GradientTransformation(momentum.init, update)
+
+    def limit(self, keep_signal: bool = False) -> Limit:
+        momentum = self._momentum().limit()
+
+        def drift(state: Velocity, mean, variance):
+            m, flow = momentum.drift(state, mean, variance)
+            return jax.tree.map(jnp.sign, m), flow
+
+        return Limit(drift, momentum.noise)
