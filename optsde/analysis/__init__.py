@@ -1,0 +1,33 @@
+"""Analysis: from many runs to a number with an interval, a verdict, a figure."""
+
+from optsde.analysis.statistics import (
+    Equivalence,
+    Estimate,
+    Interval,
+    difference,
+    equivalence,
+    estimate,
+    interval,
+    log_slope,
+    relative,
+)
+from optsde.analysis.tables import table
+from optsde.analysis.verdicts import Verdict, above, agrees, verdict_table, within
+
+__all__ = [
+    "Equivalence",
+    "Estimate",
+    "Interval",
+    "Verdict",
+    "above",
+    "agrees",
+    "difference",
+    "equivalence",
+    "estimate",
+    "interval",
+    "log_slope",
+    "relative",
+    "table",
+    "verdict_table",
+    "within",
+]

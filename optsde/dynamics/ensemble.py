@@ -65,6 +65,7 @@ def ensemble(
     stops = _steps(times, start, dt)
     replicas = keys.shape[0]
     mesh = replica_mesh(replicas)
+    state = jax.tree.map(jnp.copy, state)  # the caller's own is not donated
     keys, members, state = _spread((keys, members, state), replicas, mesh)
 
     def step(member, state):

@@ -1,0 +1,103 @@
+"""The noisy quadratic of the theory tests, as plans.
+
+f = ½ θᵀAθ in two dimensions, noise diag(1, ¼)(1 + ½|θ|²)·σ², time measured in η². One
+batch of size 1 has σ = σ0/η, so that a rescaling by κ and another η are the same thing.
+"""
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import optsde
+from optsde.data.synthetic import (
+    START,
+    quadratic_loss,
+    quadratic_std,
+    second_order_moments,
+)
+from optsde.gradients import diagonal, from_covariance, gaussian
+
+THETA0 = jnp.asarray(START, jnp.float32)
+
+
+class Estimate(NamedTuple):
+    mean: np.ndarray
+    se: np.ndarray
+
+
+def rmsprop(eta: float, sigma0=1.0, eps0=0.1, c2=1.0, **options) -> optsde.RMSprop:
+    """The analysed form, with u0 = v0/σ² = 1."""
+    sigma = sigma0 / eta
+    options = {"v0": sigma**2, "bias_correction": False} | options
+    beta = 1 - c2 * eta**2
+    return optsde.RMSprop(lr=eta, beta=beta, eps=eps0 / eta, **options)
+
+
+def adam(eta: float, eps0=0.1, c1=3.0, c2=1.0, **options) -> optsde.Adam:
+    b1, b2 = 1 - c1 * eta**2, 1 - c2 * eta**2
+    return optsde.Adam(lr=eta, b1=b1, b2=b2, eps=eps0 / eta, **options)
+
+
+def plan(optimizer, horizon: float, **options) -> optsde.Plan:
+    return optsde.Plan(optimizer=optimizer, batch_size=1, horizon=horizon, **options)
+
+
+def covariance(sigma: float):
+    return diagonal(lambda theta: sigma * quadratic_std(theta))
+
+
+def sampler(sigma: float, sample=jax.random.normal):
+    """Gradients with noise σ² at batch 1."""
+    return partial(gaussian, quadratic_loss, covariance(sigma), sample=sample)
+
+
+def exponential(key, shape, dtype):
+    """Centred exponential: skewed, of variance 1."""
+    return jax.random.exponential(key, shape, dtype) - 1
+
+
+def run(plan, sigma, paths, seed, observe=None, sample=jax.random.normal, **options):
+    """Moments at the horizon, for the discrete algorithm."""
+    dynamics = optsde.discrete(plan, sampler(sigma, sample), THETA0)
+    end = plan.steps * plan.dt
+    return estimate(dynamics, end, paths, seed, observe, **options)
+
+
+def run_sde(plan, sigma, paths, seed, substeps, observe=None, keep_signal=False, **o):
+    law = from_covariance(quadratic_loss, covariance(sigma))
+    dynamics = optsde.sde(plan, law, THETA0, substeps, keep_signal)
+    return estimate(dynamics, plan.horizon, paths, seed, observe, **o)
+
+
+def estimate(dynamics, end, paths, seed, observe=None, **options) -> Estimate:
+    observe = observe or (lambda state: second_order_moments(state.params))
+    keys = jax.random.split(jax.random.key(seed), paths)
+    values = optsde.ensemble(dynamics, keys, [end], observe, **options).values
+    values = np.asarray(values[:, 0], np.float64)
+    return Estimate(values.mean(0), values.std(0, ddof=1) / np.sqrt(paths))
+
+
+def largest_error(a: Estimate, b: Estimate | np.ndarray) -> tuple[float, float]:
+    """The largest difference of moments, and its own standard error."""
+    mean, se = (b.mean, b.se) if isinstance(b, Estimate) else (np.asarray(b), 0.0)
+    error = np.abs(a.mean - mean)
+    worst = int(error.argmax())
+    return float(error[worst]), float(np.sqrt(a.se**2 + se**2)[worst])
+
+
+def with_second_moment(scale: float):
+    """θ-moments, then u = v · scale."""
+
+    def observe(state):
+        memory = state.optimizer
+        memory = getattr(memory, "direction", memory)
+        return jnp.concatenate([second_order_moments(state.params), memory.v * scale])
+
+    return observe
+
+
+replace = dataclasses.replace
