@@ -49,7 +49,9 @@ def verdict_table(verdicts: list[Verdict]) -> str:
     """As printed at the end of a study; an unexpected outcome is marked."""
     rows = []
     for v in verdicts:
-        word = ("holds" if v.holds else "FALSE") + ("" if v.holds == v.expected else " !")
+        word = ("holds" if v.holds else "FALSE") + (
+            "" if v.holds == v.expected else " !"
+        )
         span = f"[{v.low:.3g}, {v.high:.3g}]"
         rows.append([v.claim, f"{v.value:.3g}", span, f"{v.bound:g}", v.unit, word])
     header = ["claim", "value", "interval", "bound", "unit", "verdict"]

@@ -115,11 +115,11 @@ def ensemble(
 
 def _steps(times: Sequence[float], start: float, dt: float) -> list[int]:
     """The step count of each time; refuses times between steps, or out of order."""
-    stops = [round((time - start) / dt) for time in times]
-    for time, stop in zip(times, stops, strict=True):
-        if abs(start + stop * dt - time) > 1e-6 * max(1.0, abs(time)):
+    stops = [round((t - start) / dt) for t in times]
+    for t, stop in zip(times, stops, strict=True):
+        if abs(start + stop * dt - t) > 1e-6 * max(1.0, abs(t)):
             raise ValueError(
-                f"time {time:g} lies between steps of {dt:g} base steps; "
+                f"time {t:g} lies between steps of {dt:g} base steps; "
                 f"the nearest that can be observed is {start + stop * dt:g}"
             )
     if not stops or stops[0] < 0 or sorted(stops) != stops:

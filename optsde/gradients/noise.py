@@ -1,4 +1,4 @@
-"""Noise that is known instead of drawn from data: Gaussian, of any law, heavy-tailed."""
+"""Noise that is known, not drawn from data: Gaussian, of any law, heavy-tailed."""
 
 import math
 from collections.abc import Callable

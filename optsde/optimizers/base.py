@@ -219,13 +219,14 @@ def remember(name: str, beta: Scalar, kappa: Scalar, memory: str) -> Scalar:
     if memory != "linear":
         raise ValueError(f"memory={memory!r} is not known; one of: linear, power")
     if not isinstance(beta, jax.core.Tracer) and not isinstance(kappa, jax.core.Tracer):
-        fastest = float(np.max(1 - np.asarray(beta, np.float64)))
-        if float(kappa) * fastest > 1 + 1e-9:
+        rate = float(np.max(1 - np.asarray(beta, np.float64)))
+        kappa_, decay = float(kappa), 1 - rate
+        if kappa_ * rate > 1 + 1e-9:
             raise ValueError(
-                f"{name}={1 - fastest:g} has no memory left at kappa={float(kappa):g}: "
-                f"kappa·(1 − {name}) = {float(kappa) * fastest:g} is above 1. Use kappa "
-                f"≤ {1 / fastest:g}, or memory='power', which takes {name} to "
-                f"{name}**kappa = {(1 - fastest) ** float(kappa):.3g}"
+                f"{name}={decay:g} has no memory left at kappa={kappa_:g}: "
+                f"kappa·(1 − {name}) = {kappa_ * rate:g} is above 1. "
+                f"Use kappa ≤ {1 / rate:g}, or memory='power', which takes {name} to "
+                f"{name}**kappa = {decay**kappa_:.3g}"
             )
     return beta + (1 - kappa) * (1 - beta)
 

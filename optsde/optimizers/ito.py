@@ -15,8 +15,8 @@ class Limit(NamedTuple):
     """A family's part: the direction u that replaces the gradient, and its state.
 
     `drift(state, mean, variance)` gives (u, state) per unit of time.
-    `noise(state, mean, variance, kick, spare)` gives their increments, linear in `kick` and
-    in `spare`, standard Brownian increments like the parameters, independent of `kick`.
+    `noise(state, mean, variance, kick, spare)` gives their increments, linear in `kick`
+    and in `spare`: standard Brownian increments like the parameters, independent of it.
     """
 
     drift: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]

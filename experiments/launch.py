@@ -1,0 +1,206 @@
+"""From a command line to a study: flags, checks before anything runs, exit codes.
+
+    python -m experiments.NAME [--config=FILE.py:PRESET] [--config.KEY=VALUE …]
+                               [--workdir=DIR]
+
+Exit code 0: done. 1: the run diverged. 2: the command was wrong, and nothing was
+written. 130: interrupted; the same command goes on where it stopped.
+"""
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments.rundir import RunDir
+from optsde.mesh import enable_compilation_cache, expose_cpu_cores
+
+
+class UsageError(Exception):
+    """The user's input cannot be run; the message says what can."""
+
+
+class DivergedError(Exception):
+    """A run left the finite numbers."""
+
+
+def launch(
+    study: str,
+    doc: str,
+    default: str,
+    check: Callable[[ConfigDict], None],
+    run: Callable[[ConfigDict, RunDir], None],
+) -> None:
+    """Parse, check, run; the whole of a study's `main`.
+
+    `check(config)` raises UsageError. `default` is the config used where none is named.
+    """
+    try:
+        config, preset, workdir = _parse(study, doc, default, sys.argv)
+        check(config)
+        rundir = RunDir.open(_place(study, preset, config, workdir), study, config)
+    except (UsageError, ValueError, OSError) as error:
+        message = " ".join(str(error).split())
+        sys.exit(_complain(f"experiments.{study}: {message}", 2))
+    expose_cpu_cores()
+    enable_compilation_cache()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run(config, rundir)
+    except DivergedError as error:
+        rundir.finish("diverged", [], reason=str(error))
+        sys.exit(_complain(f"experiments.{study}: diverged: {error}", 1))
+    except KeyboardInterrupt:
+        rundir.finish("interrupted", [])
+        hint = "the same command goes on from what is finished"
+        sys.exit(_complain(f"\nexperiments.{study}: interrupted; {hint}", 130))
+
+
+def _complain(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def _parse(study: str, doc: str, default: str, argv: list[str]):
+    """(config, name of the preset, workdir or None) from the command line."""
+    path, _, preset = _config_argument(argv, default).partition(":")
+    module = _load(path)
+    base = _preset(module, path, preset)
+    if any(a in ("-h", "--help", "-help", "--helpfull") for a in argv[1:]):
+        print(_help(study, doc, module, path, base))
+        sys.exit(0)
+    argv = _with_config(argv, f"{path}:{preset}" if preset else path)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
+    _check_keys(argv, base)
+    try:
+        rest = values(argv)
+    except flags.Error as error:
+        raise UsageError(_explain_flag(error, base)) from None
+    if len(rest) > 1:
+        raise UsageError(f"{rest[1]!r} is not a flag; see --help")
+    config = values["config"].value
+    return config, preset or getattr(module, "DEFAULT", "default"), values.workdir
+
+
+def _config_argument(argv: list[str], default: str) -> str:
+    for i, argument in enumerate(argv):
+        if argument in ("--config", "-config") and i + 1 < len(argv):
+            return argv[i + 1]
+        if argument.startswith(("--config=", "-config=")):
+            return argument.partition("=")[2]
+    return default
+
+
+def _with_config(argv: list[str], value: str) -> list[str]:
+    """The command line with the config named first, as config_flags wants it."""
+    named = ("--config=", "-config=")
+    rest = [a for a in argv[1:] if not a.startswith(named)]
+    for name in ("--config", "-config"):
+        if name in rest:
+            at = rest.index(name)
+            del rest[at : at + 2]
+    return [argv[0], f"--config={value}", *rest]
+
+
+def _load(path: str) -> ModuleType:
+    if not os.path.isfile(path):
+        raise UsageError(
+            f"--config={path}: no such file; run from the project's folder, or give a "
+            "path, as in --config=configs/svag.py:digits"
+        )
+    spec = importlib.util.spec_from_file_location("config", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--config={path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UsageError(f"--config={path}: has no get_config(preset)")
+    return module
+
+
+def _preset(module: ModuleType, path: str, preset: str) -> ConfigDict:
+    presets = list(getattr(module, "PRESETS", {}))
+    if preset and preset not in presets:
+        raise UsageError(
+            f"--config={path}:{preset}: no such preset; one of: {', '.join(presets)}"
+        )
+    return module.get_config(preset) if preset else module.get_config()
+
+
+def _check_keys(argv: list[str], base: ConfigDict) -> None:
+    allowed = list(_flatten(base))
+    groups = {key.rpartition(".")[0] for key in allowed} - {""}
+    for argument in argv[1:]:
+        name = argument.partition("=")[0].lstrip("-").removeprefix("no")
+        if not name.startswith("config."):
+            continue
+        key = name.removeprefix("config.")
+        if key in groups:
+            inner = [k for k in allowed if k.startswith(key + ".")]
+            raise UsageError(f"--{name}: set one of {', '.join(inner)} instead")
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(
+                f"--{name}: no such setting; {hint}allowed: {', '.join(allowed)}"
+            )
+
+
+def _explain_flag(error: Exception, base: ConfigDict) -> str:
+    text = str(error)
+    for key, value in _flatten(base).items():
+        if f"config.{key}=" in text or f"config.{key} " in text:
+            given = text.partition(f"config.{key}=")[2].partition(":")[0]
+            kind = type(value).__name__
+            return (
+                f"--config.{key}={given}: needs a {kind}, such as the default "
+                f"{_shown(value)}"
+            )
+    return f"{text}; allowed: --config, --config.KEY=VALUE, --workdir, --help"
+
+
+def _flatten(config: ConfigDict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _shown(value) -> str:
+    if isinstance(value, tuple):
+        return "'" + ",".join(map(str, value)) + "'"
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _help(study: str, doc: str, module: ModuleType, path: str, base: ConfigDict) -> str:
+    presets = [f"  {name:20} {text}" for name, text in module.PRESETS.items()]
+    settings = [f"  --config.{k}={_shown(v)}" for k, v in _flatten(base).items()]
+    usage = (
+        f"usage: python -m experiments.{study} [--config={path}:PRESET] "
+        "[--config.KEY=VALUE ...] [--workdir=DIR]"
+    )
+    parts = [doc.strip(), usage, "presets:", *presets, "settings and defaults:"]
+    return "\n".join([parts[0], "", parts[1], "", *parts[2:], *settings])
+
+
+def _place(study: str, preset: str, config: ConfigDict, workdir: str | None) -> Path:
+    """runs/STUDY/PRESET-HASH: one place for each set of settings."""
+    if workdir:
+        return Path(workdir)
+    text = json.dumps(config.to_dict(), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return Path("runs") / study / f"{preset}-{digest}"

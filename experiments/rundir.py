@@ -1,0 +1,127 @@
+"""The run directory: what every study leaves behind, written so that it can go on.
+
+config.json, meta.json, metrics.jsonl, curves.npz, figures/, summary.json. A finished
+part of a study is in curves.npz, whole; the same command reads it instead of running.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from optsde.analysis import Verdict
+
+PACKAGES = ("optsde", "jax", "jaxlib", "flax", "optax", "diffrax", "numpy")
+
+
+class RunDir:
+    """A study's directory, opened for a new run or for going on with the same one."""
+
+    def __init__(self, path: Path, study: str):
+        self.path = path
+        self.study = study
+        self.begun = time.monotonic()
+
+    @classmethod
+    def open(cls, path: Path, study: str, config: ConfigDict) -> "RunDir":
+        """Create it, or accept one that holds the same config; else refuse."""
+        settings = json.loads(json.dumps(config.to_dict()))
+        known = path / "config.json"
+        if known.exists():
+            held = json.loads(known.read_text())
+            if held != settings:
+                changed = [k for k in settings if held.get(k) != settings[k]]
+                raise ValueError(
+                    f"--workdir={path} holds a run with other settings "
+                    f"({', '.join(changed)}); name another directory or remove it"
+                )
+        elif path.exists() and any(path.iterdir()):
+            raise ValueError(
+                f"--workdir={path} holds other files; name a new or empty directory"
+            )
+        (path / "figures").mkdir(parents=True, exist_ok=True)
+        rundir = cls(path, study)
+        rundir._write("config.json", settings)
+        return rundir
+
+    def note_environment(self) -> None:
+        """meta.json: revision, versions, devices and command line of this run."""
+        import jax
+
+        devices = [str(device) for device in jax.local_devices()]
+        versions = {name: metadata.version(name) for name in PACKAGES}
+        self._write(
+            "meta.json",
+            {
+                "revision": _revision(),
+                "python": sys.version.split()[0],
+                "versions": versions,
+                "devices": devices,
+                "argv": sys.argv,
+                "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            },
+        )
+
+    def curves(self) -> dict[str, np.ndarray]:
+        """All that is finished."""
+        file = self.path / "curves.npz"
+        if not file.exists():
+            return {}
+        with np.load(file) as stored:
+            return dict(stored)
+
+    def add_curves(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Add finished curves; the file on disk is always whole."""
+        partial = self.path / "curves.partial.npz"
+        np.savez(partial, **self.curves(), **arrays)
+        os.replace(partial, self.path / "curves.npz")
+
+    def log(self, **row) -> None:
+        """One line of metrics.jsonl."""
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def figure(self, name: str) -> Path:
+        return self.path / "figures" / f"{name}.png"
+
+    def finish(self, status: str, verdicts: list[Verdict], **extra) -> None:
+        """summary.json."""
+        summary = {
+            "experiment": self.study,
+            "status": status,
+            "seconds": round(time.monotonic() - self.begun, 1),
+            "verdicts": [verdict.to_json() for verdict in verdicts],
+        }
+        self._write("summary.json", summary | extra)
+
+    def _write(self, name: str, content: dict) -> None:
+        partial = self.path / f"{name}.partial"
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(partial, self.path / name)
+
+
+def _revision() -> str | None:
+    """The git revision, with + where files differ from it."""
+    here = Path(__file__).parent
+    try:
+        run = [
+            "git",
+            "-C",
+            str(here),
+            "describe",
+            "--always",
+            "--dirty=+",
+            "--abbrev=12",
+        ]
+        return subprocess.run(
+            run, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,36 @@
+"""The look of all figures: curves with bands, colours that survive colour blindness."""
+
+from pathlib import Path
+
+import numpy as np
+
+from optsde.analysis.statistics import Estimate
+
+# Okabe and Ito's palette, without its yellow, which is too pale for lines.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+
+
+def new_figure(columns: int, width: float = 10.0, height: float = 4.2):
+    """(figure, axes) that need no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25, linewidth=0.6)
+        ax.tick_params(labelsize=11)
+    return figure, axes
+
+
+def band(ax, x, y: Estimate, *, label: str, colour: str, **line) -> None:
+    """A curve with its 95% band (1.96 standard errors)."""
+    half = 1.96 * np.asarray(y.se)
+    ax.fill_between(x, y.mean - half, y.mean + half, color=colour, alpha=0.22, lw=0)
+    ax.plot(x, y.mean, color=colour, label=label, **({"lw": 1.8} | line))
+
+
+def save(figure, path: Path) -> None:
+    figure.savefig(path, dpi=150)
