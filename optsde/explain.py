@@ -80,8 +80,7 @@ def _rows(before: Plan, after: Plan, kappa: float) -> list[_Row]:
     add("steps", before.steps, after.steps, after.steps, why)
 
     a, b = before.optimizer, after.optimizer
-    memory = "linear" if _follows_linearly(before, after, kappa) else "power"
-    expected = rescaled(before, kappa, memory, "noise")
+    expected = rescaled(before, kappa, _memory_form(before, after, kappa), "noise")
     rule = expected.optimizer
     for name, law in a.rule.items():
         old, new, right = (getattr(x, name) for x in (a, b, rule))
@@ -102,18 +101,16 @@ def _rows(before: Plan, after: Plan, kappa: float) -> list[_Row]:
     return rows
 
 
-def _follows_linearly(before: Plan, after: Plan, kappa: float) -> bool:
-    """Whether the decays went 1 − β → κ(1 − β) rather than β → β**κ."""
-    laws = before.optimizer.rule.items()
-    names = [name for name, law in laws if isinstance(law, Memory)]
-    return all(
-        math.isclose(
-            1 - getattr(after.optimizer, name),
-            kappa * (1 - getattr(before.optimizer, name)),
-            rel_tol=1e-6,
-        )
-        for name in names
+def _memory_form(before: Plan, after: Plan, kappa: float) -> str:
+    """Which form of the rule to compare with: the one that `after` follows, if any."""
+    a, b = before.optimizer, after.optimizer
+    decays = [name for name, law in a.rule.items() if isinstance(law, Memory)]
+    power = a.rescaled(kappa, "power")
+    followed = all(
+        math.isclose(getattr(b, n), getattr(power, n), rel_tol=1e-6) for n in decays
     )
+    allowed = all(kappa * (1 - getattr(a, name)) <= 1 for name in decays)
+    return "power" if followed or not allowed else "linear"
 
 
 def _ratio(a: Scalar, b: Scalar) -> float:

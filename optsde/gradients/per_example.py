@@ -115,7 +115,8 @@ def _at(tree: PyTree, path: tuple[str, ...]) -> PyTree:
 
 
 def _check_all_dense(shapes: PyTree) -> None:
-    tapped = {p[:-1] for p in flax.traverse_util.flatten_dict(shapes["perturbations"])}
+    taps = flax.traverse_util.flatten_dict(shapes.get("perturbations", {}))
+    tapped = {path[:-1] for path in taps}
     for path, layer in _layers(shapes["params"]).items():
         if path not in tapped or not set(layer) <= {"kernel", "bias"}:
             raise ValueError(

@@ -38,7 +38,7 @@ class Memory(NamedTuple):
 
 class OptimizerState(NamedTuple):
     count: jax.Array  # int32, steps since `origin`
-    origin: jax.Array  # float32, time of count 0 in base steps
+    origin: jax.Array  # float, time of count 0 in base steps
     direction: PyTree  # the family's own state
 
 
@@ -106,9 +106,7 @@ class Optimizer:
         direction = self.direction()
 
         def init(params: PyTree) -> OptimizerState:
-            zero = jnp.zeros((), jnp.float32)
-            count = jnp.zeros((), jnp.int32)
-            return OptimizerState(count, zero, direction.init(params))
+            return OptimizerState(jnp.int32(0), jnp.zeros(()), direction.init(params))
 
         def update(grads, state, params=None):
             if params is None:

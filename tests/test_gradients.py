@@ -1,0 +1,219 @@
+"""Oracles, signed mixes, noise and laws against dense linear algebra and closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from optsde.gradients import (
+    Draw,
+    by_blocks,
+    by_layers,
+    dense,
+    diagonal,
+    epochs,
+    from_covariance,
+    from_data,
+    full_batch,
+    gaussian,
+    heavy_tailed,
+    minibatch,
+    signed_mix,
+    stable,
+)
+from optsde.gradients.signed_mix import weights
+from optsde.models import MLP, cross_entropy, init_params, supervised
+
+N = 37
+
+
+@pytest.fixture
+def problem():
+    model = MLP((7, 4))
+    key = jax.random.key(0)
+    x = jax.random.normal(key, (N, 5))
+    y = jax.random.randint(jax.random.key(1), (N,), 0, 4)
+    params = init_params(model, jax.random.key(2), x)
+    return model, supervised(model, cross_entropy), params, (x, y)
+
+
+def each_gradient(losses, params, data):
+    """[N, parameters], one example at a time."""
+
+    def one(i):
+        single = jax.tree.map(lambda a: a[i : i + 1], data)
+        grads = jax.grad(lambda p: losses(p, single)[0])(params)
+        return jax.flatten_util.ravel_pytree(grads)[0]
+
+    return np.stack([np.asarray(one(i)) for i in range(N)])
+
+
+def flat(tree):
+    return np.asarray(jax.flatten_util.ravel_pytree(tree)[0])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("block", [1, 5, 10, N, 100])
+def test_full_batch_is_the_mean_for_any_block(problem, block):
+    _, losses, params, data = problem
+    loss, grads = full_batch(losses, data, block)(params, Draw(jax.random.key(0), 0))
+    expected = each_gradient(losses, params, data).mean(0)
+    np.testing.assert_allclose(flat(grads), expected, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(loss, losses(params, data).mean(), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("kind", ["blocks", "layers"])
+@pytest.mark.parametrize("block", [5, 10, N, 100])
+def test_sums_against_each_gradient(problem, kind, block):
+    model, losses, params, data = problem
+    w = jax.random.normal(jax.random.key(3), (N,))
+    if kind == "blocks":
+        sums = by_blocks(losses, data, block)(params, w)
+    else:
+        sums = by_layers(model, cross_entropy, data, block)(params, w)
+    g = each_gradient(losses, params, data)
+    np.testing.assert_allclose(sums.loss, losses(params, data).sum(), rtol=1e-12)
+    np.testing.assert_allclose(flat(sums.grad), g.sum(0), rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(flat(sums.square), (g**2).sum(0), rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(flat(sums.weighted), w @ g, rtol=1e-9, atol=1e-13)
+
+
+def test_by_layers_refuses_other_layers(problem):
+    import flax.linen as nn
+
+    with pytest.raises(ValueError, match="layers_0 is another kind: use by_blocks"):
+        by_layers(nn.Sequential([nn.Dense(3)]), cross_entropy, problem[3])
+
+
+@pytest.mark.usefixtures("x64")
+def test_law_of_data_has_the_exact_covariance(problem):
+    """kick is linear in dW, so its covariance is that of its matrix."""
+    _, losses, params, data = problem
+    batch = 4
+    law = from_data(losses, data, batch)
+    basis = jnp.eye(N)
+    matrix = np.stack([flat(law.moments(params, e).kick) for e in basis], axis=1)
+    g = each_gradient(losses, params, data)
+    sigma = np.cov(g.T, bias=True) / batch
+    np.testing.assert_allclose(matrix @ matrix.T, sigma, atol=1e-13)
+    moments = law.moments(params, basis[0])
+    np.testing.assert_allclose(flat(moments.variance), np.diag(sigma), atol=1e-13)
+    np.testing.assert_allclose(flat(moments.mean), g.mean(0), rtol=1e-9, atol=1e-13)
+    assert law.shape(params).shape == (N,)
+
+
+def test_minibatch_noise_is_that_of_the_law(problem):
+    """20,000 draws: mean and variance of every parameter, largest z below 5."""
+    _, losses, params, data = problem
+    oracle = minibatch(losses, data, 4)
+    draw = jax.vmap(lambda i: oracle(params, Draw(jax.random.key(7), i))[1])
+    grads = jax.jit(draw)(jnp.arange(20_000))
+    sample = np.concatenate(
+        [np.asarray(x).reshape(20_000, -1) for x in jax.tree.leaves(grads)], axis=1
+    )
+    moments = from_data(losses, data, 4).moments(params, jnp.zeros(N))
+    mean, variance = flat(moments.mean), flat(moments.variance)
+    z = (sample.mean(0) - mean) / np.sqrt(np.maximum(variance, 1e-12) / 20_000)
+    assert np.abs(z).max() < 5
+    centred = (sample - sample.mean(0)) ** 2
+    z = (centred.mean(0) - variance) / (centred.std(0) / 20_000**0.5 + 1e-9)
+    assert np.abs(z).max() < 5
+
+
+def test_epochs_see_every_example_once():
+    data = jnp.arange(12.0)
+    oracle = epochs(lambda p, x: p * x, data, 4)
+    key = jax.random.key(0)
+    seen = [float(oracle(1.0, Draw(key, jnp.int32(k)))[0]) * 4 for k in range(6)]
+    assert sum(seen[:3]) == pytest.approx(66)
+    assert sum(seen[3:]) == pytest.approx(66)
+    assert seen[:3] != seen[3:]
+    with pytest.raises(ValueError, match="batch_size=20 is above the 12"):
+        epochs(lambda p, x: p * x, data, 20)
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.5, 4.0, 64.0])
+def test_weights_of_the_mix(gain):
+    first, second = weights(gain)
+    assert first + second == pytest.approx(1)
+    assert first**2 + second**2 == pytest.approx(gain)
+    assert first**3 + second**3 == pytest.approx((3 * gain - 1) / 2)
+
+
+def test_weights_refuse_less_noise():
+    with pytest.raises(ValueError, match="use a larger batch"):
+        weights(0.5)
+
+
+@pytest.mark.parametrize("sampler", [minibatch, epochs])
+def test_mix_keeps_the_mean_and_multiplies_the_covariance(sampler):
+    """1-D data, gain 9: mean within 5 s.e., variance within 5 s.e., 40,000 draws.
+
+    With epochs this fails if the two draws are halves of one permutation.
+    """
+    data = jnp.asarray(np.random.default_rng(0).normal(size=8))
+    oracle = sampler(lambda p, x: p * x, data, 2)
+    draws = 40_000
+
+    def grads(oracle, seed):
+        def one(i):
+            return oracle(1.0, Draw(jax.random.fold_in(jax.random.key(seed), i), 0))[1]
+
+        return np.asarray(jax.jit(jax.vmap(one))(jnp.arange(draws)))
+
+    plain, mixed = grads(oracle, 0), grads(signed_mix(oracle, 9.0), 1)
+    mean = float(data.mean())
+    assert abs(mixed.mean() - mean) < 5 * mixed.std() / draws**0.5
+    ratio = mixed.var() / plain.var()
+    spread = [
+        ((x - x.mean()) ** 2).std() / x.var() / draws**0.5 for x in (plain, mixed)
+    ]
+    assert abs(ratio / 9 - 1) < 5 * np.hypot(*spread)
+
+
+def test_dense_and_diagonal_covariance():
+    factor = jnp.array([[1.0, 0.0], [0.5, 2.0]])
+    known = dense(lambda theta: factor * (1 + theta[0]))
+    theta, z = jnp.array([1.0, 3.0]), jnp.array([0.3, -0.2])
+    np.testing.assert_allclose(known.spread(theta, z), 2 * factor @ z, rtol=1e-6)
+    full = 4 * factor @ factor.T
+    np.testing.assert_allclose(known.variance(theta), np.diag(full), rtol=1e-6)
+    plain = diagonal(lambda theta: {"a": theta["a"]})
+    np.testing.assert_allclose(plain.variance({"a": theta})["a"], theta**2)
+
+
+def test_gaussian_oracle_has_the_covariance_of_its_law():
+    factor = jnp.array([[1.0, 0.0], [0.5, 2.0]])
+    known = dense(lambda theta: factor)
+    loss = lambda theta: jnp.sum(theta**2)  # noqa: E731
+    theta = jnp.array([1.0, 3.0])
+    oracle = gaussian(loss, known, batch_size=4)
+    grads = jax.vmap(lambda i: oracle(theta, Draw(jax.random.key(0), i))[1])(
+        jnp.arange(40_000)
+    )
+    expected = np.asarray(factor @ factor.T) / 4
+    np.testing.assert_allclose(np.cov(grads.T), expected, atol=5 * 0.011)
+    np.testing.assert_allclose(grads.mean(0), 2 * theta, atol=5 * 0.0052)
+    moments = from_covariance(loss, known, 4).moments(theta, jnp.array([1.0, 0.0]))
+    np.testing.assert_allclose(moments.kick, factor[:, 0] / 2, rtol=1e-6)
+    np.testing.assert_allclose(moments.variance, np.diag(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.8, 1.0, 1.5, 2.0])
+def test_stable_characteristic_function(alpha):
+    """E cos(tX) = exp(−|t|^α); 200,000 numbers, five s.e. of a bounded mean."""
+    x = np.asarray(stable(jax.random.key(0), alpha, (200_000,)), np.float64)
+    for t in (0.3, 1.0, 2.0):
+        values = np.cos(t * x)
+        se = values.std() / len(x) ** 0.5
+        assert abs(values.mean() - np.exp(-(t**alpha))) < 5 * se
+
+
+def test_heavy_tails_are_added_and_refused():
+    zero = lambda params, draw: (jnp.zeros(()), jnp.zeros_like(params))  # noqa: E731
+    noisy = heavy_tailed(zero, 2.0, 0.5)
+    _, grads = noisy(jnp.zeros(100_000), Draw(jax.random.key(0), 0))
+    assert float(grads.var()) == pytest.approx(2 * 0.25, rel=0.03)
+    with pytest.raises(ValueError, match=r"\(0, 2\]"):
+        heavy_tailed(zero, 2.5, 1.0)

@@ -1,0 +1,249 @@
+"""Every row of the rule table, the refusals, and what explain says of them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import optsde
+from optsde import EMA, SWA, Plan, scale, svag, switch
+from optsde.schedules import cosine
+
+KAPPA = 4.0
+
+
+def plan(optimizer, **options):
+    return Plan(optimizer=optimizer, batch_size=64, horizon=1000, **options)
+
+
+def factors(optimizer, kappa=KAPPA, **options):
+    """Each hyperparameter after rescaling over before; 1 − β for decays."""
+    new = optimizer.rescaled(kappa, **options)
+    ratios = {}
+    for field in dataclasses.fields(optimizer):
+        a, b = getattr(optimizer, field.name), getattr(new, field.name)
+        if field.name.startswith("b"):
+            a, b = 1 - a, 1 - b
+        if a and not isinstance(a, bool):
+            ratios[field.name] = b / a
+    return ratios
+
+
+DECAYS = dict(l2=0.1, weight_decay=0.1, absolute_decay=0.1)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (
+            optsde.SGD(lr=0.1, **DECAYS),
+            dict(lr=4, l2=1, weight_decay=1, absolute_decay=4),
+        ),
+        (
+            optsde.Momentum(lr=0.1, beta=0.9, **DECAYS),
+            dict(lr=4, beta=4, l2=1, weight_decay=1, absolute_decay=4),
+        ),
+        (
+            optsde.HeavyBall(lr=0.1, beta=0.9, **DECAYS),
+            dict(lr=16, beta=4, l2=1, weight_decay=1 / 4, absolute_decay=4),
+        ),
+        (
+            optsde.RMSprop(lr=0.1, eps=0.1, eps_root=0.1, v0=0.1, **DECAYS),
+            dict(lr=2, beta=4, eps=1 / 2, eps_root=1 / 4, v0=1 / 4, l2=1)
+            | dict(weight_decay=2, absolute_decay=4),
+        ),
+        (
+            optsde.Adam(lr=0.1, eps=0.1, eps_root=0.1, **DECAYS),
+            dict(lr=2, b1=4, b2=4, eps=1 / 2, eps_root=1 / 4, l2=1)
+            | dict(weight_decay=2, absolute_decay=4),
+        ),
+        (
+            optsde.AdaGrad(lr=0.1, eps=0.1, eps_root=0.1, s0=0.1, **DECAYS),
+            dict(lr=1, eps=1 / 4, eps_root=1 / 16, s0=1 / 16, l2=1)
+            | dict(weight_decay=4, absolute_decay=4),
+        ),
+        (
+            optsde.SignSGD(lr=0.1, **DECAYS),
+            dict(lr=2, l2=1, weight_decay=2, absolute_decay=4),
+        ),
+        (
+            optsde.Signum(lr=0.1, beta=0.9, **DECAYS),
+            dict(lr=4, beta=4, l2=1, weight_decay=1, absolute_decay=4),
+        ),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_rule_table(optimizer, expected):
+    assert factors(optimizer) == pytest.approx(expected)
+
+
+def test_lion_rule():
+    lion = optsde.Lion(lr=1e-4, b1=0.9, b2=0.99, weight_decay=0.1)
+    new = lion.rescaled(KAPPA)
+    assert new.b1 == pytest.approx(0.9 * 0.99**3)
+    assert new.b2 == pytest.approx(0.99**4)
+
+    def share(o):
+        return (1 - o.b1) ** 2 + o.b1**2 * (1 - o.b2) / (1 + o.b2)
+
+    r = (KAPPA * share(new) / share(lion)) ** 0.5
+    assert new.lr == pytest.approx(1e-4 * r)
+    assert new.weight_decay == pytest.approx(0.1 * KAPPA / r)
+
+
+def test_power_form_of_memory():
+    new = optsde.Adam(lr=0.1, b1=0.9, b2=0.99).rescaled(64, "power")
+    assert (new.b1, new.b2) == pytest.approx((0.9**64, 0.99**64))
+
+
+def test_scale_sets_batch_steps_clip_and_average():
+    base = plan(optsde.Adam(), clip=1.0, average=EMA(0.99), schedule=cosine(1000))
+    big = scale(base, KAPPA)
+    assert (big.batch_size, big.steps, big.dt, big.noise_gain) == (256, 250, 4, 1)
+    assert big.clip == pytest.approx(0.5)
+    assert big.average.decay == pytest.approx(0.99**4)
+    assert big.schedule is base.schedule
+    assert scale(base, KAPPA, clip="signal").clip == 1.0
+    assert scale(base, 3).steps == 334  # 333.3, rounded up
+
+
+def test_swa_keeps_its_times():
+    swa = SWA(start=10, every=5)
+    assert scale(plan(optsde.SGD(), average=swa), KAPPA).average == swa
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "gain"), [(optsde.Adam(), 16), (optsde.SGD(), 4), (optsde.Lion(), 16)]
+)
+def test_svag_is_the_rule_below_one(optimizer, gain):
+    fine = svag(plan(optimizer, clip=1.0), 4)
+    assert fine.optimizer == optimizer.rescaled(1 / gain)
+    assert (fine.batch_size, fine.noise_gain) == (64, gain)
+    assert fine.steps == 1000 * gain
+    assert fine.clip == pytest.approx(gain**0.5)
+
+
+def test_scaling_twice_is_scaling_once():
+    base = plan(optsde.Adam(b1=0.99), clip=1.0, average=EMA(0.99))
+    twice, once = scale(scale(base, 2), 4), scale(base, 8)
+    assert twice.steps == once.steps
+    for a, b in zip(jax.tree.leaves(twice), jax.tree.leaves(once), strict=True):
+        assert a == pytest.approx(b, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rule", "lr"), [("linear", 0.4), ("sqrt_lr_only", 0.2), ("fixed", 0.1)]
+)
+def test_controls_change_only_lr(rule, lr):
+    base = plan(optsde.Adam(lr=0.1, weight_decay=0.1), clip=1.0, average=EMA(0.9))
+    big = scale(base, KAPPA, rule)
+    assert big.optimizer == dataclasses.replace(base.optimizer, lr=lr)
+    assert (big.clip, big.average) == (base.clip, base.average)
+    assert (big.batch_size, big.steps) == (256, 250)
+
+
+def test_refuses_a_negative_decay_and_says_what_to_do():
+    base = plan(optsde.Adam(b1=0.9, b2=0.99))
+    with pytest.raises(ValueError, match=r"b1=0\.9.*kappa ≤ 10,.*memory='power'"):
+        scale(base, 16)
+    assert scale(base, 16, memory="power").optimizer.b1 == pytest.approx(0.9**16)
+    assert scale(plan(optsde.Adam(b1=0.9)), 10).optimizer.b1 == pytest.approx(0)
+
+
+def test_refuses_stacked_decays_by_the_fastest():
+    optimizer = optsde.RMSprop(beta=np.array([0.9, 0.5]))
+    with pytest.raises(ValueError, match="kappa ≤ 2"):
+        scale(plan(optimizer), 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: scale(p, 0), "positive"),
+        (lambda p: scale(p, float("nan")), "positive"),
+        (lambda p: scale(p, 1 / 128), "whole number"),
+        (lambda p: scale(p, 1.001), "whole number"),
+        (lambda p: scale(p, 2, "cubic"), "one of: sde, linear, sqrt_lr_only, fixed"),
+        (lambda p: scale(p, 2, memory="short"), "one of: linear, power"),
+        (lambda p: scale(p, 2, clip="none"), "one of: noise, signal"),
+        (lambda p: svag(p, 0.5), "below 1"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(plan(optsde.Adam()))
+
+
+def test_switch_rescales_the_state_and_keeps_the_clock():
+    old = plan(optsde.Adam(lr=0.1), clip=1.0, schedule=cosine(1000))
+    new = scale(old, KAPPA)
+    params = jnp.array([1.0, -2.0])
+    state = old.transform().init(params)
+    for _ in range(5):
+        _, state = old.transform().update(jnp.array([0.3, 0.1]), state, params)
+    after = switch(state, old, new)[1]
+    before = state[1]
+    np.testing.assert_allclose(after.direction.v, before.direction.v / KAPPA)
+    np.testing.assert_array_equal(after.direction.m, before.direction.m)
+    assert float(after.origin + after.count * new.dt) == 5.0
+
+
+def test_switch_of_sums():
+    grad = SGRAD = jnp.array([1.0, 2.0])
+    for optimizer, name, power in [
+        (optsde.AdaGrad(lr=0.1), "s", -2),
+        (optsde.HeavyBall(lr=0.1, beta=0.9), "m", -1),
+        (optsde.Momentum(lr=0.1, beta=0.9), "m", 0),
+    ]:
+        old = plan(optimizer)
+        _, state = old.transform().update(grad, old.transform().init(SGRAD), SGRAD)
+        after = switch(state, old, scale(old, KAPPA))
+        np.testing.assert_allclose(
+            getattr(after.direction, name),
+            getattr(state.direction, name) * KAPPA**power,
+            rtol=1e-6,
+        )
+
+
+def test_a_heavy_ball_goes_on_smoothly():
+    """After a switch the step per unit of time is what it was: lr·v/dt."""
+    old = plan(optsde.HeavyBall(lr=0.1, beta=0.9))
+    new = scale(old, KAPPA)
+    velocity = jnp.array([3.0])
+    state = old.transform().init(velocity)
+    state = state._replace(direction=state.direction._replace(m=velocity))
+    after = switch(state, old, new)
+    np.testing.assert_allclose(
+        new.optimizer.lr * after.direction.m / new.dt,
+        old.optimizer.lr * velocity / old.dt,
+        rtol=1e-6,
+    )
+
+
+def test_explain_names_powers_and_departures():
+    base = plan(optsde.Adam(lr=1e-3, weight_decay=0.1), clip=1.0)
+    text = optsde.explain(base, scale(base, KAPPA))
+    assert "departure" not in text
+    lines = {line.split("  ")[0]: line for line in text.splitlines()}
+    assert "√κ" in lines["lr"]
+    assert "κ^-0.5" in lines["eps"]
+    assert "√κ" in lines["weight_decay"]
+    assert "κ^-0.5" in lines["clip"]
+    text = optsde.explain(base, scale(base, KAPPA, "sqrt_lr_only"))
+    lines = {line.split("  ")[0]: line for line in text.splitlines()}
+    assert "departure" not in lines["lr"]
+    assert "the rule sets 0.4" in lines["1 − b1"]
+    assert "the rule sets 5e-09" in lines["eps"]
+
+
+def test_explain_of_svag_and_of_powers_has_no_departures():
+    base = plan(optsde.Adam())
+    assert "departure" not in optsde.explain(base, svag(base, 4))
+    assert "departure" not in optsde.explain(base, scale(base, 64, memory="power"))
+
+
+def test_explain_refuses_two_optimizers():
+    with pytest.raises(ValueError, match="SGD and Adam"):
+        optsde.explain(plan(optsde.SGD()), plan(optsde.Adam()))

@@ -1,0 +1,199 @@
+"""What every registered optimizer must do; a new family is tested by registering it."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import START, covariance, plan, sampler
+
+import optsde
+from optsde.data.synthetic import quadratic_loss
+from optsde.gradients import from_covariance
+from optsde.optimizers import REGISTRY, Memory
+
+FAMILIES = sorted(REGISTRY)
+PARAMS = {"w": np.array([[0.3, -1.2], [0.7, 2.0]]), "b": np.array([0.1, -0.4])}
+GRADS = {"w": np.array([[1.0, -0.5], [0.2, 0.3]]), "b": np.array([-0.7, 0.9])}
+
+
+def build(name):
+    """With every kind of decay on, so that none escapes the tests."""
+    return REGISTRY[name](lr=0.01, l2=0.1, weight_decay=0.2, absolute_decay=1e-3)
+
+
+def cast(tree, dtype):
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+
+def run(optimizer, steps=4, dtype=jnp.float32):
+    """A few steps; the gradients turn round, so that memories matter."""
+    params = cast(PARAMS, dtype)
+    transform = optimizer.transform()
+    state = transform.init(params)
+    for step in range(steps):
+        turn = np.cos(1.5 * step)
+        grads = cast(jax.tree.map(lambda g, t=turn: t * g, GRADS), dtype)
+        updates, state = transform.update(grads, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    return params, state
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_keeps_shapes_and_dtypes(name, dtype):
+    params, state = run(build(name), dtype=dtype)
+    chex.assert_trees_all_equal_shapes_and_dtypes(params, cast(PARAMS, dtype))
+    start = build(name).transform().init(cast(PARAMS, dtype))
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, start)
+    chex.assert_tree_all_finite(params)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_keeps_dtypes_with_traced_hyperparameters(name, dtype):
+    optimizer = jax.tree.map(jnp.float32, build(name))
+    params = jax.jit(lambda o: run(o, dtype=dtype)[0])(optimizer)
+    chex.assert_trees_all_equal_shapes_and_dtypes(params, cast(PARAMS, dtype))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_vmap_over_each_hyperparameter(name):
+    """Stacked hyperparameters give what separate runs give."""
+    optimizer = build(name)
+    traced = jax.tree_util.tree_leaves_with_path(optimizer)
+    fields = [path[0].name for path, _ in traced]
+    assert {"lr", "l2", "weight_decay", "absolute_decay"} <= set(fields)
+    for field in fields:
+        value = getattr(optimizer, field)
+        high = 0.9 * value + 2e-3
+        if field == "l2":
+            high = 5.0  # enough to turn signs
+        elif isinstance(optimizer.rule.get(field), Memory):
+            high = 1 - 0.1 * (1 - value)
+        values = np.float32([0.1 * value + 1e-3, high])
+
+        def final(x, field=field):
+            return run(dataclasses.replace(optimizer, **{field: x}))[0]
+
+        stacked = jax.vmap(final)(values)
+        for i, x in enumerate(values):
+            alone = final(float(x))
+            one = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+            chex.assert_trees_all_close(one, alone, rtol=2e-5, atol=1e-6)
+        assert not np.allclose(*stacked["w"], rtol=0, atol=0), field
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_compiles_once(name):
+    chex.clear_trace_counter()
+    params, grads = cast(PARAMS, jnp.float32), cast(GRADS, jnp.float32)
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def step(optimizer, params, state):
+        updates, state = optimizer.transform().update(grads, state, params)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    state = build(name).transform().init(params)
+    for lr in (0.1, 0.2, 0.3):
+        optimizer = dataclasses.replace(build(name), lr=lr)
+        params, state = step(optimizer, params, state)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("memory", ["linear", "power"])
+def test_rescaled_by_one_is_the_identity(name, memory):
+    assert build(name).rescaled(1, memory) == build(name)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("memory", ["linear", "power"])
+@pytest.mark.parametrize(("a", "b"), [(2.0, 3.0), (0.25, 0.1), (4.0, 0.25)])
+def test_rescaled_composes(name, memory, a, b):
+    twice = build(name).rescaled(a, memory).rescaled(b, memory)
+    once = build(name).rescaled(a * b, memory)
+    chex.assert_trees_all_close(twice, once, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_hyperparameter_has_a_law(name):
+    """A field that no rule mentions would silently stay as it is."""
+    optimizer = build(name)
+    fields = {
+        path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(optimizer)
+    }
+    assert fields - {"l2", "weight_decay", "absolute_decay"} == set(optimizer.rule)
+    if any(isinstance(law, Memory) for law in optimizer.rule.values()):
+        assert optimizer.rescaled(1e-9) is not None
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_decay_per_sample_stays(name):
+    a, b = build(name), build(name).rescaled(4.0)
+    np.testing.assert_allclose(b.lr * b.weight_decay, 4 * a.lr * a.weight_decay)
+    np.testing.assert_allclose(b.absolute_decay, 4 * a.absolute_decay)
+    assert b.l2 == a.l2
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_svag_at_one_is_the_plain_run(name):
+    base = plan(build(name), 8.0)
+    theta = jnp.asarray(START, jnp.float32)
+    keys = jax.random.split(jax.random.key(0), 8)
+    ends = [
+        optsde.ensemble(
+            optsde.discrete(p, sampler(1.0), theta), keys, [8], lambda s: s.params
+        ).values
+        for p in (base, optsde.svag(base, 1))
+    ]
+    np.testing.assert_array_equal(*ends)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("keep_signal", [False, True])
+def test_sde_runs(name, keep_signal):
+    """From a state without any memory, and with shapes and dtypes kept."""
+    law = from_covariance(quadratic_loss, covariance(1.0))
+    theta = jnp.asarray(START, jnp.float32)
+    options = {"v0": 1.0} if name == "rmsprop" else {}
+    options |= {"s0": 1.0} if name == "adagrad" else {}
+    optimizer = dataclasses.replace(build(name), **options)
+    dynamics = optsde.sde(plan(optimizer, 4.0), law, theta, 2, keep_signal)
+    start = dynamics.init(jax.random.key(0))
+    end = jax.jit(dynamics.step)(jax.jit(dynamics.step)(start))
+    chex.assert_trees_all_equal_shapes_and_dtypes(start, end)
+    chex.assert_tree_all_finite(end.params)
+    assert not np.allclose(start.params, end.params)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sde_is_the_limit_of_small_kappa(name):
+    """Means over 20,000 paths of the run at κ = 1/256 and of the SDE, after 4 units.
+
+    Gaussian noise, so that the limit is that of the rule and not of SVAG's mix. Bound:
+    4 standard errors, and 0.004 for what is left of κ and of the SDE's own steps.
+    """
+    options = {
+        "rmsprop": dict(v0=1.0, eps=1.0),
+        "adagrad": dict(s0=1.0),
+        "adam": dict(eps=1.0),
+        "lion": dict(b1=0.6),
+    }.get(name, {})
+    optimizer = dataclasses.replace(build(name), lr=0.05, **options)
+    base = dataclasses.replace(plan(optimizer, 4.0), batch_size=256)
+    law = from_covariance(quadratic_loss, covariance(16.0), batch_size=256)
+    theta = jnp.asarray(START, jnp.float32)
+    keys = jax.random.split(jax.random.key(1), 20_000)
+    fine = optsde.discrete(optsde.scale(base, 1 / 256), sampler(16.0), theta)
+    both = [
+        optsde.ensemble(dynamics, keys, [4], lambda s: s.params).values[:, 0]
+        for dynamics in (fine, optsde.sde(base, law, theta, 64))
+    ]
+    discrete, limit = (x.mean(0) for x in both)
+    se = np.sqrt(sum(x.var(0) for x in both) / 20_000)
+    assert np.all(np.abs(discrete - limit) < 4 * se + 4e-3)
+    moved = np.abs(limit - START)
+    assert np.all(moved > 10 * se)
