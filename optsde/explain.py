@@ -34,7 +34,7 @@ def explain(before: Plan, after: Plan) -> str:
     >>> print(explain(plan, scale(plan, 4)))
     κ = 4: one step of the second plan is 4 of the first
                 before  after  factor  why
-    ──────────  ──────  ─────  ──────  ─────────────────────────────────
+    ──────────  ──────  ─────  ──────  ──────────────────────────────────
     batch size      64    256  κ       the larger batch makes less noise
     steps          100     25  κ^-1    same samples, same schedule
     lr             0.1    0.4  κ       κ times fewer steps must go as far

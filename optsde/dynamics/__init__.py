@@ -1,7 +1,7 @@
 """Dynamics: the discrete algorithm and its SDE as steps, and ensembles of either."""
 
 from optsde.dynamics.discrete import Dynamics, State, discrete
-from optsde.dynamics.ensemble import Trajectory, ensemble
+from optsde.dynamics.ensembles import Trajectory, ensemble
 from optsde.dynamics.progress import Progress
 from optsde.dynamics.sde import SDEState, ito_term, sde
 

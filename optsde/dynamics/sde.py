@@ -27,7 +27,8 @@ class SDEState(NamedTuple):
 class ItoTerm(diffrax.AbstractTerm):
     """Drift and noise of an Itô system in one diffrax term, y = (params, state).
 
-    They share the gradient, so they are evaluated together in `vf_prod`.
+    Both come from one evaluation of the gradient, so the vector field stands for itself
+    by the point (t, y), and is evaluated where it meets the increments, in `prod`.
     """
 
     system: ItoSystem
@@ -35,16 +36,14 @@ class ItoTerm(diffrax.AbstractTerm):
     path: diffrax.AbstractPath
 
     def vf(self, t, y, args):
-        raise TypeError("an ItoTerm is linear in its noise only as a whole: use Euler")
-
-    def prod(self, vf, control):
-        raise TypeError("an ItoTerm is linear in its noise only as a whole: use Euler")
+        del args
+        return t, y
 
     def contr(self, t0, t1, **kwargs):
         return t1 - t0, self.path.evaluate(t0, t1)
 
-    def vf_prod(self, t, y, args, control):
-        params, state = y
+    def prod(self, vf, control):
+        t, (params, state) = vf
         dt, (dw, spare) = control
         _, mean, variance, kick = self.law.moments(params, dw)
         flow = self.system.drift(t, params, state, mean, variance)

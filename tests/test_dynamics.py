@@ -1,0 +1,251 @@
+"""Ensembles and SDE steps against separate runs, diffrax's own loop and closed forms."""
+
+import functools
+import io
+
+import chex
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import THETA0, covariance, plan, sampler
+
+import optsde
+from optsde import EMA, SWA, Plan
+from optsde.data.synthetic import quadratic_loss
+from optsde.dynamics import ito_term
+from optsde.gradients import Covariance, Draw, from_covariance, gaussian
+
+
+def params_of(state):
+    return state.params
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def adam_run(**options):
+    base = plan(optsde.Adam(lr=0.1, **options), 12.0)
+    return optsde.discrete(base, sampler(1.0), THETA0)
+
+
+def by_hand(dynamics, key, steps):
+    state = dynamics.init(key)
+    for _ in range(steps):
+        state = dynamics.step(state)
+    return state
+
+
+@pytest.mark.parametrize("replicas", [1, 3, 8, 11])
+def test_an_ensemble_is_its_separate_runs(replicas):
+    """For numbers of replicas below, at and above the eight devices."""
+    dynamics = adam_run()
+    out = optsde.ensemble(dynamics, keys(replicas), [0, 4, 12], params_of)
+    assert out.values.shape == (replicas, 3, 2)
+    for i, key in enumerate(keys(replicas)):
+        np.testing.assert_allclose(out.values[i, 0], THETA0)
+        np.testing.assert_allclose(
+            out.values[i, 1], by_hand(dynamics, key, 4).params, rtol=1e-5
+        )
+        end = by_hand(dynamics, key, 12)
+        np.testing.assert_allclose(out.values[i, 2], end.params, rtol=1e-5)
+        alone = jax.tree.map(lambda x, i=i: x[i], out.state)
+        chex.assert_trees_all_close(alone.optimizer, end.optimizer, rtol=1e-5)
+
+
+def test_nothing_is_exchanged_between_devices():
+    """The compiled loop of a sharded ensemble has no collective."""
+    dynamics = adam_run()
+    from optsde.dynamics import ensembles as module
+
+    mesh = module.replica_mesh(8)
+    over = jax.sharding.PartitionSpec("replica")
+
+    def advance(state):
+        return jax.lax.fori_loop(0, 3, lambda _, s: jax.vmap(dynamics.step)(s), state)
+
+    state = jax.vmap(dynamics.init)(keys(16))
+    text = module._sharded(advance, mesh, (over,)).lower(state).compile().as_text()
+    assert "while" in text
+    for word in ("all-reduce", "all-gather", "collective-permute", "all-to-all"):
+        assert word not in text
+
+
+def test_chunks_and_progress_change_nothing():
+    stream = io.StringIO()
+    plain, shown = (
+        optsde.ensemble(adam_run(), keys(4), [12], params_of, progress=progress)
+        for progress in (None, optsde.Progress("adam", stream))
+    )
+    np.testing.assert_array_equal(plain.values, shown.values)
+    assert "adam  t = 12/12  100%" in stream.getvalue()
+
+
+def test_stacked_hyperparameters():
+    """Each member is the run of its own hyperparameters."""
+    lrs = jnp.array([0.05, 0.1, 0.2])
+
+    def make(optimizer):
+        return optsde.discrete(plan(optimizer, 12.0), sampler(1.0), THETA0)
+
+    members = jax.vmap(lambda lr: optsde.Adam(lr=lr))(lrs)
+    same = jnp.stack([jax.random.key(5)] * 3)
+    out = optsde.ensemble(make, same, [12], params_of, members=members)
+    for i, lr in enumerate(lrs):
+        alone = by_hand(make(optsde.Adam(lr=float(lr))), jax.random.key(5), 12)
+        np.testing.assert_allclose(out.values[i, 0], alone.params, rtol=1e-5, atol=1e-6)
+    assert len(np.unique(out.values[:, 0, 0])) == 3
+
+
+def test_going_on_equals_not_stopping():
+    whole = optsde.ensemble(adam_run(), keys(5), [12], params_of)
+    half = optsde.ensemble(adam_run(), keys(5), [6], params_of)
+    rest = optsde.ensemble(
+        adam_run(), keys(5), [12], params_of, state=half.state, start=6
+    )
+    np.testing.assert_array_equal(whole.values, rest.values)
+    chex.assert_tree_all_finite(half.state.params)  # the caller's copy is still there
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [([0.5], "nearest that can be observed is 0"), ([4, 2], "rise"), ([], "rise")],
+)
+def test_bad_times_are_refused(times, message):
+    with pytest.raises(ValueError, match=message):
+        optsde.ensemble(adam_run(), keys(2), times, params_of)
+
+
+def test_divergence_is_located():
+    base = plan(optsde.SGD(lr=10.0), 100.0)
+    dynamics = optsde.discrete(base, sampler(1.0), THETA0)
+    out = optsde.ensemble(dynamics, keys(2), [1, 4, 60, 100], params_of)
+    assert out.diverged() == (4.0, 60.0)
+    assert optsde.ensemble(adam_run(), keys(2), [4], params_of).diverged() is None
+
+
+def test_start_point_may_depend_on_the_seed():
+    base = plan(optsde.SGD(lr=0.1), 4.0)
+    dynamics = optsde.discrete(
+        base, sampler(0.0), lambda key: jax.random.normal(key, 2)
+    )
+    out = optsde.ensemble(dynamics, keys(3), [0], params_of)
+    assert len(np.unique(out.values[:, 0, 0])) == 3
+
+
+def test_averages_of_the_weights():
+    """EMA and SWA against the path itself; SWA at κ = 4 averages the same times."""
+    path = optsde.ensemble(
+        optsde.discrete(plan(optsde.SGD(lr=0.1), 16.0), sampler(1.0), THETA0),
+        keys(1),
+        list(range(17)),
+        params_of,
+    ).values[0]
+    ema = THETA0
+    for x in path[1:]:
+        ema = 0.9 * ema + 0.1 * x
+    for average, expected in [
+        (EMA(0.9), ema),
+        (SWA(4, 4), path[[4, 8, 12, 16]].mean(0)),
+    ]:
+        base = plan(optsde.SGD(lr=0.1), 16.0, average=average)
+        dynamics = optsde.discrete(base, sampler(1.0), THETA0)
+        end = optsde.ensemble(
+            dynamics, keys(1), [16], lambda s, a=average: a.value(s.average)
+        )
+        np.testing.assert_allclose(end.values[0, 0], expected, rtol=1e-5)
+    big = optsde.scale(plan(optsde.SGD(lr=0.1), 16.0, average=SWA(4, 4)), 4)
+    dynamics = optsde.discrete(big, sampler(1.0), THETA0)
+    states = optsde.ensemble(
+        dynamics, keys(1), [4, 8, 12, 16], lambda s: (s.params, s.average[1])
+    )
+    each, swa = states.values
+    np.testing.assert_allclose(swa[0, -1], each[0].mean(0), rtol=1e-5)
+
+
+def test_clip_is_applied_before_the_update():
+    base = plan(optsde.SGD(lr=1.0), 1.0, clip=0.01)
+    end = by_hand(optsde.discrete(base, sampler(0.0), THETA0), jax.random.key(0), 1)
+    assert float(jnp.linalg.norm(end.params - THETA0)) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_sde_steps_are_those_of_diffeqsolve():
+    """The same Brownian path through diffrax's own loop."""
+    base = plan(optsde.Adam(lr=0.1, eps=0.5), 4.0)
+    law = from_covariance(quadratic_loss, covariance(1.0))
+    ours = optsde.ensemble(
+        optsde.sde(base, law, THETA0, 8),
+        keys(1),
+        [4],
+        lambda s: (s.params, s.optimizer),
+    )
+    system = base.optimizer.sde()
+    start = THETA0, system.init(THETA0)
+    solution = diffrax.diffeqsolve(
+        ito_term(system, law, THETA0, keys(1)[0]),
+        diffrax.Euler(),
+        t0=0.0,
+        t1=4.0,
+        dt0=1 / 8,
+        y0=start,
+        adjoint=diffrax.ForwardMode(),
+    )
+    theirs = jax.tree.map(lambda x: x[-1], solution.ys)
+    chex.assert_trees_all_close(
+        jax.tree.map(lambda x: x[0, 0], ours.values), theirs, rtol=2e-5, atol=1e-6
+    )
+
+
+def test_sde_of_sgd_is_an_ornstein_uhlenbeck_process():
+    """dx = −lr(h x dt + s dW): mean and variance at t = 20, bound 4 s.e. + 1%."""
+    lr, h, s, t, paths = 0.05, 1.0, 3.0, 20.0, 20_000
+    known = Covariance(lambda x, z: s * z, lambda x: s**2 * jnp.ones_like(x))
+    law = from_covariance(lambda x: 0.5 * h * jnp.sum(x**2), known)
+    base = plan(optsde.SGD(lr=lr), t)
+    x = optsde.ensemble(
+        optsde.sde(base, law, jnp.array([1.5]), 8), keys(paths), [t], params_of
+    ).values[:, 0, 0]
+    mean = 1.5 * np.exp(-lr * h * t)
+    variance = lr * s**2 / (2 * h) * (1 - np.exp(-2 * lr * h * t))
+    assert abs(x.mean() - mean) < 4 * x.std() / paths**0.5 + 0.01 * mean
+    assert abs(x.var() / variance - 1) < 4 * (2 / paths) ** 0.5 + 0.01
+
+
+def test_sde_refuses_what_it_would_ignore():
+    law = from_covariance(quadratic_loss, covariance(1.0))
+    with pytest.raises(ValueError, match="clip and average must be None"):
+        optsde.sde(plan(optsde.SGD(lr=0.1), 1.0, clip=1.0), law, THETA0)
+
+
+def test_the_schedule_is_read_in_base_time():
+    """A schedule that switches lr off at t = 8 stops every rescaled run there."""
+    schedule = lambda t: jnp.where(t < 8, 1.0, 0.0)  # noqa: E731
+    base = Plan(
+        optimizer=optsde.SGD(lr=0.1), batch_size=4, horizon=16, schedule=schedule
+    )
+    noise = functools.partial(gaussian, quadratic_loss, covariance(1.0))
+    law = from_covariance(quadratic_loss, covariance(1.0), 4)
+    for dynamics in (
+        optsde.discrete(base, noise, THETA0),
+        optsde.discrete(optsde.scale(base, 4), noise, THETA0),
+        optsde.discrete(optsde.svag(base, 4), noise, THETA0),
+        optsde.sde(base, law, THETA0, 4),
+    ):
+        x = optsde.ensemble(dynamics, keys(1), [4, 8, 16], params_of).values[0]
+        assert not np.allclose(x[0], x[1])
+        np.testing.assert_array_equal(x[1], x[2])
+
+
+def test_two_seeds_two_streams():
+    """Draws of two steps, two keys and two streams all differ."""
+    draw = Draw(jax.random.key(0), jnp.int32(1))
+    others = [
+        Draw(jax.random.key(0), jnp.int32(2)),
+        Draw(jax.random.key(1), jnp.int32(1)),
+        draw.stream(1),
+        draw.stream(2),
+    ]
+    numbers = {float(jax.random.normal(d.fresh())) for d in [draw, *others]}
+    assert len(numbers) == 5
