@@ -90,6 +90,7 @@ def _parse(study: str, doc: str, default: str, argv: list[str]):
     if len(rest) > 1:
         raise UsageError(f"{rest[1]!r} is not a flag; see --help")
     config = values["config"].value
+    assert isinstance(config, ConfigDict)
     return config, preset or getattr(module, "DEFAULT", "default"), values.workdir
 
 

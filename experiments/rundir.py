@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -80,7 +81,8 @@ class RunDir:
     def add_curves(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Add finished curves; the file on disk is always whole."""
         partial = self.path / "curves.partial.npz"
-        np.savez(partial, **self.curves(), **arrays)
+        content: dict[str, Any] = {**self.curves(), **arrays}
+        np.savez(partial, **content)
         os.replace(partial, self.path / "curves.npz")
 
     def log(self, **row) -> None:

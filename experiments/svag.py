@@ -7,6 +7,7 @@ the curves, a figure, and verdicts with intervals.
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -26,6 +27,7 @@ from optsde.analysis import (
     verdict_table,
 )
 from optsde.analysis.plots import COLOURS, band, new_figure, save
+from optsde.dynamics import Dynamics
 from optsde.optimizers import by_name
 
 
@@ -127,7 +129,7 @@ def simulate(config: ConfigDict, rundir: RunDir, arms) -> dict[str, np.ndarray]:
     sums = gradients.by_layers(model, models.cross_entropy, examples)
     law = gradients.from_data(losses, examples, base.batch_size, sums)
 
-    makers = {
+    makers: dict[str, Callable[[], Dynamics]] = {
         name: functools.partial(optsde.discrete, plan, sampler, params)
         for name, plan in arms.items()
     }
@@ -213,15 +215,14 @@ def judge(config: ConfigDict, curves: dict[str, np.ndarray]) -> list[Verdict]:
         """At every time; the verdict shows the time that is furthest from holding."""
         x = _percent(at[a], at[b])
         each = [
-            agrees(claim, Estimate(*parts), bound, "% of loss", expected)
-            for parts in zip(x.mean, x.se, x.dof, strict=True)
+            agrees(claim, x.at(i), bound, "% of loss", expected)
+            for i in range(len(times))
         ]
         return max(each, key=lambda v: max(abs(v.low), abs(v.high)))
 
     def higher(claim: str, a: str, b: str, bound: float) -> Verdict:
         x = _percent(at[a], at[b])
-        last = Estimate(x.mean[-1], x.se[-1], x.dof[-1])
-        return above(claim, last, bound, "% of loss, at the end")
+        return above(claim, x.at(-1), bound, "% of loss, at the end")
 
     adaptive = _adaptive(base)
     verdicts = [same(f"{ells[-1]}_matches_sde", ells[-1], "sde")]
@@ -248,7 +249,7 @@ def draw(config: ConfigDict, curves: dict[str, np.ndarray], path) -> None:
     times = grid(config)
     ells = [_svag_name(ell) for ell in sorted(config.ells)]
     colours = dict(zip(ells, COLOURS, strict=False))
-    styles = {
+    styles: dict[str, dict] = {
         **{name: dict(colour=colour) for name, colour in colours.items()},
         "small_batch": dict(colour=COLOURS[-2], ls=(0, (1, 1.2)), lw=2.6),
         "sde": dict(colour="black"),

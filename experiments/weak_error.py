@@ -101,8 +101,8 @@ _SYMBOL = {"eta": "η", "ell": "ℓ"}
 def largest(error: Estimate) -> Estimate:
     """The moment with the largest error."""
     worst = int(np.abs(error.mean).argmax())
-    dof = np.broadcast_to(error.dof, error.mean.shape)
-    return Estimate(np.abs(error.mean[worst]), error.se[worst], dof[worst])
+    found = error.at(worst)
+    return found._replace(mean=np.abs(found.mean))
 
 
 def _slope_verdict(config, name, kind, scales, errors) -> Verdict:

@@ -1,6 +1,7 @@
 """explain(a, b): what a rescaling changed, by which power of κ, and why."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from optsde.analysis.tables import table
@@ -60,7 +61,9 @@ def explain(before: Plan, after: Plan) -> str:
 def _rows(before: Plan, after: Plan, kappa: float) -> list[_Row]:
     rows = []
 
-    def add(name: str, old: Scalar, new: Scalar, rule: Scalar, why: str) -> None:
+    def add(name: str, values: Sequence[Scalar], why: str) -> None:
+        """The values are those before, after, and by the rule."""
+        old, new, rule = values
         rows.append(_Row(name, old, new, rule, why))
 
     gain = kappa * after.noise_gain / before.noise_gain
@@ -69,35 +72,36 @@ def _rows(before: Plan, after: Plan, kappa: float) -> list[_Row]:
         why = "the larger batch makes less noise"
         if rule < before.batch_size:
             why = "the smaller batch makes more noise"
-        add("batch size", before.batch_size, after.batch_size, rule, why)
+        add("batch size", (before.batch_size, after.batch_size, rule), why)
     if after.noise_gain != before.noise_gain:
         rule = before.noise_gain * after.batch_size / before.batch_size / kappa
         why = "variance that the signed mix of two draws supplies"
-        add("noise gain", before.noise_gain, after.noise_gain, rule, why)
+        add("noise gain", (before.noise_gain, after.noise_gain, rule), why)
     why = "same samples, same schedule"
     if after.steps * after.dt > after.horizon + 1e-9:
         why += f" ({after.horizon / after.dt:g}, rounded up)"
-    add("steps", before.steps, after.steps, after.steps, why)
+    add("steps", (before.steps, after.steps, after.steps), why)
 
     a, b = before.optimizer, after.optimizer
     expected = rescaled(before, kappa, _memory_form(before, after, kappa), "noise")
     rule = expected.optimizer
     for name, law in a.rule.items():
-        old, new, right = (getattr(x, name) for x in (a, b, rule))
+        values = [getattr(x, name) for x in (a, b, rule)]
         if isinstance(law, Memory):
-            add(f"1 − {name}", 1 - old, 1 - new, 1 - right, law.why)
-        elif (old, new) != (0, 0):
-            add(name, old, new, right, law.why)
+            add(f"1 − {name}", [1 - value for value in values], law.why)
+        elif values[:2] != [0, 0]:
+            add(name, values, law.why)
     for name, why in _SHRINKING.items():
-        old, new, right = (getattr(x, name) for x in (a, b, rule))
-        if (old, new) != (0, 0):
-            add(name, old, new, right, why)
-    if before.clip is not None and after.clip is not None:
-        why = "where noise makes up the gradient's norm"
-        add("clip", before.clip, after.clip, expected.clip, why)
-    if isinstance(before.average, EMA) and isinstance(after.average, EMA):
-        old, new, right = (1 - p.average.decay for p in (before, after, expected))
-        add("1 − EMA decay", old, new, right, "the average keeps its memory in samples")
+        values = [getattr(x, name) for x in (a, b, rule)]
+        if values[:2] != [0, 0]:
+            add(name, values, why)
+    clips = [p.clip for p in (before, after, expected) if p.clip is not None]
+    if len(clips) == 3:
+        add("clip", clips, "where noise makes up the gradient's norm")
+    averages = [p.average for p in (before, after, expected)]
+    decays = [1 - a.decay for a in averages if isinstance(a, EMA)]
+    if len(decays) == 3:
+        add("1 − EMA decay", decays, "the average keeps its memory in samples")
     return rows
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 Time = float | jax.Array
-Schedule = Callable[[Time], jax.Array]
+Schedule = Callable[[Time], jax.Array | float]
 
 
 def constant() -> Schedule:

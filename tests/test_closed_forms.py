@@ -141,7 +141,7 @@ def test_svag_falls_as_one_over_ell(optimizer):
 
 
 def test_svag_of_momentum_converges_to_the_underdamped_sde():
-    """d(x, m) = (−lr m, (1−β)(h x − m)) dt + noise in m: mean and covariance by expm."""
+    """d(x, m) = (−lr m, (1−β)(h x − m)) dt + noise in m, solved by expm."""
     from scipy.linalg import expm, solve_continuous_lyapunov
 
     lr, c, t = 0.05, 0.1, 40.0

@@ -1,4 +1,4 @@
-"""Ensembles and SDE steps against separate runs, diffrax's own loop and closed forms."""
+"""Ensembles and SDE steps against separate runs, diffrax itself and closed forms."""
 
 import functools
 import io

@@ -1,4 +1,4 @@
-"""Oracles, signed mixes, noise and laws against dense linear algebra and closed forms."""
+"""Oracles, mixes, noise and laws against dense linear algebra and closed forms."""
 
 import jax
 import jax.numpy as jnp

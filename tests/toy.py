@@ -4,15 +4,15 @@ f = ½ θᵀAθ in two dimensions, noise diag(1, ¼)(1 + ½|θ|²)·σ², time m
 batch of size 1 has σ = σ0/η, so that a rescaling by κ and another η are the same thing.
 """
 
-import dataclasses
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import optsde
+from optsde import analysis
+from optsde.analysis import Estimate
 from optsde.data.synthetic import (
     START,
     quadratic_loss,
@@ -22,11 +22,6 @@ from optsde.data.synthetic import (
 from optsde.gradients import diagonal, from_covariance, gaussian
 
 THETA0 = jnp.asarray(START, jnp.float32)
-
-
-class Estimate(NamedTuple):
-    mean: np.ndarray
-    se: np.ndarray
 
 
 def rmsprop(eta: float, sigma0=1.0, eps0=0.1, c2=1.0, **options) -> optsde.RMSprop:
@@ -77,16 +72,14 @@ def estimate(dynamics, end, paths, seed, observe=None, **options) -> Estimate:
     observe = observe or (lambda state: second_order_moments(state.params))
     keys = jax.random.split(jax.random.key(seed), paths)
     values = optsde.ensemble(dynamics, keys, [end], observe, **options).values
-    values = np.asarray(values[:, 0], np.float64)
-    return Estimate(values.mean(0), values.std(0, ddof=1) / np.sqrt(paths))
+    return analysis.estimate(values[:, 0])
 
 
-def largest_error(a: Estimate, b: Estimate | np.ndarray) -> tuple[float, float]:
+def largest_error(a: Estimate, b: Estimate) -> tuple[float, float]:
     """The largest difference of moments, and its own standard error."""
-    mean, se = (b.mean, b.se) if isinstance(b, Estimate) else (np.asarray(b), 0.0)
-    error = np.abs(a.mean - mean)
-    worst = int(error.argmax())
-    return float(error[worst]), float(np.sqrt(a.se**2 + se**2)[worst])
+    error = analysis.difference(a, b)
+    worst = int(np.abs(error.mean).argmax())
+    return float(abs(error.mean[worst])), float(error.se[worst])
 
 
 def with_second_moment(scale: float):
@@ -98,6 +91,3 @@ def with_second_moment(scale: float):
         return jnp.concatenate([second_order_moments(state.params), memory.v * scale])
 
     return observe
-
-
-replace = dataclasses.replace

@@ -17,6 +17,11 @@ class Estimate(NamedTuple):
     se: np.ndarray
     dof: np.ndarray | float
 
+    def at(self, index) -> "Estimate":
+        """The same for some of the numbers."""
+        dof = np.broadcast_to(self.dof, np.shape(self.mean))
+        return Estimate(self.mean[index], self.se[index], dof[index])
+
 
 class Interval(NamedTuple):
     value: float

@@ -7,5 +7,5 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     """(inputs [1797, 64] in about −.3 … .7, labels [1797])."""
     from sklearn.datasets import load_digits
 
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
     return (pixels / 16 - 0.3).astype(np.float32), labels.astype(np.int32)

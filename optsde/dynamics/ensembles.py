@@ -60,7 +60,10 @@ def ensemble(
     of one member, say `lambda adam: discrete(replace(plan, optimizer=adam), ...)`.
     state, start: go on from this stacked state, which stands at time `start`.
     """
-    make = dynamics if members is not None else lambda _: dynamics
+
+    def make(member) -> Dynamics:
+        return dynamics if isinstance(dynamics, Dynamics) else dynamics(member)
+
     dt = make(jax.tree.map(lambda x: x[0], members)).dt
     stops = _steps(times, start, dt)
     replicas = keys.shape[0]

@@ -1,6 +1,7 @@
 """Losses of each example, and models joined to them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,7 +26,8 @@ def supervised(model: nn.Module, loss: Loss) -> Callable:
 
     def losses(params, examples):
         inputs, targets = examples
-        return loss(model.apply({"params": params}, inputs), targets)
+        outputs: Any = model.apply({"params": params}, inputs)
+        return loss(outputs, targets)
 
     return losses
 

@@ -45,9 +45,9 @@ class AdaGrad(Optimizer):
         def init(params):
             return AdaGradState(filled(params, self.s0))
 
-        def update(grads, state, params=None):
-            s = jax.tree.map(lambda s, g: (s + g * g).astype(s.dtype), state.s, grads)
-            return precondition(grads, s, self.eps, self.eps_root), AdaGradState(s)
+        def update(updates, state, params=None):
+            s = jax.tree.map(lambda s, g: (s + g * g).astype(s.dtype), state.s, updates)
+            return precondition(updates, s, self.eps, self.eps_root), AdaGradState(s)
 
         return optax.GradientTransformation(init, update)
 

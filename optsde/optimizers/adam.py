@@ -65,10 +65,10 @@ class Adam(Optimizer):
             zeros = optax.tree.zeros_like(params)
             return AdamState(zeros, zeros, jnp.zeros(()), jnp.zeros(()))
 
-        def update(grads, state, params=None):
+        def update(updates, state, params=None):
             state = AdamState(
-                m=ema(state.m, grads, self.b1),
-                v=ema(state.v, square(grads), self.b2),
+                m=ema(state.m, updates, self.b1),
+                v=ema(state.v, square(updates), self.b2),
                 m_weight=ema(state.m_weight, jnp.ones(()), self.b1),
                 v_weight=ema(state.v_weight, jnp.ones(()), self.b2),
             )

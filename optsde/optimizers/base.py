@@ -108,19 +108,19 @@ class Optimizer:
         def init(params: PyTree) -> OptimizerState:
             return OptimizerState(jnp.int32(0), jnp.zeros(()), direction.init(params))
 
-        def update(grads, state, params=None):
+        def update(updates, state, params=None):
             if params is None:
                 raise ValueError(
-                    "update(grads, state, params) needs params: pass them as the "
+                    "update(updates, state, params) needs params: pass them as the "
                     "third argument, even where no weight decay is set"
                 )
-            grads = self._coupled(grads, params)
+            grads = self._coupled(updates, params)
             u, inner = direction.update(grads, state.direction, params)
             s = 1.0 if schedule is None else schedule(state.origin + state.count * dt)
-            updates = jax.tree.map(
+            change = jax.tree.map(
                 lambda u, x: (-s * self._velocity(u, x)).astype(x.dtype), u, params
             )
-            return updates, OptimizerState(state.count + 1, state.origin, inner)
+            return change, OptimizerState(state.count + 1, state.origin, inner)
 
         return optax.GradientTransformation(init, update)
 

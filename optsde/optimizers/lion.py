@@ -40,9 +40,9 @@ class Lion(Optimizer):
         def init(params):
             return Velocity(optax.tree.zeros_like(params))
 
-        def update(grads, state, params=None):
-            u = jax.tree.map(jnp.sign, ema(state.m, grads, self.b1))
-            return u, Velocity(ema(state.m, grads, self.b2))
+        def update(updates, state, params=None):
+            u = jax.tree.map(jnp.sign, ema(state.m, updates, self.b1))
+            return u, Velocity(ema(state.m, updates, self.b2))
 
         return optax.GradientTransformation(init, update)
 

@@ -66,18 +66,18 @@ class RMSprop(Optimizer):
         def init(params):
             return RMSpropState(filled(params, self.v0), jnp.zeros(()))
 
-        def update(grads, state, params=None):
+        def update(updates, state, params=None):
             new = RMSpropState(
-                ema(state.v, square(grads), self.beta),
+                ema(state.v, square(updates), self.beta),
                 ema(state.weight, jnp.ones(()), self.beta),
             )
             used = state if self.lagged else new
             v = used.v
             if self.bias_correction and self.lagged:
-                v = debias_or(v, used.weight, square(grads))
+                v = debias_or(v, used.weight, square(updates))
             elif self.bias_correction:
                 v = debias(v, used.weight)
-            return precondition(grads, v, self.eps, self.eps_root), new
+            return precondition(updates, v, self.eps, self.eps_root), new
 
         return optax.GradientTransformation(init, update)
 

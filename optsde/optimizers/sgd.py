@@ -69,9 +69,9 @@ class Momentum(Optimizer):
         def init(params):
             return Velocity(optax.tree.zeros_like(params))
 
-        def update(grads, state, params=None):
-            m = ema(state.m, grads, self.beta)
-            u = ema(m, grads, self.beta) if self.nesterov else m
+        def update(updates, state, params=None):
+            m = ema(state.m, updates, self.beta)
+            u = ema(m, updates, self.beta) if self.nesterov else m
             return u, Velocity(m)
 
         return optax.GradientTransformation(init, update)
@@ -115,9 +115,9 @@ class HeavyBall(Optimizer):
         def init(params):
             return Velocity(optax.tree.zeros_like(params))
 
-        def update(grads, state, params=None):
-            u, new = trace.update(grads, optax.TraceState(state.m))
-            return u, Velocity(optax.tree.cast_like(new.trace, state.m))
+        def update(updates, state, params=None):
+            u, (v,) = trace.update(updates, optax.TraceState(state.m))  # type: ignore
+            return u, Velocity(optax.tree.cast_like(v, state.m))
 
         return optax.GradientTransformation(init, update)
 

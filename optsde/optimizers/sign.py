@@ -77,8 +77,8 @@ class Signum(Optimizer):
     def direction(self) -> optax.GradientTransformation:
         momentum = self._momentum().direction()
 
-        def update(grads, state, params=None):
-            m, state = momentum.update(grads, state)
+        def update(updates, state, params=None):
+            m, state = momentum.update(updates, state)
             return jax.tree.map(jnp.sign, m), state
 
         return optax.GradientTransformation(momentum.init, update)

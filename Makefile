@@ -1,0 +1,57 @@
+# Two commands for a newcomer, `make demo` and `make test`; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints.txt
+
+.PHONY: help demo test lint types format check bench lock clean
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1|/' | column -t -s '|'
+
+demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, about a minute
+	$(BIN)/python -m experiments.svag --config=configs/svag.py:digits
+
+test: $(VENV)/dev ## all tests and doctests, on 8 simulated devices
+	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m doctest README.md
+
+lint: $(VENV)/dev ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev ## type checker
+	$(BIN)/pyrefly check
+
+format: $(VENV)/dev ## put the code in its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint types test ## what CI runs
+
+bench: $(VENV)/bench ## the claims about speed
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.steps
+	$(BIN)/python -m benchmarks.importing
+
+lock: $(VENV)/dev ## renew constraints.txt from pyproject.toml
+	$(BIN)/pip install -q uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	  --no-emit-index-url --no-header --no-annotate --quiet --upgrade -o $(CONSTRAINTS)
+
+clean: ## remove what can be made again
+	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each set of packages; `dev` and `bench` include `run`.
+$(VENV)/run: pyproject.toml $(CONSTRAINTS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .[dev]
+	@touch $@
+
+$(VENV)/bench: $(VENV)/run
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .[bench]
+	@touch $@

@@ -1,0 +1,230 @@
+"""Weak errors of adaptive methods on the noisy quadratic, against published figures.
+
+Figures: independent simulations with 10⁶ paths (standard errors of the SDE ≤ .0025, of
+errors about .003). Bound of every comparison, stated beforehand: 4 × the joint standard
+error, and .001 for the rounding of the figures. Seeds are those of the calls.
+"""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import (
+    adam,
+    covariance,
+    estimate,
+    exponential,
+    largest_error,
+    plan,
+    rmsprop,
+    run,
+    run_sde,
+    sampler,
+    with_second_moment,
+)
+
+import optsde
+from optsde.analysis import Estimate, log_slope
+from optsde.data.synthetic import START, quadratic_loss, second_order_moments
+from optsde.gradients import from_covariance
+
+PATHS = 200_000
+FIGURE_SE = 0.003
+ETAS, ELLS = (0.5, 0.25, 0.125), (1, 2, 4)
+RMSPROP_SDE = np.array([0.662, -0.709, 1.306, 1.116, -0.821, 2.157, 0.641])
+ADAM_WARM_SDE = np.array([0.623, -0.727, 1.108, 1.108, -0.720, 2.064, 0.550])
+ADAM_SDE = np.array([0.626, -0.699, 1.334, 1.335, -0.898, 2.162, 0.540])
+
+
+def close(ours: float, figure: float, se: float) -> bool:
+    return abs(ours - figure) < 4 * np.hypot(se, FIGURE_SE) + 1e-3
+
+
+def assert_figures(errors, figures):
+    for (error, se), figure in zip(errors, figures, strict=True):
+        assert close(error, figure, se), (error, se, figure)
+
+
+def assert_slope_one(steps, errors):
+    """log error against log step: 1 ± .25, as a value, with its interval shown."""
+    mean, se = np.array(errors).T
+    slope = log_slope(steps, Estimate(mean, se, np.inf))
+    assert 0.75 < slope.value < 1.25, slope
+
+
+@functools.cache
+def rmsprop_sde() -> Estimate:
+    base = plan(rmsprop(0.5), 8.0)
+    return run_sde(base, 2.0, PATHS, 0, 64, with_second_moment(0.25))
+
+
+def test_rmsprop_sde():
+    ours = rmsprop_sde()
+    z = (ours.mean - RMSPROP_SDE) / np.hypot(ours.se, 0.0025)
+    assert np.abs(z).max() < 4
+
+
+def test_rmsprop_approaches_its_sde_with_the_square_of_the_step():
+    errors = []
+    for eta in ETAS:
+        base = plan(rmsprop(eta, lagged=True), 2 / eta**2)
+        found = run(base, 1 / eta, PATHS, 1, with_second_moment(eta**2))
+        errors.append(largest_error(found, rmsprop_sde()))
+    assert_figures(errors, (0.416, 0.086, 0.021))
+    current = plan(rmsprop(0.125), 128.0)
+    found = run(current, 8.0, PATHS, 1, with_second_moment(1 / 64))
+    errors_of_current = largest_error(found, rmsprop_sde())
+    assert errors_of_current[0] < 0.03  # the order of v is immaterial to first order
+    assert_slope_one(np.square(ETAS), errors)
+
+
+@pytest.mark.parametrize(
+    ("noise", "figures"),
+    [
+        ("normal", (0.422, 0.084, 0.020, 0.006)),
+        ("skewed", (0.558, 0.104, 0.025, 0.008)),
+    ],
+)
+def test_svag_of_rmsprop_falls_as_one_over_ell_squared(noise, figures):
+    """Skewed noise too: the mix of two draws takes the skewness away."""
+    options = {"sample": exponential} if noise == "skewed" else {}
+    errors = []
+    for ell in (1, 2, 4, 8):
+        fine = optsde.svag(plan(rmsprop(0.5, lagged=True), 8.0), ell)
+        observe = with_second_moment(0.25 / ell**2)
+        found = run(fine, 2.0, PATHS, 2, observe, **options)
+        errors.append(largest_error(found, rmsprop_sde()))
+    assert_figures(errors, figures)
+    assert_slope_one([1, 1 / 4, 1 / 16], errors[:3])
+
+
+def test_skewed_noise_costs_an_order_without_svag():
+    """θ1 alone: .380/.144/.056 for skewed noise, .112/.024/.0056 for Gaussian."""
+    for sample, figures in (
+        ({"sample": exponential}, (0.380, 0.144, 0.056)),
+        ({}, (0.112, 0.024, 0.0056)),
+    ):
+        for eta, figure in zip(ETAS, figures, strict=True):
+            base = plan(rmsprop(eta, lagged=True), 2 / eta**2)
+            found = run(base, 1 / eta, PATHS, 3, **sample)
+            error = abs(found.mean[0] - RMSPROP_SDE[0])
+            assert close(error, figure, found.se[0]), (eta, error, figure)
+
+
+def test_keeping_the_signal_explains_most_of_the_bias_of_v():
+    """η = .25: E u1 is 2.243 for the run, 2.157 for the SDE, 2.216 with the term."""
+    base = plan(rmsprop(0.25, lagged=True), 32.0)
+    observe = with_second_moment(1 / 16)
+    discrete = run(base, 4.0, PATHS, 4, observe)
+    sde = run_sde(base, 4.0, PATHS, 5, 16, observe)
+    kept = run_sde(base, 4.0, PATHS, 6, 16, observe, keep_signal=True)
+    for ours, figure in ((discrete, 2.243), (sde, 2.157), (kept, 2.216)):
+        assert close(ours.mean[5], figure, ours.se[5]), (ours.mean[5], figure)
+
+
+def warm(dynamics, scale):
+    """m = (.5, 0), u = (1, .5), and the weights of averages that began at t = −1."""
+
+    def init(key):
+        state = dynamics.init(key)
+        memory = getattr(state.optimizer, "direction", state.optimizer)
+        memory = memory._replace(
+            m=jnp.array([0.5, 0.0]),
+            v=jnp.array([1.0, 0.5]) / scale,
+            m_weight=jnp.float32(1 - np.exp(-3.0)),
+            v_weight=jnp.float32(1 - np.exp(-1.0)),
+        )
+        if hasattr(state.optimizer, "direction"):
+            memory = state.optimizer._replace(direction=memory)
+        return state._replace(optimizer=memory)
+
+    return dynamics._replace(init=init)
+
+
+def adam_errors(reference, is_warm, seed):
+    """Errors of θ-moments for η and for SVAG from η = .5."""
+    theta = jnp.asarray(START, jnp.float32)
+    base = plan(adam(0.5), 8.0)
+    law = from_covariance(quadratic_loss, covariance(2.0))
+    sde = optsde.sde(base, law, theta, 64)
+    ours = estimate(
+        warm(sde, 0.25) if is_warm else sde, 8.0, PATHS, seed, with_second_moment(0.25)
+    )
+    z = (ours.mean - reference) / np.hypot(ours.se, 0.0025)
+    sde_moments = Estimate(ours.mean[:5], ours.se[:5], ours.dof)
+
+    def error(plan, sigma, scale):
+        dynamics = optsde.discrete(plan, sampler(sigma), theta)
+        dynamics = warm(dynamics, scale) if is_warm else dynamics
+        end = plan.steps * plan.dt
+        found = estimate(
+            dynamics, end, PATHS, seed + 1, lambda s: second_order_moments(s.params)
+        )
+        return largest_error(found, sde_moments)
+
+    plain = [error(plan(adam(e), 2 / e**2), 1 / e, e**2) for e in ETAS]
+    mixed = [error(optsde.svag(base, ell), 2.0, 0.25 / ell**2) for ell in ELLS]
+    return z, plain, mixed
+
+
+def test_adam_from_a_warm_start():
+    z, plain, mixed = adam_errors(ADAM_WARM_SDE, True, 10)
+    assert np.abs(z).max() < 4
+    assert_figures(plain, (0.104, 0.018, 0.0044))
+    assert_figures(mixed, (0.102, 0.018, 0.0035))
+    assert_slope_one(np.square(ETAS), plain)
+    assert_slope_one(1 / np.square(ELLS), mixed)
+
+
+def test_adam_from_scratch_converges_more_slowly():
+    """η² log η, since the weights start from zero: the slope stays below one."""
+    z, plain, mixed = adam_errors(ADAM_SDE, False, 20)
+    assert np.abs(z).max() < 4
+    assert_figures(plain, (0.114, 0.048, 0.018))
+    assert_figures(mixed, (0.113, 0.046, 0.018))
+
+
+def test_adagrad_approaches_its_sde_in_both_ways():
+    """lr 1, ε0 = .1, u0 = .5, with u = s/σ⁴ among the moments; T = 2 in units of σ²."""
+
+    def base(sigma):
+        optimizer = optsde.AdaGrad(lr=1.0, eps=0.1 * sigma**2, s0=0.5 * sigma**4)
+        return plan(optimizer, 2 * sigma**2)
+
+    def observe(scale):
+        def moments(state):
+            memory = getattr(state.optimizer, "direction", state.optimizer)
+            theta = second_order_moments(state.params)
+            return jnp.concatenate([theta, memory.s * scale])
+
+        return moments
+
+    sde = run_sde(base(2.0), 2.0, PATHS, 30, 64, observe(1 / 16))
+    plain = [
+        largest_error(run(base(s), s, PATHS, 31, observe(s**-4)), sde)
+        for s in (2.0, 4.0, 8.0)
+    ]
+    mixed = [
+        largest_error(
+            run(optsde.svag(base(2.0), ell), 2.0, PATHS, 32, observe(1 / 16 / ell**4)),
+            sde,
+        )
+        for ell in ELLS
+    ]
+    assert_slope_one([1, 1 / 4, 1 / 16], plain)
+    assert_slope_one([1, 1 / 4, 1 / 16], mixed)
+
+
+def test_sign_descent_follows_both_forms_of_its_sde():
+    """η = 1/16, σ = 16: linear and erf drift within .008; erf at κ = 16 within .02."""
+    for kappa, bound in ((1, 0.008), (16, 0.02)):
+        optimizer = optsde.SignSGD(lr=1 / 16).rescaled(kappa)
+        base, sigma = plan(optimizer, 512 / kappa), 16 / kappa**0.5
+        found = run(base, sigma, PATHS, 40)
+        kept = run_sde(base, sigma, PATHS, 41, 2, keep_signal=True)
+        error, se = largest_error(found, kept)
+        assert error < bound + 4 * se
+        if kappa == 1:
+            error, se = largest_error(found, run_sde(base, sigma, PATHS, 42, 2))
+            assert error < bound + 4 * se
