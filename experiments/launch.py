@@ -91,6 +91,7 @@ def _parse(study: str, doc: str, default: str, argv: list[str]):
         raise UsageError(f"{rest[1]!r} is not a flag; see --help")
     config = values["config"].value
     assert isinstance(config, ConfigDict)
+    _check_tuples(config, base)
     return config, preset or getattr(module, "DEFAULT", "default"), values.workdir
 
 
@@ -163,12 +164,29 @@ def _explain_flag(error: Exception, base: ConfigDict) -> str:
     for key, value in _flatten(base).items():
         if f"config.{key}=" in text or f"config.{key} " in text:
             given = text.partition(f"config.{key}=")[2].partition(":")[0]
-            kind = type(value).__name__
-            return (
-                f"--config.{key}={given}: needs a {kind}, such as the default "
-                f"{_shown(value)}"
-            )
+            return f"--config.{key}={given}: {_needed(value)}"
     return f"{text}; allowed: --config, --config.KEY=VALUE, --workdir, --help"
+
+
+def _needed(default) -> str:
+    kinds = {int: "an integer", float: "a number", bool: "true or false", str: "a name"}
+    kind = kinds.get(type(default), "a list of numbers")
+    if isinstance(default, tuple) and all(isinstance(x, int) for x in default):
+        kind = "a list of integers"
+    elif isinstance(default, tuple) and all(isinstance(x, str) for x in default):
+        kind = "a list of names"
+    return f"needs {kind}, such as the default {_shown(default)}"
+
+
+def _check_tuples(config: ConfigDict, base: ConfigDict) -> None:
+    """config_flags takes anything for an element; allow what the defaults are."""
+    given = _flatten(config)
+    for key, default in _flatten(base).items():
+        if not (isinstance(default, tuple) and default):
+            continue
+        allowed = (int, float) if isinstance(default[0], float) else type(default[0])
+        if not all(isinstance(x, allowed) for x in given[key]):
+            raise UsageError(f"--config.{key}={_shown(given[key])}: {_needed(default)}")
 
 
 def _flatten(config: ConfigDict, prefix: str = "") -> dict:

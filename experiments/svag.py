@@ -5,6 +5,7 @@ the SDE, and then the scaling rule for the batch must hold. Writes a run directo
 the curves, a figure, and verdicts with intervals.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from optsde.analysis import (
     table,
     verdict_table,
 )
-from optsde.analysis.plots import COLOURS, band, new_figure, save
+from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 from optsde.dynamics import Dynamics
 from optsde.optimizers import by_name
 
@@ -54,10 +55,18 @@ def check(config: ConfigDict) -> None:
         "times",
         f"multiples of curve_every={config.curve_every}",
     )
-    for ell in ells:
-        per_step = ell ** by_name(config.optimizer.name).noise_exponent
-        _require(float(per_step).is_integer(), config, "ells", "whole steps per step")
-    plans(config)
+    _require(config.small_batch >= 0, config, "small_batch", "a batch, or 0 for none")
+    lr = config.optimizer.lr
+    if not lr > 0:
+        raise UsageError(f"--config.optimizer.lr={lr}: needs a positive number")
+    for name, plan in plans(config).items():
+        steps = config.curve_every / plan.dt
+        _require(
+            abs(steps - round(steps)) < 1e-9,
+            config,
+            "small_batch" if name == "small_batch" else "ells",
+            f"whole steps in curve_every={config.curve_every}",
+        )
 
 
 def _require(holds: bool, config: ConfigDict, name: str, allowed: str) -> None:
@@ -68,13 +77,16 @@ def _require(holds: bool, config: ConfigDict, name: str, allowed: str) -> None:
 def plans(config: ConfigDict) -> dict[str, optsde.Plan]:
     """One plan for each discrete arm, all rescaled from the base run."""
     options = config.optimizer.to_dict()
-    family = by_name(options.pop("name"))
-    try:
-        optimizer = family(**options)
-    except TypeError as error:
-        raise UsageError(f"--config.optimizer: {error}") from None
+    name = options.pop("name")
+    family = by_name(name)
+    fields = [field.name for field in dataclasses.fields(family)]
+    if sorted(options) != sorted(fields):
+        raise UsageError(
+            f"--config.optimizer.name={name}: it has the settings {', '.join(fields)}, "
+            "this preset those of another optimizer; see --help for the presets"
+        )
     base = optsde.Plan(
-        optimizer=optimizer,
+        optimizer=family(**options),
         batch_size=config.batch_size,
         horizon=max(config.times),
     )
@@ -261,7 +273,7 @@ def draw(config: ConfigDict, curves: dict[str, np.ndarray], path) -> None:
         if name != "sde":
             x = _percent(estimate(curve[:, 1:]), estimate(curves["sde"][:, 1:]))
             band(right, times[1:], x, label=label, **styles[name])
-    left.set_yscale("log")
+    plain_log_axis(left)
     left.set_ylabel("train loss", fontsize=12)
     left.legend(fontsize=9.5, frameon=False)
     right.axhspan(-config.bound, config.bound, color="grey", alpha=0.15, lw=0)

@@ -54,7 +54,10 @@ def explain(before: Plan, after: Plan) -> str:
             why = f"a departure: the rule sets {_number(row.rule)}"
         factor = _power(ratio, kappa)
         rows.append([row.name, _number(row.before), _number(row.after), factor, why])
-    head = f"κ = {kappa:g}: one step of the second plan is {kappa:g} of the first"
+    inverse = round(1 / kappa)
+    exact = kappa < 1 and math.isclose(inverse * kappa, 1)
+    shown = f"1/{inverse}" if exact else f"{kappa:g}"
+    head = f"κ = {shown}: one step of the second plan is {shown} of the first"
     return head + "\n" + table(["", "before", "after", "factor", "why"], rows, "lrrll")
 
 
@@ -136,4 +139,4 @@ def _power(ratio: float, kappa: float) -> str:
 
 def _number(value: Scalar) -> str:
     number = float(value)
-    return f"{number:g}" if number != round(number) else f"{number:.0f}"
+    return f"{number:.0f}" if number == round(number) < 1e9 else f"{number:g}"

@@ -21,7 +21,7 @@ def new_figure(columns: int, width: float = 10.0, height: float = 4.2):
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25, linewidth=0.6)
-        ax.tick_params(labelsize=11)
+        ax.tick_params(labelsize=11, which="both")
     return figure, axes
 
 
@@ -30,6 +30,16 @@ def band(ax, x, y: Estimate, *, label: str, colour: str, **line) -> None:
     half = 1.96 * np.asarray(y.se)
     ax.fill_between(x, y.mean - half, y.mean + half, color=colour, alpha=0.22, lw=0)
     ax.plot(x, y.mean, color=colour, label=label, **({"lw": 1.8} | line))
+
+
+def plain_log_axis(ax) -> None:
+    """A logarithmic y axis marked 0.3, 0.5, 1, 2 instead of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def save(figure, path: Path) -> None:
