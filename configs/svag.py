@@ -31,8 +31,8 @@ OPTIMIZERS = {
 }
 # SGD's runs differ less from the SDE, and their losses vary more between seeds.
 SIZES = {
-    "digits_sgd": dict(seeds=128, substeps=2),
-    "digits_momentum": dict(seeds=96, substeps=4),
+    "digits_sgd": dict(seeds=128, sde_seeds=128, substeps=2),
+    "digits_momentum": dict(seeds=128, sde_seeds=96),
 }
 
 
@@ -51,7 +51,8 @@ def _digits(optimizer: optsde.Optimizer) -> ConfigDict:
     config.widths = (64,)  # of the hidden layers
     config.ells = (1, 2, 4, 8)
     config.small_batch = 2  # also run at this batch, by the scaling rule; 0: not
-    config.seeds = 32
+    config.seeds = 96
+    config.sde_seeds = 32  # the SDE costs a full-batch gradient a step
     config.seed = 0  # of the noise; the initial point is that of seed `init_seed`
     config.init_seed = 0
     config.times = tuple(range(50, 401, 50))  # in steps of the base run
@@ -64,7 +65,7 @@ def _digits(optimizer: optsde.Optimizer) -> ConfigDict:
 def _quadratic() -> ConfigDict:
     config = ConfigDict()
     config.problem = "quadratic"
-    config.optimizers = ("rmsprop", "adam")
+    config.optimizers = ("rmsprop", "adam", "adagrad")
     config.eta = 0.5  # largest step size; time is counted in eta²
     config.halvings = 2  # smaller steps: eta/2, eta/4, …
     config.ells = (1, 2, 4)

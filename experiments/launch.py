@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -78,20 +79,19 @@ def _parse(study: str, doc: str, default: str, argv: list[str]):
     if any(a in ("-h", "--help", "-help", "--helpfull") for a in argv[1:]):
         print(_help(study, doc, module, path, base))
         sys.exit(0)
-    argv = _with_config(argv, f"{path}:{preset}" if preset else path)
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
+    argv = _without_config(argv)
     _check_keys(argv, base)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", base, flag_values=values, sys_argv=argv)
+    flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
     try:
         rest = values(argv)
     except flags.Error as error:
         raise UsageError(_explain_flag(error, base)) from None
     if len(rest) > 1:
         raise UsageError(f"{rest[1]!r} is not a flag; see --help")
-    config = values["config"].value
-    assert isinstance(config, ConfigDict)
-    _check_tuples(config, base)
+    config: Any = values["config"].value
+    _check_tuples(config, _preset(module, path, preset))
     return config, preset or getattr(module, "DEFAULT", "default"), values.workdir
 
 
@@ -104,15 +104,14 @@ def _config_argument(argv: list[str], default: str) -> str:
     return default
 
 
-def _with_config(argv: list[str], value: str) -> list[str]:
-    """The command line with the config named first, as config_flags wants it."""
-    named = ("--config=", "-config=")
-    rest = [a for a in argv[1:] if not a.startswith(named)]
+def _without_config(argv: list[str]) -> list[str]:
+    """The command line without the name of the config, which is loaded already."""
+    rest = [a for a in argv if not a.startswith(("--config=", "-config="))]
     for name in ("--config", "-config"):
         if name in rest:
             at = rest.index(name)
             del rest[at : at + 2]
-    return [argv[0], f"--config={value}", *rest]
+    return rest
 
 
 def _load(path: str) -> ModuleType:

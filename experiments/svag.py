@@ -40,9 +40,10 @@ def check(config: ConfigDict) -> None:
     if config.problem == "quadratic":
         weak_error.check(config)
         return
-    for name in ("batch_size", "seeds", "substeps", "curve_every"):
+    for name in ("batch_size", "substeps", "curve_every"):
         _require(config[name] >= 1, config, name, "an integer ≥ 1")
-    _require(config.seeds >= 2, config, "seeds", "at least 2, for standard errors")
+    for name in ("seeds", "sde_seeds"):
+        _require(config[name] >= 2, config, name, "at least 2, for standard errors")
     _require(config.bound > 0, config, "bound", "a positive number of percent")
     ells, times = config.ells, config.times
     _require(bool(ells) and min(ells) >= 1, config, "ells", "numbers ≥ 1")
@@ -157,9 +158,10 @@ def simulate(config: ConfigDict, rundir: RunDir, arms) -> dict[str, np.ndarray]:
         if name in done:
             print(f"{_label(name, config)}: read from {rundir.path}")
             continue
+        seeds = config.sde_seeds if name.startswith("sde") else config.seeds
         trajectory = optsde.ensemble(
             make(),
-            jax.random.split(jax.random.fold_in(root, number), config.seeds),
+            jax.random.split(jax.random.fold_in(root, number), seeds),
             grid(config).tolist(),
             lambda state: jnp.mean(losses(state.params, examples)),
             progress=optsde.Progress(f"{_label(name, config):34}"),
@@ -283,7 +285,7 @@ def draw(config: ConfigDict, curves: dict[str, np.ndarray], path) -> None:
         ax.set_xlabel("time, in steps of the base run", fontsize=12)
         ax.set_xlim(0, times[-1])
     title = f"{type(plans(config)['discrete'].optimizer).__name__} on digits"
-    left.set_title(f"{title}: one clock, {config.seeds} seeds, bands 95%", fontsize=12)
+    left.set_title(f"{title}: one clock, bands 95%", fontsize=12)
     right.set_title(f"grey: ±{config.bound:g}%, stated beforehand", fontsize=12)
     save(figure, path)
 

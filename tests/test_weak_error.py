@@ -21,10 +21,10 @@ from toy import (
     run,
     run_sde,
     sampler,
-    with_second_moment,
 )
 
 import optsde
+from experiments.weak_error import observer, warm_start
 from optsde.analysis import Estimate, log_slope
 from optsde.data.synthetic import START, quadratic_loss, second_order_moments
 from optsde.gradients import from_covariance
@@ -56,7 +56,7 @@ def assert_slope_one(steps, errors):
 @functools.cache
 def rmsprop_sde() -> Estimate:
     base = plan(rmsprop(0.5), 8.0)
-    return run_sde(base, 2.0, PATHS, 0, 64, with_second_moment(0.25))
+    return run_sde(base, 2.0, PATHS, 0, 64, observer(0.25))
 
 
 def test_rmsprop_sde():
@@ -69,11 +69,11 @@ def test_rmsprop_approaches_its_sde_with_the_square_of_the_step():
     errors = []
     for eta in ETAS:
         base = plan(rmsprop(eta, lagged=True), 2 / eta**2)
-        found = run(base, 1 / eta, PATHS, 1, with_second_moment(eta**2))
+        found = run(base, 1 / eta, PATHS, 1, observer(eta**2))
         errors.append(largest_error(found, rmsprop_sde()))
     assert_figures(errors, (0.416, 0.086, 0.021))
     current = plan(rmsprop(0.125), 128.0)
-    found = run(current, 8.0, PATHS, 1, with_second_moment(1 / 64))
+    found = run(current, 8.0, PATHS, 1, observer(1 / 64))
     errors_of_current = largest_error(found, rmsprop_sde())
     assert errors_of_current[0] < 0.03  # the order of v is immaterial to first order
     assert_slope_one(np.square(ETAS), errors)
@@ -92,7 +92,7 @@ def test_svag_of_rmsprop_falls_as_one_over_ell_squared(noise, figures):
     errors = []
     for ell in (1, 2, 4, 8):
         fine = optsde.svag(plan(rmsprop(0.5, lagged=True), 8.0), ell)
-        observe = with_second_moment(0.25 / ell**2)
+        observe = observer(0.25 / ell**2)
         found = run(fine, 2.0, PATHS, 2, observe, **options)
         errors.append(largest_error(found, rmsprop_sde()))
     assert_figures(errors, figures)
@@ -115,31 +115,12 @@ def test_skewed_noise_costs_an_order_without_svag():
 def test_keeping_the_signal_explains_most_of_the_bias_of_v():
     """η = .25: E u1 is 2.243 for the run, 2.157 for the SDE, 2.216 with the term."""
     base = plan(rmsprop(0.25, lagged=True), 32.0)
-    observe = with_second_moment(1 / 16)
+    observe = observer(1 / 16)
     discrete = run(base, 4.0, PATHS, 4, observe)
     sde = run_sde(base, 4.0, PATHS, 5, 16, observe)
     kept = run_sde(base, 4.0, PATHS, 6, 16, observe, keep_signal=True)
     for ours, figure in ((discrete, 2.243), (sde, 2.157), (kept, 2.216)):
         assert close(ours.mean[5], figure, ours.se[5]), (ours.mean[5], figure)
-
-
-def warm(dynamics, scale):
-    """m = (.5, 0), u = (1, .5), and the weights of averages that began at t = −1."""
-
-    def init(key):
-        state = dynamics.init(key)
-        memory = getattr(state.optimizer, "direction", state.optimizer)
-        memory = memory._replace(
-            m=jnp.array([0.5, 0.0]),
-            v=jnp.array([1.0, 0.5]) / scale,
-            m_weight=jnp.float32(1 - np.exp(-3.0)),
-            v_weight=jnp.float32(1 - np.exp(-1.0)),
-        )
-        if hasattr(state.optimizer, "direction"):
-            memory = state.optimizer._replace(direction=memory)
-        return state._replace(optimizer=memory)
-
-    return dynamics._replace(init=init)
 
 
 def adam_errors(reference, is_warm, seed):
@@ -149,14 +130,14 @@ def adam_errors(reference, is_warm, seed):
     law = from_covariance(quadratic_loss, covariance(2.0))
     sde = optsde.sde(base, law, theta, 64)
     ours = estimate(
-        warm(sde, 0.25) if is_warm else sde, 8.0, PATHS, seed, with_second_moment(0.25)
+        warm_start(sde, 0.25) if is_warm else sde, 8.0, PATHS, seed, observer(0.25)
     )
     z = (ours.mean - reference) / np.hypot(ours.se, 0.0025)
     sde_moments = Estimate(ours.mean[:5], ours.se[:5], ours.dof)
 
     def error(plan, sigma, scale):
         dynamics = optsde.discrete(plan, sampler(sigma), theta)
-        dynamics = warm(dynamics, scale) if is_warm else dynamics
+        dynamics = warm_start(dynamics, scale) if is_warm else dynamics
         end = plan.steps * plan.dt
         found = estimate(
             dynamics, end, PATHS, seed + 1, lambda s: second_order_moments(s.params)
@@ -192,22 +173,14 @@ def test_adagrad_approaches_its_sde_in_both_ways():
         optimizer = optsde.AdaGrad(lr=1.0, eps=0.1 * sigma**2, s0=0.5 * sigma**4)
         return plan(optimizer, 2 * sigma**2)
 
-    def observe(scale):
-        def moments(state):
-            memory = getattr(state.optimizer, "direction", state.optimizer)
-            theta = second_order_moments(state.params)
-            return jnp.concatenate([theta, memory.s * scale])
-
-        return moments
-
-    sde = run_sde(base(2.0), 2.0, PATHS, 30, 64, observe(1 / 16))
+    sde = run_sde(base(2.0), 2.0, PATHS, 30, 64, observer(1 / 16))
     plain = [
-        largest_error(run(base(s), s, PATHS, 31, observe(s**-4)), sde)
+        largest_error(run(base(s), s, PATHS, 31, observer(s**-4)), sde)
         for s in (2.0, 4.0, 8.0)
     ]
     mixed = [
         largest_error(
-            run(optsde.svag(base(2.0), ell), 2.0, PATHS, 32, observe(1 / 16 / ell**4)),
+            run(optsde.svag(base(2.0), ell), 2.0, PATHS, 32, observer(1 / 16 / ell**4)),
             sde,
         )
         for ell in ELLS

@@ -80,14 +80,3 @@ def largest_error(a: Estimate, b: Estimate) -> tuple[float, float]:
     error = analysis.difference(a, b)
     worst = int(np.abs(error.mean).argmax())
     return float(abs(error.mean[worst])), float(error.se[worst])
-
-
-def with_second_moment(scale: float):
-    """θ-moments, then u = v · scale."""
-
-    def observe(state):
-        memory = state.optimizer
-        memory = getattr(memory, "direction", memory)
-        return jnp.concatenate([second_order_moments(state.params), memory.v * scale])
-
-    return observe

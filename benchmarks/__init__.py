@@ -1,0 +1,1 @@
+"""Benchmarks: each file begins with the question it answers."""

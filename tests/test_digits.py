@@ -1,0 +1,65 @@
+"""The front page in small: Adam on digits up to t = 100, 24 seeds, fixed seeds.
+
+Bounds stated beforehand: 3% and 3 standard errors for what agrees; for what does not,
+10% less 3 standard errors.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import optsde
+from optsde import analysis, data, gradients, models
+
+TIME, SEEDS = 100, 24
+
+
+@pytest.fixture(scope="module")
+def losses_at_end():
+    """Train loss of each arm, as an Estimate."""
+    examples = tuple(map(jnp.asarray, data.digits()))
+    model = models.MLP((64, 10))
+    losses = models.supervised(model, models.cross_entropy)
+    params = models.init_params(model, jax.random.key(0), examples[0])
+    draw = functools.partial(gradients.minibatch, losses, examples)
+    adam = optsde.Adam(lr=1e-3, b1=0.9, b2=0.99)
+    base = optsde.Plan(optimizer=adam, batch_size=8, horizon=TIME)
+    sums = gradients.by_layers(model, models.cross_entropy, examples)
+    law = gradients.from_data(losses, examples, 8, sums)
+    arms = {
+        "discrete": optsde.discrete(base, draw, params),
+        "ell2": optsde.discrete(optsde.svag(base, 2), draw, params),
+        "ell8": optsde.discrete(optsde.svag(base, 8), draw, params),
+        "batch2": optsde.discrete(optsde.scale(base, 1 / 4), draw, params),
+        "sde": optsde.sde(base, law, params, 4),
+        "signal": optsde.sde(base, law, params, 4, keep_signal=True),
+    }
+    found = {}
+    for number, (name, dynamics) in enumerate(arms.items()):
+        keys = jax.random.split(jax.random.key(number), SEEDS)
+        run = optsde.ensemble(
+            dynamics, keys, [TIME], lambda s: losses(s.params, examples).mean()
+        )
+        found[name] = analysis.estimate(run.values[:, 0])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("ell8", "sde"), ("discrete", "signal"), ("batch2", "ell2")]
+)
+def test_these_agree(losses_at_end, one, other):
+    x = analysis.relative(losses_at_end[one], losses_at_end[other])
+    assert abs(x.mean) < 0.03 + 3 * x.se
+    assert x.se < 0.01
+
+
+def test_the_discrete_run_is_above_the_sde(losses_at_end):
+    x = analysis.relative(losses_at_end["discrete"], losses_at_end["sde"])
+    assert x.mean > 0.10 - 3 * x.se
+
+
+def test_svag_lies_between(losses_at_end):
+    means = [float(losses_at_end[arm].mean) for arm in ("discrete", "ell2", "ell8")]
+    assert sorted(means, reverse=True) == means
