@@ -31,13 +31,12 @@ def loop(step, carry, count: int):
 
 
 def bare(oracle, draws: int):
-    """Steps θ ← θ − 10⁻³ g of an oracle, drawn `draws` times a step."""
+    """Nothing but the sum of `draws` gradients, at a point that this sum moves."""
 
     def step(carry):
         key, k, params = carry
-        for i in range(draws):
-            _, g = oracle(params, Draw(key, draws * k + i))
-            params = jax.tree.map(lambda p, g: p - 1e-3 * g, params, g)
+        grads = [oracle(params, Draw(key, draws * k + i))[1] for i in range(draws)]
+        params = jax.tree.map(lambda p, *g: p - 1e-3 * sum(g), params, *grads)
         return key, k + 1, params
 
     keys = jax.random.split(jax.random.key(0), REPLICAS)

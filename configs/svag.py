@@ -32,7 +32,7 @@ OPTIMIZERS = {
 # SGD's runs differ less from the SDE, and their losses vary more between seeds.
 SIZES = {
     "digits_sgd": dict(seeds=128, sde_seeds=128, substeps=2),
-    "digits_momentum": dict(seeds=128, sde_seeds=96),
+    "digits_momentum": dict(seeds=128, sde_seeds=64),
 }
 
 

@@ -217,3 +217,16 @@ def test_heavy_tails_are_added_and_refused():
     assert float(grads.var()) == pytest.approx(2 * 0.25, rel=0.03)
     with pytest.raises(ValueError, match=r"\(0, 2\]"):
         heavy_tailed(zero, 2.5, 1.0)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("sampler", [minibatch, epochs])
+def test_mixing_losses_is_mixing_gradients(problem, sampler):
+    """The one pass over both batches against two passes, for the same draws."""
+    _, losses, params, data = problem
+    oracle = sampler(losses, data, 5)
+    draw = Draw(jax.random.key(0), jnp.int32(3))
+    loss, grads = signed_mix(oracle, 16.0)(params, draw)
+    two = signed_mix(lambda p, d: oracle(p, d), 16.0)(params, draw)
+    np.testing.assert_allclose(flat(grads), flat(two[1]), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(loss, two[0], rtol=1e-12)

@@ -4,7 +4,8 @@ An oracle is pure and keeps no state: a `Draw` says which stream of randomness t
 and at which step. What builds oracles takes and returns functions.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,21 +34,52 @@ Oracle = Callable[[PyTree, Draw], tuple[jax.Array, PyTree]]
 Sampler = Callable[[int], Oracle]  # batch size -> oracle
 
 
-def minibatch(losses: Losses, data: PyTree, batch_size: int) -> Oracle:
+@dataclasses.dataclass(frozen=True)
+class ExampleOracle:
+    """The mean loss over the examples that `choose(draw)` names, and its gradient."""
+
+    losses: Losses
+    data: PyTree
+    choose: Callable[[Draw], jax.Array]
+
+    def __call__(self, params: PyTree, draw: Draw) -> tuple[jax.Array, PyTree]:
+        index = self.choose(draw)
+        examples = jax.tree.map(lambda x: x[index], self.data)
+        return jax.value_and_grad(lambda p: jnp.mean(self.losses(p, examples)))(params)
+
+    def mixed(self, streams: Sequence[int], weights: Sequence[float]) -> Oracle:
+        """Σ_i weight_i · (mean loss of stream i), each batch passed on its own.
+
+        The gradient of the mixed loss is the mix of the gradients, in one pass.
+        """
+
+        def oracle(params, draw):
+            index = jnp.stack([self.choose(draw.stream(i)) for i in streams])
+            batches = jax.tree.map(lambda x: x[index], self.data)
+
+            def loss(p):
+                each = jax.vmap(lambda batch: jnp.mean(self.losses(p, batch)))(batches)
+                return jnp.asarray(weights, each.dtype) @ each
+
+            return jax.value_and_grad(loss)(params)
+
+        return oracle
+
+
+def minibatch(losses: Losses, data: PyTree, batch_size: int) -> ExampleOracle:
     """Mean over `batch_size` examples drawn independently, with replacement.
 
     This is the draw for which the noise of a κ times larger batch is exactly Σ/κ.
     """
     size = _size(data)
 
-    def oracle(params, draw):
-        index = jax.random.randint(draw.fresh(), (batch_size,), 0, size)
-        return _mean_gradient(losses, params, _take(data, index))
+    def choose(draw):
+        return jax.random.randint(draw.fresh(), (batch_size,), 0, size)
 
-    return oracle
+    return ExampleOracle(losses, data, choose)
 
 
-def epochs(losses: Losses, data: PyTree, batch_size: int) -> Oracle:
+def epochs(losses: Losses, data: PyTree, batch_size: int) -> ExampleOracle:
     """Mean over the next `batch_size` examples of a fresh permutation each epoch.
 
     The examples that do not fill a batch at the end of an epoch are left out of it.
@@ -57,13 +89,12 @@ def epochs(losses: Losses, data: PyTree, batch_size: int) -> Oracle:
     if per_epoch == 0:
         raise ValueError(f"batch_size={batch_size} is above the {size} examples")
 
-    def oracle(params, draw):
+    def choose(draw):
         epoch, batch = draw.step // per_epoch, draw.step % per_epoch
         order = jax.random.permutation(jax.random.fold_in(draw.key, epoch), size)
-        index = jax.lax.dynamic_slice_in_dim(order, batch * batch_size, batch_size)
-        return _mean_gradient(losses, params, _take(data, index))
+        return jax.lax.dynamic_slice_in_dim(order, batch * batch_size, batch_size)
 
-    return oracle
+    return ExampleOracle(losses, data, choose)
 
 
 def full_batch(losses: Losses, data: PyTree, block: int = 512) -> Oracle:
@@ -77,14 +108,6 @@ def full_batch(losses: Losses, data: PyTree, block: int = 512) -> Oracle:
         return total.loss / size, jax.tree.map(lambda g: g / size, total.grad)
 
     return oracle
-
-
-def _mean_gradient(losses: Losses, params: PyTree, examples: PyTree):
-    return jax.value_and_grad(lambda p: jnp.mean(losses(p, examples)))(params)
-
-
-def _take(data: PyTree, index: jax.Array) -> PyTree:
-    return jax.tree.map(lambda x: x[index], data)
 
 
 def _size(data: PyTree) -> int:

@@ -10,7 +10,7 @@ import math
 
 import jax
 
-from optsde.gradients.oracles import Oracle
+from optsde.gradients.oracles import ExampleOracle, Oracle
 
 
 def weights(noise_gain: float) -> tuple[float, float]:
@@ -34,12 +34,16 @@ def signed_mix(oracle: Oracle, noise_gain: float) -> Oracle:
     """The same mean gradient with `noise_gain` times the variance, from two draws.
 
     The draws read two streams of randomness of their own, so they are independent also
-    where each goes through its data without replacement. At gain 1 the second weight is
-    zero, and the oracle is returned as it is.
+    where each goes through its data without replacement. Oracles of examples mix their
+    losses, which is one pass. At gain 1 the second weight is zero, and the oracle is
+    returned as it is.
     """
     first, second = weights(noise_gain)
     if noise_gain == 1:
         return oracle
+
+    if isinstance(oracle, ExampleOracle):
+        return oracle.mixed((1, 2), (first, second))
 
     def mixed(params, draw):
         loss_1, grads_1 = oracle(params, draw.stream(1))

@@ -34,7 +34,8 @@ def second_moment(mean: PyTree, variance: PyTree, keep_signal: bool) -> PyTree:
 
 def debias(average: PyTree, weight: jax.Array) -> PyTree:
     """An average that started from zero, divided by the weight it has gathered."""
-    return jax.tree.map(lambda a: (a / weight).astype(a.dtype), average)
+    scale = 1 / weight  # one division, instead of one for each parameter
+    return jax.tree.map(lambda a: (a * scale).astype(a.dtype), average)
 
 
 def debias_or(average: PyTree, weight: jax.Array, at_start: PyTree) -> PyTree:
