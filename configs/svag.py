@@ -50,7 +50,7 @@ def _digits(optimizer: optsde.Optimizer) -> ConfigDict:
     config.batch_size = 8
     config.widths = (64,)  # of the hidden layers
     config.ells = (1, 2, 4, 8)
-    config.small_batch = 2  # also run at this batch, by the scaling rule; 0: not
+    config.small_batches = (2, 1)  # also run at these, by the scaling rule
     config.seeds = 96
     config.sde_seeds = 32  # the SDE costs a full-batch gradient a step
     config.seed = 0  # of the noise; the initial point is that of seed `init_seed`

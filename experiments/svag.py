@@ -56,7 +56,8 @@ def check(config: ConfigDict) -> None:
         "times",
         f"multiples of curve_every={config.curve_every}",
     )
-    _require(config.small_batch >= 0, config, "small_batch", "a batch, or 0 for none")
+    batches = config.small_batches
+    _require(min(batches, default=1) >= 1, config, "small_batches", "integers ≥ 1")
     lr = config.optimizer.lr
     if not lr > 0:
         raise UsageError(f"--config.optimizer.lr={lr}: needs a positive number")
@@ -65,7 +66,7 @@ def check(config: ConfigDict) -> None:
         _require(
             abs(steps - round(steps)) < 1e-9,
             config,
-            "small_batch" if name == "small_batch" else "ells",
+            "small_batches" if name.startswith("batch") else "ells",
             f"whole steps in curve_every={config.curve_every}",
         )
 
@@ -92,9 +93,8 @@ def plans(config: ConfigDict) -> dict[str, optsde.Plan]:
         horizon=max(config.times),
     )
     arms = {_svag_name(ell): optsde.svag(base, ell) for ell in sorted(config.ells)}
-    if config.small_batch:
-        kappa = config.small_batch / config.batch_size
-        arms["small_batch"] = optsde.scale(base, kappa)
+    for batch in config.small_batches:
+        arms[f"batch{batch}"] = optsde.scale(base, batch / config.batch_size)
     return arms
 
 
@@ -186,11 +186,12 @@ def _adaptive(plan: optsde.Plan) -> bool:
 def _label(name: str, config: ConfigDict) -> str:
     if name.startswith("ell"):
         return f"SVAG ℓ = {name.removeprefix('ell')}"
+    if name.startswith("batch"):
+        return f"discrete, batch {name.removeprefix('batch')} by the rule"
     return {
         "discrete": f"discrete, batch {config.batch_size}",
-        "small_batch": f"discrete, batch {config.small_batch} by the rule",
         "sde": "Itô SDE",
-        "sde_signal": "Itô SDE, mean gradient kept in v",
+        "sde_signal": "Itô SDE, mean gradient in v",
     }[name]
 
 
@@ -249,26 +250,41 @@ def judge(config: ConfigDict, curves: dict[str, np.ndarray]) -> list[Verdict]:
             last = fine == ells[-1] and len(ells) > 2
             claim = f"{coarse}_not_below_{fine}" if last else f"{coarse}_above_{fine}"
             verdicts.append(higher(claim, coarse, fine, -1.0 if last else 0.0))
-    if config.small_batch:
-        kappa = config.small_batch / config.batch_size
+    for batch in config.small_batches:
+        kappa, name = batch / config.batch_size, f"batch{batch}"
         twin = _svag_name(kappa ** (-1 / base.optimizer.noise_exponent))
         if twin in ells:
-            verdicts.append(same(f"small_batch_matches_{twin}", "small_batch", twin))
+            verdicts.append(same(f"{name}_matches_{twin}", name, twin))
+        if adaptive and kappa <= 0.5:
+            claim = f"{name}_gap_below_{2 * kappa:g}_of_discrete"
+            slack = _gap_slack(at["discrete"], at["sde"], at[name], 2 * kappa)
+            verdicts.append(above(claim, slack.at(-1), 0.0, "% of loss, at the end"))
     return verdicts
+
+
+def _gap_slack(base: Estimate, sde: Estimate, small: Estimate, share: float):
+    """share·(base − sde) − (small − sde), in percent of the SDE's loss."""
+    parts = [(share, base), (1 - share, sde), (-1.0, small)]
+    mean = sum(w * x.mean for w, x in parts)
+    se = np.sqrt(sum((w * x.se) ** 2 for w, x in parts))
+    dof = np.minimum.reduce([x.dof * np.ones_like(x.mean) for _, x in parts])
+    return Estimate(100 * mean / sde.mean, 100 * se / sde.mean, dof)
 
 
 def draw(config: ConfigDict, curves: dict[str, np.ndarray], path) -> None:
     """Loss on the common clock, and its distance from the SDE."""
-    figure, (left, right) = new_figure(2)
+    figure, (left, right) = new_figure(2, height=4.6)
     times = grid(config)
     ells = [_svag_name(ell) for ell in sorted(config.ells)]
     colours = dict(zip(ells, COLOURS, strict=False))
     styles: dict[str, dict] = {
         **{name: dict(colour=colour) for name, colour in colours.items()},
-        "small_batch": dict(colour=COLOURS[-2], ls=(0, (1, 1.2)), lw=2.6),
         "sde": dict(colour="black"),
         "sde_signal": dict(colour="black", ls="--", lw=1.4),
     }
+    dotted = dict(ls=(0, (1, 1.2)), lw=2.6)
+    for batch, colour in zip(config.small_batches, COLOURS[::-1][1:], strict=False):
+        styles[f"batch{batch}"] = dict(colour=colour, **dotted)
     for name, curve in curves.items():
         label = _label(name, config)
         band(left, times, estimate(curve), label=label, **styles[name])
@@ -277,7 +293,7 @@ def draw(config: ConfigDict, curves: dict[str, np.ndarray], path) -> None:
             band(right, times[1:], x, label=label, **styles[name])
     plain_log_axis(left)
     left.set_ylabel("train loss", fontsize=12)
-    left.legend(fontsize=9.5, frameon=False)
+    left.legend(fontsize=9, frameon=False, loc="upper right", borderpad=0)
     right.axhspan(-config.bound, config.bound, color="grey", alpha=0.15, lw=0)
     right.axhline(0, color="black", lw=1.8)
     right.set_ylabel("difference from the SDE, % of loss", fontsize=12)

@@ -64,8 +64,8 @@ def run(tmp_path, *arguments):
         (["--config.ells=2,4"], "1 among them"),
         (["--config.times=0,50"], "positive times"),
         (["--config.times=55"], "multiples of curve_every=10"),
-        (["--config.small_batch=3"], "whole steps in curve_every=10"),
-        (["--config.small_batch=100"], "kappa ≤ 10"),
+        (["--config.small_batches=3"], "whole steps in curve_every=10"),
+        (["--config.small_batches=100"], "kappa ≤ 10"),
         (["--config.batch_size=0"], "an integer ≥ 1"),
         (["--nope=1"], "allowed: --config"),
         (["stray"], "'stray' is not a flag"),
@@ -123,19 +123,19 @@ def test_a_run_and_its_directory(tmp_path):
     assert {v["claim"] for v in summary["verdicts"]} >= {
         "ell2_matches_sde",
         "discrete_above_ell2",
-        "small_batch_matches_ell2",
+        "batch2_matches_ell2",
     }
     with np.load(out / "curves.npz") as curves:
         assert curves["sde"].shape == (3, 3)
         assert np.ptp(curves["sde"][:, 0]) == 0  # one initial point for all seeds
     rows = [json.loads(x) for x in (out / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 5 * 3
+    assert len(rows) == 6 * 3
     assert "discrete, batch 8" in first.stdout
     assert "t = 20/20  100%" in first.stderr
 
     again = run(tmp_path, DIGITS, *TINY)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("read from") == 5
+    assert again.stdout.count("read from") == 6
     assert len((out / "metrics.jsonl").read_text().splitlines()) == len(rows)
     other = run(tmp_path, DIGITS, *TINY, "--config.seed=1")
     assert other.returncode == 2
