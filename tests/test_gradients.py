@@ -230,3 +230,28 @@ def test_mixing_losses_is_mixing_gradients(problem, sampler):
     two = signed_mix(lambda p, d: oracle(p, d), 16.0)(params, draw)
     np.testing.assert_allclose(flat(grads), flat(two[1]), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(loss, two[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["blocks", "layers"])
+def test_memory_does_not_grow_with_the_data(kind):
+    """Scratch memory of Σ's diagonal at 2,048 and 16,384 examples, 1,124 parameters.
+
+    What may grow is a few numbers for each example (its weight and copies of it), far
+    below the 4,496 bytes of its gradient or the 512 of its activations.
+    """
+    model = MLP((64, 4))
+    losses = supervised(model, cross_entropy)
+
+    def scratch(size):
+        data = jnp.zeros((size, 12)), jnp.zeros(size, jnp.int32)
+        params = init_params(model, jax.random.key(2), data[0])
+        if kind == "blocks":
+            sums = by_blocks(losses, data, 128)
+        else:
+            sums = by_layers(model, cross_entropy, data, 128)
+        compiled = jax.jit(sums).lower(params, jnp.ones(size)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    small, large = scratch(2_048), scratch(16_384)
+    assert (large - small) / (16_384 - 2_048) <= 16
+    assert large < 2**23
