@@ -29,16 +29,21 @@ OPTIMIZERS = {
     "digits_sgd": optsde.SGD(lr=0.1),
     "digits_momentum": optsde.Momentum(lr=0.1, beta=0.9),
 }
-# SGD's runs differ less from the SDE, and their losses vary more between seeds.
-SIZES = {
+# At batch 8 the mean gradient has a share in v, which it has not in the SDE; AdaGrad's
+# first steps, where s is small, are long besides. SGD's losses vary more between seeds.
+GAP = "discrete_matches_sde"
+CHANGES = {
+    "digits": dict(known_false=(GAP,)),
+    "digits_rmsprop": dict(known_false=(GAP,)),
     "digits_sgd": dict(seeds=128, sde_seeds=128, substeps=2),
     "digits_momentum": dict(seeds=128, sde_seeds=64),
+    "digits_adagrad": dict(known_false=(GAP, f"{GAP}_with_signal")),
 }
 
 
 def get_config(preset: str = DEFAULT) -> ConfigDict:
     config = _quadratic() if preset == "quadratic" else _digits(OPTIMIZERS[preset])
-    config.update(SIZES.get(preset, {}))
+    config.update(CHANGES.get(preset, {}))
     return config.lock()
 
 
@@ -59,6 +64,7 @@ def _digits(optimizer: optsde.Optimizer) -> ConfigDict:
     config.curve_every = 10  # points of the figure; a divisor of the times
     config.substeps = 4  # Euler–Maruyama steps of the SDE in a base step
     config.bound = 3.0  # percent of loss, for "the same as the SDE"
+    config.known_false = ()  # claims that are not expected to hold here
     return config
 
 

@@ -238,6 +238,8 @@ def draw(points: dict, path) -> None:
             ax.errorbar(x, y, half, color=colour, marker="o", capsize=3, label=name)
         ax.plot(x, y[0] * x / x[0], color="grey", ls=":", label="slope 1")
         ax.set(xscale="log", yscale="log")
+        ax.set_xticks(x, [f"1/{1 / value:g}" if value < 1 else "1" for value in x])
+        ax.set_xticks([], minor=True)
         ax.set_title(titles[kind], fontsize=12)
         ax.set_xlabel(labels[kind], fontsize=12)
         ax.set_ylabel("largest error of 7 moments", fontsize=12)
