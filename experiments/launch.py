@@ -23,6 +23,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments.rundir import RunDir
+from optsde.dynamics import Trajectory
 from optsde.mesh import enable_compilation_cache, expose_cpu_cores
 
 
@@ -66,6 +67,13 @@ def launch(
         sys.exit(_complain(f"\nexperiments.{study}: interrupted; {hint}", 130))
 
 
+def refuse_divergence(trajectory: Trajectory, label: str, hint: str) -> None:
+    """End the study where a run has left the finite numbers."""
+    if (span := trajectory.diverged()) is not None:
+        first, last = span
+        raise DivergedError(f"{label} between t = {first:g} and {last:g}; {hint}")
+
+
 def _complain(message: str, code: int) -> int:
     print(message, file=sys.stderr)
     return code
@@ -97,7 +105,9 @@ def _parse(study: str, doc: str, default: str, argv: list[str]):
 
 def _config_argument(argv: list[str], default: str) -> str:
     for i, argument in enumerate(argv):
-        if argument in ("--config", "-config") and i + 1 < len(argv):
+        if argument in ("--config", "-config"):
+            if i + 1 == len(argv):
+                raise UsageError(f"{argument}: names no config; such as {default}")
             return argv[i + 1]
         if argument.startswith(("--config=", "-config=")):
             return argument.partition("=")[2]
@@ -124,9 +134,12 @@ def _load(path: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UsageError(f"--config={path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UsageError(f"--config={path}: has no get_config(preset)")
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"--config={path}: {type(error).__name__}: {error}") from None
+    if not (hasattr(module, "get_config") and hasattr(module, "PRESETS")):
+        raise UsageError(f"--config={path}: needs get_config(preset) and PRESETS")
     return module
 
 

@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ class RunDir:
         settings = json.loads(json.dumps(config.to_dict()))
         known = path / "config.json"
         if known.exists():
-            held = json.loads(known.read_text())
+            held = _readable(known, lambda: json.loads(known.read_text()))
             if held != settings:
-                changed = [k for k in settings if held.get(k) != settings[k]]
+                keys = sorted({*held, *settings})
+                changed = [k for k in keys if held.get(k) != settings.get(k)]
                 raise ValueError(
                     f"--workdir={path} holds a run with other settings "
                     f"({', '.join(changed)}); name another directory or remove it"
@@ -49,6 +51,7 @@ class RunDir:
             )
         (path / "figures").mkdir(parents=True, exist_ok=True)
         rundir = cls(path, study)
+        _readable(path / "curves.npz", rundir.curves)
         rundir._write("config.json", settings)
         return rundir
 
@@ -107,6 +110,16 @@ class RunDir:
         partial = self.path / f"{name}.partial"
         partial.write_text(json.dumps(content, indent=2) + "\n")
         os.replace(partial, self.path / name)
+
+
+def _readable(file: Path, read: Callable):
+    """What `read` gives, or an error that names the file."""
+    try:
+        return read()
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); remove it to begin again"
+        ) from None
 
 
 def _revision() -> str | None:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 import optsde
 from experiments import weak_error
-from experiments.launch import DivergedError, UsageError, launch
+from experiments.launch import UsageError, launch, refuse_divergence
 from experiments.rundir import RunDir
 from optsde.analysis import (
     Estimate,
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def check(config: ConfigDict) -> None:
-    if config.problem == "quadratic":
+    if "paths" in config:
         weak_error.check(config)
         return
     for name in ("batch_size", "substeps", "curve_every"):
@@ -45,10 +45,12 @@ def check(config: ConfigDict) -> None:
     for name in ("seeds", "sde_seeds"):
         _require(config[name] >= 2, config, name, "at least 2, for standard errors")
     _require(config.bound > 0, config, "bound", "a positive number of percent")
-    ells, times = config.ells, config.times
-    _require(bool(ells) and min(ells) >= 1, config, "ells", "numbers ≥ 1")
+    ells, times, batches = config.ells, config.times, config.small_batches
+    _require(min(ells) >= 1, config, "ells", "numbers ≥ 1")
     _require(1 in ells, config, "ells", "1 among them: it is the plain run")
-    _require(bool(times) and min(times) > 0, config, "times", "positive times")
+    _require(len(set(ells)) == len(ells) > 1, config, "ells", "two or more, distinct")
+    rising = all(a < b for a, b in itertools.pairwise((0, *times)))
+    _require(bool(times) and rising, config, "times", "positive, rising times")
     _require(min(config.widths, default=1) >= 1, config, "widths", "integers ≥ 1")
     _require(
         all(float(t).is_integer() and t % config.curve_every == 0 for t in times),
@@ -56,11 +58,12 @@ def check(config: ConfigDict) -> None:
         "times",
         f"multiples of curve_every={config.curve_every}",
     )
-    batches = config.small_batches
-    _require(min(batches, default=1) >= 1, config, "small_batches", "integers ≥ 1")
-    lr = config.optimizer.lr
-    if not lr > 0:
-        raise UsageError(f"--config.optimizer.lr={lr}: needs a positive number")
+    _require(
+        min(batches, default=1) >= 1 and len(set(batches)) == len(batches),
+        config,
+        "small_batches",
+        "distinct integers ≥ 1",
+    )
     for name, plan in plans(config).items():
         steps = config.curve_every / plan.dt
         _require(
@@ -87,8 +90,12 @@ def plans(config: ConfigDict) -> dict[str, optsde.Plan]:
             f"--config.optimizer.name={name}: it has the settings {', '.join(fields)}, "
             "this preset those of another optimizer; see --help for the presets"
         )
+    try:
+        optimizer = family(**options).checked()
+    except ValueError as error:
+        raise UsageError(f"--config.optimizer.{error}") from None
     base = optsde.Plan(
-        optimizer=family(**options),
+        optimizer=optimizer,
         batch_size=config.batch_size,
         horizon=max(config.times),
     )
@@ -104,7 +111,7 @@ def _svag_name(ell: float) -> str:
 
 def run(config: ConfigDict, rundir: RunDir) -> None:
     rundir.note_environment()
-    if config.problem == "quadratic":
+    if "paths" in config:
         weak_error.run(config, rundir)
         return
     arms = plans(config)
@@ -166,11 +173,8 @@ def simulate(config: ConfigDict, rundir: RunDir, arms) -> dict[str, np.ndarray]:
             lambda state: jnp.mean(losses(state.params, examples)),
             progress=optsde.Progress(f"{_label(name, config):34}"),
         )
-        if (span := trajectory.diverged()) is not None:
-            raise DivergedError(
-                f"{_label(name, config)} between t = {span[0]:g} and {span[1]:g}; "
-                "try a smaller --config.optimizer.lr"
-            )
+        hint = "try a smaller --config.optimizer.lr"
+        refuse_divergence(trajectory, _label(name, config), hint)
         rundir.add_curves({name: trajectory.values})
         mean = trajectory.values.mean(axis=0).tolist()
         for time, loss in zip(trajectory.times.tolist(), mean, strict=True):
@@ -276,14 +280,15 @@ def draw(config: ConfigDict, curves: dict[str, np.ndarray], path) -> None:
     figure, (left, right) = new_figure(2, height=4.6)
     times = grid(config)
     ells = [_svag_name(ell) for ell in sorted(config.ells)]
-    colours = dict(zip(ells, COLOURS, strict=False))
+    colours = dict(zip(ells, itertools.cycle(COLOURS[:-2]), strict=False))
     styles: dict[str, dict] = {
         **{name: dict(colour=colour) for name, colour in colours.items()},
         "sde": dict(colour="black"),
         "sde_signal": dict(colour="black", ls="--", lw=1.4),
     }
     dotted = dict(ls=(0, (1, 1.2)), lw=2.6)
-    for batch, colour in zip(config.small_batches, COLOURS[::-1][1:], strict=False):
+    cycle = itertools.cycle(COLOURS[-2::-1])
+    for batch, colour in zip(config.small_batches, cycle, strict=False):
         styles[f"batch{batch}"] = dict(colour=colour, **dotted)
     for name, curve in curves.items():
         label = _label(name, config)

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import optsde
-from experiments.launch import UsageError
+from experiments.launch import UsageError, refuse_divergence
 from experiments.rundir import RunDir
 from optsde.analysis import (
     Estimate,
@@ -37,15 +37,19 @@ def check(config: ConfigDict) -> None:
     for name in config.optimizers:
         if name not in FAMILIES:
             raise UsageError(f"--config.optimizers={name}: one of {', '.join(known)}")
-    if not 0 < config.eta**2 * C1 <= 1:
+    if not (config.eta > 0 and config.eta**2 * C1 <= 1):
         raise UsageError(f"--config.eta={config.eta}: needs 0 < eta ≤ {C1**-0.5:.3f}")
     for name, least in (("halvings", 1), ("paths", 1000), ("substeps", 1)):
         if config[name] < least:
             raise UsageError(f"--config.{name}={config[name]}: needs at least {least}")
-    if len(config.ells) < 2 or min(config.ells) < 1:
-        raise UsageError(f"--config.ells={config.ells}: needs at least two, each ≥ 1")
+    if len(set(config.ells)) != len(config.ells) or len(config.ells) < 2:
+        raise UsageError(f"--config.ells={config.ells}: needs at least two, distinct")
+    if min(config.ells) < 1:
+        raise UsageError(f"--config.ells={config.ells}: needs numbers ≥ 1")
+    if not config.bound > 0:
+        raise UsageError(f"--config.bound={config.bound}: needs a positive number")
     steps = config.horizon / config.eta**2
-    if abs(steps - round(steps)) > 1e-9:
+    if abs(steps - round(steps)) > 1e-9 or round(steps) < 1:
         raise UsageError(
             f"--config.horizon={config.horizon}: needs a multiple of eta² = "
             f"{config.eta**2:g}"
@@ -122,13 +126,11 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
     for name in config.optimizers:
         sde = estimate(curves[f"{name}_sde"])
         for kind, scales in (("eta", etas), ("ell", sorted(config.ells))):
-            errors = [
-                largest(difference(estimate(curves[f"{name}_{kind}{scale:g}"]), sde))
-                for scale in scales
-            ]
+            runs = [estimate(curves[f"{name}_{kind}{scale:g}"]) for scale in scales]
+            errors = [largest(run, sde) for run in runs]
             points[name, kind] = scales, errors
             rows += [
-                [name, f"{_SYMBOL[kind]} = {s:g}", f"{e.mean:.4f}", f"{e.se:.4f}"]
+                [name, f"{_SYMBOL[kind]} = {s:g}", f"{e.size:.4f}", f"{e.se:.4f}"]
                 for s, e in zip(scales, errors, strict=True)
             ]
             verdicts.append(_slope_verdict(config, name, kind, scales, errors))
@@ -143,18 +145,24 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
 _SYMBOL = {"eta": "η", "ell": "ℓ"}
 
 
-def largest(error: Estimate) -> Estimate:
-    """The moment with the largest error."""
+class _Error(NamedTuple):
+    size: float
+    se: float
+    se_of_sde: float  # the part of se that all errors of one SDE share
+
+
+def largest(run: Estimate, sde: Estimate) -> _Error:
+    """The moment that is furthest from the SDE's."""
+    error = difference(run, sde)
     worst = int(np.abs(error.mean).argmax())
-    found = error.at(worst)
-    return found._replace(mean=np.abs(found.mean))
+    return _Error(abs(error.mean[worst]), error.se[worst], sde.se[worst])
 
 
-def _slope_verdict(config, name, kind, scales, errors) -> Verdict:
+def _slope_verdict(config, name, kind, scales, errors: list[_Error]) -> Verdict:
     steps = np.square(scales) if kind == "eta" else 1 / np.square(scales)
-    joined = Estimate(*(np.array(part, float) for part in zip(*errors, strict=True)))
+    size, se, common = np.array(errors).T
     claim = f"{name}_error_falls_as_{'eta^2' if kind == 'eta' else '1/ell^2'}"
-    slope = log_slope(steps, joined)
+    slope = log_slope(steps, Estimate(size, se, np.inf), common)
     return within(claim, slope, 1 - config.bound, 1 + config.bound, "slope, 1 expected")
 
 
@@ -212,13 +220,15 @@ def simulate(config: ConfigDict, rundir: RunDir, etas) -> dict[str, np.ndarray]:
     for number, (name, arm) in enumerate(arms.items()):
         if name in done:
             continue
-        values = optsde.ensemble(
+        trajectory = optsde.ensemble(
             arm.dynamics,
             jax.random.split(jax.random.fold_in(root, number), config.paths),
             [arm.horizon],
             observer(arm.u_scale),
             progress=optsde.Progress(f"{name:20}"),
-        ).values[:, 0]
+        )
+        refuse_divergence(trajectory, name, "try a smaller --config.eta")
+        values = trajectory.values[:, 0]
         rundir.add_curves({name: values})
         rundir.log(run=name, moments=values.mean(axis=0).tolist())
     return rundir.curves()
@@ -233,7 +243,7 @@ def draw(points: dict, path) -> None:
         for name, colour in zip(names, COLOURS, strict=False):
             scales, errors = points[name, kind]
             x = np.square(scales) if kind == "eta" else 1 / np.square(scales)
-            y = np.array([e.mean for e in errors])
+            y = np.array([e.size for e in errors])
             half = 1.96 * np.array([e.se for e in errors])
             ax.errorbar(x, y, half, color=colour, marker="o", capsize=3, label=name)
         ax.plot(x, y[0] * x / x[0], color="grey", ls=":", label="slope 1")

@@ -4,8 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
+import numpy as np
+
 from optsde.analysis.tables import table
-from optsde.optimizers import EMA, Memory
+from optsde.optimizers import EMA, SWA, Memory
 from optsde.optimizers.base import Scalar
 from optsde.plan import Plan, rescaled
 
@@ -41,6 +44,8 @@ def explain(before: Plan, after: Plan) -> str:
     lr             0.1    0.4  κ       κ times fewer steps must go as far
     """
     kappa = after.dt / before.dt
+    if any(np.ndim(leaf) for leaf in jax.tree.leaves((before, after))):
+        raise ValueError("explain compares single plans: take one of the stacked ones")
     if type(before.optimizer) is not type(after.optimizer):
         raise ValueError(
             "explain compares two plans of one optimizer, not "
@@ -50,13 +55,17 @@ def explain(before: Plan, after: Plan) -> str:
     for row in _rows(before, after, kappa):
         ratio = _ratio(row.after, row.before)
         why = row.why
-        if abs(_ratio(row.after, row.rule) - 1) > 1e-6:
+        if row.name == "clip" and row.after == row.before:
+            why = "left alone, right only where the mean makes up the gradient's norm"
+        elif abs(_ratio(row.after, row.rule) - 1) > 1e-6:
             why = f"a departure: the rule sets {_number(row.rule)}"
         factor = _power(ratio, kappa)
         rows.append([row.name, _number(row.before), _number(row.after), factor, why])
     inverse = round(1 / kappa)
     exact = kappa < 1 and math.isclose(inverse * kappa, 1)
     shown = f"1/{inverse}" if exact else f"{kappa:g}"
+    for name, old, new in _unruled(before, after):
+        rows.append([name, old, new, "", "a departure: the rule leaves it alone"])
     head = f"κ = {shown}: one step of the second plan is {shown} of the first"
     return head + "\n" + table(["", "before", "after", "factor", "why"], rows, "lrrll")
 
@@ -106,6 +115,22 @@ def _rows(before: Plan, after: Plan, kappa: float) -> list[_Row]:
     if len(decays) == 3:
         add("1 − EMA decay", decays, "the average keeps its memory in samples")
     return rows
+
+
+def _unruled(before: Plan, after: Plan) -> list[tuple[str, str, str]]:
+    """What no rule changes, where it was changed all the same."""
+
+    def settings(plan: Plan) -> dict[str, str]:
+        flags = {k: v for k, v in vars(plan.optimizer).items() if isinstance(v, bool)}
+        clip = "none" if plan.clip is None else "set"
+        average = plan.average
+        kind = repr(average) if isinstance(average, SWA) else type(average).__name__
+        known = dict(horizon=plan.horizon, clip=clip, average=kind, **flags)
+        schedule = "none" if plan.schedule is None else f"{id(plan.schedule):x}"
+        return {k: str(v) for k, v in known.items()} | {"schedule": schedule}
+
+    a, b = settings(before), settings(after)
+    return [(name, a[name], b[name]) for name in a if a[name] != b[name]]
 
 
 def _memory_form(before: Plan, after: Plan, kappa: float) -> str:

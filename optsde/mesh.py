@@ -19,7 +19,8 @@ def expose_cpu_cores(count: int | None = None) -> None:
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        cores = count or len(os.sched_getaffinity(0))
+        mine = getattr(os, "sched_getaffinity", None)  # Linux: cores of this process
+        cores = count or (len(mine(0)) if mine else os.cpu_count() or 1)
         jax.config.update("jax_num_cpu_devices", cores)
 
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from optsde.optimizers import EMA, SWA, Optimizer
-from optsde.optimizers.base import OptimizerState, Scalar
+from optsde.optimizers.base import OptimizerState, PyTree, Scalar
 from optsde.schedules import Schedule
 
 
@@ -51,6 +51,15 @@ class Plan:
     def steps(self) -> int:
         """How many steps reach the horizon."""
         return math.ceil(self.horizon / self.dt - 1e-9)
+
+    def clock(self, state: PyTree) -> OptimizerState:
+        """The part of `transform()`'s state that counts the time."""
+        return state if self.clip is None else state[1]
+
+    def time(self, state: PyTree) -> jax.Array:
+        """The time, in base steps, at which a state of `transform()` stands."""
+        clock = self.clock(state)
+        return clock.origin + clock.count * self.dt
 
     def transform(self) -> optax.GradientTransformation:
         """Clip, then the optimizer on this plan's schedule and clock."""
@@ -113,23 +122,22 @@ def svag(plan: Plan, ell: float, *, memory: str = "linear") -> Plan:
     return dataclasses.replace(changed, noise_gain=plan.noise_gain / kappa)
 
 
-def switch(state, old: Plan, new: Plan):
+def switch(state: PyTree, old: Plan, new: Plan) -> PyTree:
     """The optimizer state of `old`, for going on under `new` in mid-run.
 
     v is divided by κ (AdaGrad's sum by κ²), averages of the gradient stay, and the
     clock goes on from the same time with the new step.
     """
     kappa = new.dt / old.dt
-    clipped = old.clip is not None
-    if clipped != (new.clip is not None):
+    if (old.clip is None) != (new.clip is None):
         raise ValueError("switch needs both plans with clip, or both without")
-    inner: OptimizerState = state[1] if clipped else state
-    inner = OptimizerState(
-        count=jnp.zeros_like(inner.count),
-        origin=inner.origin + inner.count * old.dt,
-        direction=old.optimizer.rescale_state(inner.direction, kappa, new.optimizer),
+    held = old.clock(state)
+    going_on = OptimizerState(
+        count=jnp.zeros_like(held.count),
+        origin=old.time(state),
+        direction=old.optimizer.rescale_state(held.direction, kappa, new.optimizer),
     )
-    return (state[0], inner) if clipped else inner
+    return going_on if old.clip is None else (state[0], going_on)
 
 
 def rescaled(plan: Plan, kappa: float, memory: str, clip: str) -> Plan:

@@ -51,10 +51,17 @@ def exponential_warmup(
 
 def warmup_cosine(warmup: float, horizon: float, end: float = 0.0) -> Schedule:
     """Linear to 1 at `warmup`, then half a cosine to `end` at `horizon`."""
+    if not 0 <= warmup < horizon:
+        raise ValueError(
+            f"warmup={warmup:g} must lie in [0, horizon) with horizon={horizon:g}"
+        )
     return _after(warmup, lambda t: t / warmup, cosine(horizon - warmup, end))
 
 
 def _after(time: float, ramp: Schedule, rest: Schedule) -> Schedule:
+    if time == 0:
+        return rest
+
     def multiplier(t):
         early = jnp.minimum(t, time)
         return jnp.where(t < time, ramp(early), rest(jnp.maximum(t - time, 0)))

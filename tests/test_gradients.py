@@ -22,7 +22,7 @@ from optsde.gradients import (
     stable,
 )
 from optsde.gradients.signed_mix import weights
-from optsde.models import MLP, cross_entropy, init_params, supervised
+from optsde.models import MLP, Dense, cross_entropy, init_params, supervised
 
 N = 37
 
@@ -84,6 +84,31 @@ def test_by_layers_refuses_other_layers(problem):
 
     with pytest.raises(ValueError, match="layers_0 is another kind: use by_blocks"):
         by_layers(nn.Sequential([nn.Dense(3)]), cross_entropy, problem[3])
+
+    class Twice(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            layer = Dense(5)
+            return layer(layer(x))
+
+    with pytest.raises(ValueError, match="each layer called once"):
+        by_layers(Twice(), cross_entropy, problem[3])
+
+
+@pytest.mark.parametrize("kind", ["blocks", "layers"])
+def test_sums_keep_the_dtype_of_the_parameters(problem, kind):
+    model, losses, params, (x, y) = problem
+    half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    data = x.astype(jnp.bfloat16), y
+    if kind == "blocks":
+        sums = by_blocks(losses, data, 10)(half, jnp.ones(N))
+    else:
+        sums = by_layers(model, cross_entropy, data, 10)(half, jnp.ones(N))
+    exact = by_blocks(losses, problem[3], 10)(params, jnp.ones(N))
+    assert {g.dtype for g in jax.tree.leaves(sums.grad)} == {jnp.dtype(jnp.bfloat16)}
+    np.testing.assert_allclose(
+        flat(sums.grad).astype(np.float32), flat(exact.grad), atol=0.3
+    )
 
 
 @pytest.mark.usefixtures("x64")
@@ -208,6 +233,14 @@ def test_stable_characteristic_function(alpha):
         values = np.cos(t * x)
         se = values.std() / len(x) ** 0.5
         assert abs(values.mean() - np.exp(-(t**alpha))) < 5 * se
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 1.5])
+def test_stable_numbers_are_finite(alpha):
+    """Also where the angle rounds to ±π/2: once in 10⁷ draws."""
+    key = jax.random.key(1)
+    draw = jax.jit(lambda k: jnp.isfinite(stable(k, alpha, (5_000_000,))).all())
+    assert all(draw(k) for k in jax.random.split(key, 4))
 
 
 def test_heavy_tails_are_added_and_refused():

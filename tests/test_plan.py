@@ -9,7 +9,13 @@ import pytest
 
 import optsde
 from optsde import EMA, SWA, Plan, scale, svag, switch
-from optsde.schedules import cosine
+from optsde.schedules import (
+    cosine,
+    exponential_warmup,
+    milestones,
+    warmup,
+    warmup_cosine,
+)
 
 KAPPA = 4.0
 
@@ -169,6 +175,9 @@ def test_refuses_stacked_decays_by_the_fastest():
         (lambda p: scale(p, 2, memory="short"), "one of: linear, power"),
         (lambda p: scale(p, 2, clip="none"), "one of: noise, signal"),
         (lambda p: svag(p, 0.5), "below 1"),
+        (lambda p: svag(plan(optsde.Lion(b1=0.99, b2=0.9)), 2), "needs b1 ≤ b2"),
+        (lambda p: warmup_cosine(100, 100), "warmup=100 must lie in"),
+        (lambda p: optsde.Lion().rescaled(2, "short"), "one of: linear, power"),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -244,6 +253,42 @@ def test_explain_of_svag_and_of_powers_has_no_departures():
     assert "departure" not in optsde.explain(base, scale(base, 64, memory="power"))
 
 
+def test_explain_names_what_no_rule_changes():
+    base = plan(optsde.Momentum(), clip=1.0)
+    other = dataclasses.replace(
+        scale(base, KAPPA),
+        horizon=500,
+        clip=None,
+        optimizer=optsde.Momentum(nesterov=True).rescaled(KAPPA),
+    )
+    text = optsde.explain(base, other)
+    for name in ("horizon", "clip", "nesterov"):
+        assert any(
+            line.startswith(name) and "the rule leaves it alone" in line
+            for line in text.splitlines()
+        ), name
+
+
 def test_explain_refuses_two_optimizers():
+    stacked = plan(optsde.SGD(lr=np.array([0.1, 0.2])))
+    with pytest.raises(ValueError, match="single plans"):
+        optsde.explain(stacked, scale(stacked, 2))
     with pytest.raises(ValueError, match="SGD and Adam"):
         optsde.explain(plan(optsde.SGD()), plan(optsde.Adam()))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "times", "values"),
+    [
+        (cosine(100, end=0.2), (0, 50, 100, 200), (1, 0.6, 0.2, 0.2)),
+        (warmup(10), (0, 5, 10, 99), (0, 0.5, 1, 1)),
+        (warmup(10, cosine(20)), (10, 20, 30), (1, 0.5, 0)),
+        (warmup_cosine(0, 20), (0, 10, 20), (1, 0.5, 0)),
+        (warmup_cosine(10, 30), (0, 5, 10, 20, 30), (0, 0.5, 1, 0.5, 0)),
+        (exponential_warmup(10, 1e-2), (0, 5, 10, 20), (1e-2, 1e-1, 1, 1)),
+        (milestones((10, 20)), (9, 10, 20), (1, 0.1, 0.01)),
+    ],
+)
+def test_schedules(schedule, times, values):
+    found = [float(schedule(jnp.float32(t))) for t in times]
+    assert found == pytest.approx(values, abs=1e-6)

@@ -6,6 +6,7 @@ from scipy import stats
 
 from optsde.analysis import (
     Estimate,
+    Interval,
     above,
     agrees,
     difference,
@@ -15,6 +16,7 @@ from optsde.analysis import (
     log_slope,
     relative,
     verdict_table,
+    within,
 )
 
 A = np.array([1.2, 0.7, 1.9, 1.1, 0.4, 1.3])
@@ -74,6 +76,23 @@ def test_slope_of_a_power_and_its_coverage():
         slope = log_slope(x, Estimate(truth + se * rng.normal(size=4), se, np.inf))
         covered.append(slope.low < 1 < slope.high)
     assert abs(np.mean(covered) - 0.95) < 0.03
+
+
+def test_slope_of_errors_from_one_reference():
+    """Errors that share a reference's error: 1,000 slopes, 95% ± 3% covered."""
+    x, rng, covered = np.array([1.0, 2.0, 4.0]), np.random.default_rng(3), []
+    own, common = 0.03 * np.ones(3), 0.08
+    for _ in range(1_000):
+        found = x + own * rng.normal(size=3) + common * rng.normal()
+        error = Estimate(found, np.hypot(own, common), np.inf)
+        slope = log_slope(x, error, common)
+        covered.append(slope.low < 1 < slope.high)
+    assert abs(np.mean(covered) - 0.95) < 0.03
+
+
+def test_a_slope_needs_its_whole_interval_inside():
+    assert within("a", Interval(1.0, 0.9, 1.1), 0.75, 1.25, "slope").holds
+    assert not within("a", Interval(1.0, 0.5, 1.5), 0.75, 1.25, "slope").holds
 
 
 def test_one_replica_is_refused():

@@ -92,20 +92,26 @@ def equivalence(x: Estimate, bound: float, alpha: float = 0.05) -> Equivalence:
     return Equivalence(value, low, high, bound, -bound < low and high < bound)
 
 
-def log_slope(x: Sequence[float], error: Estimate, level: float = 0.95) -> Interval:
+def log_slope(
+    x: Sequence[float], error: Estimate, common_se=0.0, level: float = 0.95
+) -> Interval:
     """p in |error| ∝ x^p, by least squares weighted with the errors' errors.
 
-    The interval comes from the standard errors alone: it does not cover a curve that is
-    not a power.
+    `common_se` is the part of `error.se` that all errors share, because they are
+    differences from one reference. The interval comes from the standard errors alone:
+    it does not cover a curve that is not a power.
     """
     size = np.abs(error.mean)
-    relative_se = np.maximum(error.se / size, 1e-12)
-    w = 1 / relative_se**2
-    lx, ly = np.log(np.asarray(x, np.float64)), np.log(size)
-    mx, my = np.average(lx, weights=w), np.average(ly, weights=w)
-    spread = np.sum(w * (lx - mx) ** 2)
-    slope = np.sum(w * (lx - mx) * (ly - my)) / spread
-    half = _quantile(0.5 + level / 2, np.inf) / np.sqrt(spread)
+    own = np.maximum(error.se**2 - np.square(common_se), 1e-24)
+    common = np.broadcast_to(common_se, size.shape)
+    covariance = (np.diag(own) + np.outer(common, common)) / np.outer(size, size)
+    w = 1 / np.diag(covariance)
+    lx = np.log(np.asarray(x, np.float64))
+    centred = lx - np.average(lx, weights=w)
+    coefficients = w * centred / np.sum(w * centred**2)
+    slope = coefficients @ np.log(size)
+    se = np.sqrt(coefficients @ covariance @ coefficients)
+    half = _quantile(0.5 + level / 2, np.inf) * se
     return Interval(float(slope), float(slope - half), float(slope + half))
 
 

@@ -39,8 +39,8 @@ def above(claim: str, x: Estimate, bound: float, unit: str, expected=True) -> Ve
 
 
 def within(claim: str, i, low: float, high: float, unit: str, expected=True) -> Verdict:
-    """An estimate in [low, high]; `bound` is half the width around the middle."""
-    holds = low <= i.value <= high
+    """low < x < high, where its whole interval is; `bound` is half of that width."""
+    holds = low < i.low and i.high < high
     bound = (high - low) / 2
     return Verdict(claim, i.value, i.low, i.high, bound, unit, holds, expected)
 

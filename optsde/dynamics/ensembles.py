@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from optsde.dynamics.discrete import Dynamics
+from optsde.dynamics.algorithm import Dynamics
 from optsde.dynamics.progress import Progress
 from optsde.mesh import REPLICA, replica_mesh
 
@@ -50,7 +50,7 @@ def ensemble(
     *,
     members: PyTree = None,
     state: PyTree = None,
-    start: float = 0.0,
+    start: float | None = None,
     progress: Progress | None = None,
 ) -> Trajectory:
     """Run one replica per key and observe each at the given times (in base steps).
@@ -58,8 +58,17 @@ def ensemble(
     observe: a function of the state, evaluated at every time; 0 is the initial state.
     members: hyperparameters with a leading replica axis; `dynamics` is then a function
     of one member, say `lambda adam: discrete(replace(plan, optimizer=adam), ...)`.
-    state, start: go on from this stacked state, which stands at time `start`.
+    state, start: go on from this stacked state, which stands at time `start`. It
+    carries its own keys; `keys` then says how many replicas there are.
     """
+    if members is not None and isinstance(dynamics, Dynamics):
+        raise ValueError(
+            "members need dynamics as a function of one member, such as lambda adam: "
+            "discrete(replace(plan, optimizer=adam), sampler, params)"
+        )
+    if (state is None) != (start is None):
+        raise ValueError("state and start go together: the state stands at that time")
+    start = start or 0.0
 
     def make(member) -> Dynamics:
         return dynamics if isinstance(dynamics, Dynamics) else dynamics(member)

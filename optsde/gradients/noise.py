@@ -88,14 +88,14 @@ def stable(key: jax.Array, alpha: float, shape=(), dtype=jnp.float32) -> jax.Arr
     angle = jax.random.uniform(
         key_angle, shape, dtype, minval=-math.pi / 2, maxval=math.pi / 2
     )
-    length = jax.random.exponential(key_length, shape, dtype)
+    tiny = jnp.finfo(dtype).eps  # float32(π/2) is beyond π/2, where cos is negative
+    length = jnp.maximum(jax.random.exponential(key_length, shape, dtype), tiny)
+    cosine = jnp.maximum(jnp.cos(angle), tiny)
     if alpha == 1:
-        return jnp.tan(angle)
-    turned = jnp.cos((1 - alpha) * angle) / length
+        return jnp.sin(angle) / cosine
+    turned = jnp.maximum(jnp.cos((1 - alpha) * angle), tiny) / length
     return (
-        jnp.sin(alpha * angle)
-        / jnp.cos(angle) ** (1 / alpha)
-        * turned ** ((1 - alpha) / alpha)
+        jnp.sin(alpha * angle) / cosine ** (1 / alpha) * turned ** ((1 - alpha) / alpha)
     )
 
 

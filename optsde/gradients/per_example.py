@@ -13,6 +13,7 @@ import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import optax
 
 PyTree = Any
 
@@ -37,11 +38,12 @@ def by_blocks(losses: Callable, data: PyTree, block: int = 128) -> SumsOf:
 
     def sums_of_block(params, examples, mask, weights) -> Sums:
         value, pull = jax.vjp(lambda p: losses(p, examples), params)
+        mask = mask.astype(value.dtype)
         (grad,) = pull(mask)
         loss = mask @ value
         if weights is None:
             return Sums(loss, grad, (), ())
-        (weighted,) = pull(mask * weights)
+        (weighted,) = pull(mask * weights.astype(value.dtype))
 
         def gradient(example):
             single = jax.tree.map(lambda x: x[None], example)
@@ -61,7 +63,7 @@ def by_layers(model: nn.Module, loss: Callable, data: PyTree, block: int = 512):
     backward pass yield all three sums.
     """
     shapes = jax.eval_shape(model.init, jax.random.key(0), data[0][:1])
-    _check_all_dense(shapes)
+    _check_all_dense(model, shapes, data[0][:1])
 
     def sums_of_block(params, examples, mask, weights) -> Sums:
         inputs, targets = examples
@@ -72,9 +74,9 @@ def by_layers(model: nn.Module, loss: Callable, data: PyTree, block: int = 512):
             outputs, seen = model.apply(variables, inputs, mutable=["intermediates"])
             return mask @ loss(outputs, targets), seen["intermediates"]
 
-        rows = len(mask)
+        rows, dtype = len(mask), jnp.result_type(*jax.tree.leaves(params))
         taps = jax.tree.map(
-            lambda s: jnp.zeros((rows, *s.shape[1:]), s.dtype), shapes["perturbations"]
+            lambda s: jnp.zeros((rows, *s.shape[1:]), dtype), shapes["perturbations"]
         )
         (value, seen), deltas = jax.value_and_grad(total, has_aux=True)(taps)
 
@@ -94,10 +96,10 @@ def by_layers(model: nn.Module, loss: Callable, data: PyTree, block: int = 512):
 
 def _outer(layer: dict, x: jax.Array, d: jax.Array) -> dict:
     """Σ_i x_i d_iᵀ for the kernel, Σ_i d_i for the bias where there is one."""
-    sums = {"kernel": x.T @ d}
+    sums = {"kernel": x.T @ d.astype(x.dtype)}
     if "bias" in layer:
         sums["bias"] = jnp.sum(d, axis=0)
-    return sums
+    return optax.tree.cast_like(sums, {name: layer[name] for name in sums})
 
 
 def _layers(params: PyTree) -> dict[tuple[str, ...], dict]:
@@ -114,7 +116,7 @@ def _at(tree: PyTree, path: tuple[str, ...]) -> PyTree:
     return tree
 
 
-def _check_all_dense(shapes: PyTree) -> None:
+def _check_all_dense(model: nn.Module, shapes: PyTree, inputs: jax.Array) -> None:
     taps = flax.traverse_util.flatten_dict(shapes.get("perturbations", {}))
     tapped = {path[:-1] for path in taps}
     for path, layer in _layers(shapes["params"]).items():
@@ -122,6 +124,16 @@ def _check_all_dense(shapes: PyTree) -> None:
             raise ValueError(
                 f"by_layers needs every parameter in an optsde.models.Dense layer; "
                 f"{'/'.join(path)} is another kind: use by_blocks, which takes any"
+            )
+    seen = jax.eval_shape(
+        lambda v: model.apply(v, inputs, mutable=["intermediates"])[1], shapes
+    )
+    for path in tapped:
+        calls = _at(seen["intermediates"], path)["inputs"]
+        if len(calls) != 1 or calls[0].ndim != 2:
+            raise ValueError(
+                f"by_layers needs each layer called once, on [examples, features]; "
+                f"{'/'.join(path)} is not: use by_blocks, which takes any model"
             )
 
 

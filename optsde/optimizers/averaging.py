@@ -49,7 +49,7 @@ class SWA:
         return self
 
     def init(self, params: PyTree) -> tuple[jax.Array, PyTree]:
-        return jnp.zeros((), jnp.int32), params
+        return jnp.asarray(self.start <= 0, jnp.int32), params
 
     def update(self, average, params: PyTree, time, dt: float):
         """`time` is that of `params`; the step before it ended dt earlier."""

@@ -51,8 +51,8 @@ def register(cls: type["Optimizer"]) -> type["Optimizer"]:
     Fields of type `bool` are static; all others are leaves of the pytree.
     """
     fields = dataclasses.fields(cls)
-    static = [field.name for field in fields if field.type is bool]
-    traced = [field.name for field in fields if field.type is not bool]
+    static = [field.name for field in fields if field.type in (bool, "bool")]
+    traced = [field.name for field in fields if field.name not in static]
     jax.tree_util.register_dataclass(cls, data_fields=traced, meta_fields=static)
     REGISTRY[cls.__name__.lower()] = cls
     return cls
@@ -125,9 +125,12 @@ class Optimizer:
         return optax.GradientTransformation(init, update)
 
     def sde(
-        self, schedule: Schedule | None = None, keep_signal: bool = False
+        self,
+        schedule: Schedule | None = None,
+        dt: float = 1.0,
+        keep_signal: bool = False,
     ) -> ItoSystem:
-        """The limit κ → 0 as an Itô system, in base-step time.
+        """The limit κ → 0 as an Itô system; its time t counts steps of this optimizer.
 
         `keep_signal` keeps the terms by which the mean gradient enters at the base
         batch and which vanish with κ (its share of v, the saturation of a sign): with
@@ -136,7 +139,7 @@ class Optimizer:
         limit = self.limit(keep_signal)
 
         def speed(t):
-            return 1.0 if schedule is None else schedule(t)
+            return 1.0 if schedule is None else schedule(t * dt)
 
         def drift(t, params, state, mean, variance):
             u, dstate = limit.drift(state, self._coupled(mean, params), variance)
@@ -174,6 +177,8 @@ class Optimizer:
         agrees to first order and is never negative. The weights shrink by the same
         factor per sample, so λ·lr and the absolute decay are multiplied by κ.
         """
+        if memory not in ("linear", "power"):
+            raise ValueError(f"memory={memory!r} is not known; one of: linear, power")
         decays = self._rescaled_decays(kappa, memory)
         factor = self._lr_factor(kappa, decays)
         powers = {
@@ -189,6 +194,23 @@ class Optimizer:
             **decays,
             **powers,
         )
+
+    def checked(self) -> Self:
+        """Itself, if every hyperparameter makes sense; else an error that names it."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool):
+                continue
+            low, high = np.min(value), np.max(value)
+            if isinstance(self.rule.get(field.name), Memory):
+                fine, needs = low >= 0 and high < 1, "0 ≤ decay < 1"
+            elif field.name == "lr":
+                fine, needs = low > 0 and high < np.inf, "a positive number"
+            else:
+                fine, needs = low >= 0 and high < np.inf, "a number ≥ 0"
+            if not fine:
+                raise ValueError(f"{field.name}={value}: needs {needs}")
+        return self
 
     def _rescaled_decays(self, kappa: Scalar, memory: str) -> dict[str, Scalar]:
         names = [name for name, law in self.rule.items() if isinstance(law, Memory)]
@@ -214,8 +236,6 @@ def remember(name: str, beta: Scalar, kappa: Scalar, memory: str) -> Scalar:
     """β after rescaling by κ; refuses a decay below zero and says what to do."""
     if memory == "power":
         return beta**kappa
-    if memory != "linear":
-        raise ValueError(f"memory={memory!r} is not known; one of: linear, power")
     if not isinstance(beta, jax.core.Tracer) and not isinstance(kappa, jax.core.Tracer):
         rate = float(np.max(1 - np.asarray(beta, np.float64)))
         kappa_, decay = float(kappa), 1 - rate

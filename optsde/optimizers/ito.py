@@ -1,7 +1,7 @@
 """Itô systems: what an SDE run needs to know of an optimizer.
 
-Time is counted in base steps and the noise is that of the base batch, so that one unit
-of time of the SDE is one step of the base run. The gradient enters by its mean ∇f, its
+Time is counted in steps and the noise is that of one step's batch, so that one unit of
+time of the SDE is one step of the discrete run. The gradient enters by its mean ∇f, its
 variance diag Σ, and increments `kick` = Σ^{1/2} dW of its noise.
 """
 

@@ -5,10 +5,12 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optsde.optimizers.base import Memory, Optimizer, Power, Scalar, ema, register
 from optsde.optimizers.ito import Limit
+from optsde.optimizers.moments import standardized
 from optsde.optimizers.sgd import Velocity
 
 
@@ -54,15 +56,15 @@ class Lion(Optimizer):
         def drift(state, mean, variance):
             def mean_sign(m, g, s):
                 leaning = held * m + (1 - held) * g
-                return correlation * leaning / (share * jnp.sqrt(s))
+                return correlation / share * standardized(leaning, s)
 
             u = jax.tree.map(mean_sign, state.m, mean, variance)
             return u, Velocity(jax.tree.map(lambda g, m: c * (g - m), mean, state.m))
 
         def noise(state, mean, variance, kick, spare):
             def sign_noise(k, z, s):
-                own = math.sqrt(1 - 2 / math.pi) * z
-                return (1 - held) / share * (correlation * k / jnp.sqrt(s) + own)
+                own = jnp.where(s > 0, math.sqrt(1 - 2 / math.pi) * z, 0)
+                return (1 - held) / share * (correlation * standardized(k, s) + own)
 
             u = jax.tree.map(sign_noise, kick, spare, variance)
             return u, Velocity(jax.tree.map(lambda k: c * k, kick))
@@ -71,6 +73,14 @@ class Lion(Optimizer):
 
     def _rescaled_decays(self, kappa, memory):
         del memory
+        concrete = not any(
+            isinstance(x, jax.core.Tracer) for x in (kappa, self.b1, self.b2)
+        )
+        if concrete and np.any(kappa < 1) and np.any(np.greater(self.b1, self.b2)):
+            raise ValueError(
+                f"b1={self.b1}, b2={self.b2}: at kappa={kappa:g} < 1 (SVAG, smaller "
+                "batches) Lion needs b1 ≤ b2, else b1 would leave [0, 1)"
+            )
         return {"b1": self.b1 * self.b2 ** (kappa - 1), "b2": self.b2**kappa}
 
     def _lr_factor(self, kappa, decays):

@@ -16,6 +16,11 @@ def precondition(m: PyTree, v: PyTree, eps: Scalar, eps_root: Scalar) -> PyTree:
     return jax.tree.map(lambda m, v: m / (jnp.sqrt(v + eps_root) + eps), m, v)
 
 
+def standardized(x: jax.Array, variance: jax.Array) -> jax.Array:
+    """x / √variance, and 0 where x is 0: some coordinates have neither."""
+    return jnp.where(x == 0, 0, x / jnp.sqrt(jnp.where(x == 0, 1, variance)))
+
+
 def filled(like: PyTree, value: Scalar) -> PyTree:
     """A tree of that shape and dtype with one value everywhere."""
     return jax.tree.map(lambda x: jnp.full_like(x, value), like)
@@ -42,5 +47,7 @@ def debias_or(average: PyTree, weight: jax.Array, at_start: PyTree) -> PyTree:
     """The same, with its limit at t = 0 where no weight has been gathered yet."""
     safe = jnp.where(weight > 0, weight, 1)
     return jax.tree.map(
-        lambda a, s: jnp.where(weight > 0, a / safe, s), average, at_start
+        lambda a, s: jnp.where(weight > 0, a / safe, s).astype(a.dtype),
+        average,
+        at_start,
     )

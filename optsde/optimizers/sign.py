@@ -10,6 +10,7 @@ import optax
 
 from optsde.optimizers.base import Memory, Optimizer, Power, Scalar, register
 from optsde.optimizers.ito import Limit
+from optsde.optimizers.moments import standardized
 from optsde.optimizers.sgd import Momentum, Velocity
 
 
@@ -34,7 +35,7 @@ class SignSGD(Optimizer):
 
     def limit(self, keep_signal: bool = False) -> Limit:
         def mean_sign(g, s):
-            ratio = g / jnp.sqrt(s)
+            ratio = standardized(g, s)
             if keep_signal:
                 return jax.lax.erf(ratio / math.sqrt(2))
             return ratio * math.sqrt(2 / math.pi)
@@ -43,7 +44,7 @@ class SignSGD(Optimizer):
             return jax.tree.map(mean_sign, mean, variance), state
 
         def noise(state, mean, variance, kick, spare):
-            unit = jax.tree.map(lambda k, s: k / jnp.sqrt(s), kick, variance)
+            unit = jax.tree.map(standardized, kick, variance)
             if keep_signal:
                 drift = jax.tree.map(mean_sign, mean, variance)
                 unit = jax.tree.map(lambda b, u: b * jnp.sqrt(1 - u * u), unit, drift)

@@ -52,8 +52,7 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
         new = optax.apply_updates(state.params, updates)
         held = state.average
         if average is not None:
-            time = (state.step + 1) * plan.dt
-            held = average.update(held, new, time, plan.dt)
+            held = average.update(held, new, plan.time(memory), plan.dt)
         return State(state.step + 1, state.key, new, memory, held)
 
     return Dynamics(init, step, plan.dt)

@@ -1,16 +1,17 @@
 """The SDE of a plan as a dynamics: Euler–Maruyama steps of its Itô system, by diffrax.
 
-Euler–Maruyama has weak order 1 in its own step, 1/substeps of a base step.
+Euler–Maruyama has weak order 1 in its own step, 1/substeps of a step of the plan.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import diffrax
 import jax
 import jax.numpy as jnp
 
-from optsde.dynamics.discrete import Dynamics
-from optsde.gradients.law import Law
+from optsde.dynamics.algorithm import Dynamics
+from optsde.gradients.law import Law, Moments
 from optsde.optimizers import ItoSystem
 from optsde.plan import Plan
 
@@ -61,17 +62,19 @@ def ito_term(system: ItoSystem, law: Law, params: PyTree, key: jax.Array) -> Ito
 def sde(
     plan: Plan, law: Law, params: PyTree, substeps: int = 4, keep_signal: bool = False
 ) -> Dynamics:
-    """The SDE of the plan, `substeps` Euler–Maruyama steps to a base step.
+    """The SDE of the plan, `substeps` Euler–Maruyama steps to a step of the plan.
 
-    `law` gives the noise of a batch of `plan.batch_size`. `keep_signal` keeps the terms
-    that separate the base run from the limit κ → 0 (`Optimizer.sde`).
+    `law` gives the noise of a batch of `plan.batch_size`. A plan and its rescalings
+    have one and the same SDE. `keep_signal` keeps the terms that separate a run from
+    the limit κ → 0, and which depend on the plan (`Optimizer.sde`).
     """
     if plan.clip is not None or plan.average is not None:
         raise ValueError(
-            "the SDE is that of the optimizer: clip and average must be None"
+            "an SDE is that of the optimizer alone: clip and average must be None"
         )
-    system = plan.optimizer.sde(plan.schedule, keep_signal)
-    dt = plan.dt / substeps
+    system = plan.optimizer.sde(plan.schedule, plan.dt, keep_signal)
+    law = _amplified(law, plan.noise_gain)
+    h = 1 / substeps
     solver = diffrax.Euler()
 
     def init(key):
@@ -80,9 +83,23 @@ def sde(
 
     def step(state: SDEState) -> SDEState:
         term = ito_term(system, law, state.params, state.key)
-        t0, t1 = state.step * dt, (state.step + 1) * dt
+        t0, t1 = state.step * h, (state.step + 1) * h
         y = state.params, state.optimizer
         (new, memory), *_ = solver.step(term, t0, t1, y, None, None, False)
         return SDEState(state.step + 1, state.key, new, memory)
 
-    return Dynamics(init, step, dt)
+    return Dynamics(init, step, plan.dt * h)
+
+
+def _amplified(law: Law, gain: float) -> Law:
+    """The law with `gain` times the variance: that of SVAG's signed mix."""
+    if gain == 1:
+        return law
+
+    def moments(params, dw):
+        loss, mean, variance, kick = law.moments(params, dw)
+        variance = jax.tree.map(lambda v: gain * v, variance)
+        kick = jax.tree.map(lambda k: math.sqrt(gain) * k, kick)
+        return Moments(loss, mean, variance, kick)
+
+    return Law(law.shape, moments)
