@@ -124,9 +124,9 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
     curves = simulate(config, rundir, etas)
     rows, verdicts, points = [], [], {}
     for name in config.optimizers:
-        sde = estimate(curves[f"{name}_sde"])
+        sde = curves[f"{name}_sde"]
         for kind, scales in (("eta", etas), ("ell", sorted(config.ells))):
-            runs = [estimate(curves[f"{name}_{kind}{scale:g}"]) for scale in scales]
+            runs = [curves[f"{name}_{kind}{scale:g}"] for scale in scales]
             errors = [largest(run, sde) for run in runs]
             points[name, kind] = scales, errors
             rows += [
@@ -172,8 +172,8 @@ class _Arm(NamedTuple):
     dynamics: Dynamics
 
 
-def simulate(config: ConfigDict, rundir: RunDir, etas) -> dict[str, np.ndarray]:
-    """Moments [paths, 7] at the horizon of every run."""
+def simulate(config: ConfigDict, rundir: RunDir, etas) -> dict[str, Estimate]:
+    """Means of the 7 moments at the horizon of every run."""
     import jax
     import jax.numpy as jnp
 
@@ -228,10 +228,13 @@ def simulate(config: ConfigDict, rundir: RunDir, etas) -> dict[str, np.ndarray]:
             progress=optsde.Progress(f"{name:20}"),
         )
         refuse_divergence(trajectory, name, "try a smaller --config.eta")
-        values = trajectory.values[:, 0]
-        rundir.add_curves({name: values})
-        rundir.log(run=name, moments=values.mean(axis=0).tolist())
-    return rundir.curves()
+        found = estimate(trajectory.values[:, 0])
+        rundir.add_curves({name: np.stack([found.mean, found.se])})
+        rundir.log(run=name, moments=found.mean.tolist(), se=found.se.tolist())
+    return {
+        name: Estimate(mean, se, config.paths - 1)
+        for name, (mean, se) in rundir.curves().items()
+    }
 
 
 def draw(points: dict, path) -> None:
