@@ -8,7 +8,6 @@ without observations and progress, which the engine has. Compiling is not counte
 """
 
 import io
-import time
 
 from optsde.mesh import expose_cpu_cores
 
@@ -20,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 
 import optsde  # noqa: E402
 from benchmarks import problem  # noqa: E402
-from benchmarks.timing import medians, report  # noqa: E402
+from benchmarks.timing import clocked, interleaved, report  # noqa: E402
 from optsde.mesh import replica_mesh  # noqa: E402
 
 SEEDS, STEPS, TORCH_STEPS = 64, 4000, 2000
@@ -109,30 +108,21 @@ def torch_loop():
 
 
 def main() -> None:
-    # The engine times itself, since each call of it compiles.
-    engine_times: list[float] = []
-    bare = sketch()
-    bare_times: list[float] = []
-    for _ in range(7):
-        start = time.perf_counter()
-        bare()
-        bare_times.append(time.perf_counter() - start)
-        engine_times.append(engine_seconds())
-    each = 1e6 / (SEEDS * STEPS)
-    ours = sorted(engine_times)[3] * each
-    plain = sorted(bare_times)[3] * each
-    rows = {
-        "engine, µs per seed-step": (ours, None),
-        "sketch, µs per seed-step": (plain, None),
-        "engine ÷ sketch": (ours / plain, 1.1),
-    }
+    contenders = {"sketch": clocked(sketch()), "engine": engine_seconds}
     try:
-        torch_time = medians({"torch": torch_loop()}, 3)["torch"] * 1e6 / TORCH_STEPS
+        contenders["torch"] = clocked(torch_loop())
     except ImportError:
         print("torch is not installed: pip install optsde[bench]")
-    else:
-        rows["torch, µs per seed-step"] = (torch_time, None)
-        rows["engine ÷ torch"] = (ours / torch_time, 1 / 60)
+    steps = dict.fromkeys(contenders, SEEDS * STEPS) | {"torch": TORCH_STEPS}
+    # The engine times itself, since each call of it compiles.
+    taken = interleaved(contenders, rounds=7)
+    cost = {name: 1e6 * seconds / steps[name] for name, seconds in taken.items()}
+    rows: dict[str, tuple[float, float | None]] = {
+        f"{name}, µs per seed-step": (cost[name], None) for name in cost
+    }
+    rows["engine ÷ sketch"] = (cost["engine"] / cost["sketch"], 1.1)
+    if "torch" in cost:
+        rows["engine ÷ torch"] = (cost["engine"] / cost["torch"], 1 / 60)
     report("What does a seed-step of an ensemble cost?", rows)
 
 

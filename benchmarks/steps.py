@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 import optsde
 from benchmarks import problem
-from benchmarks.timing import medians, report
+from benchmarks.timing import clocked, interleaved, report
 from optsde import models
 from optsde.gradients import Draw, by_layers, from_data, full_batch
 
@@ -27,7 +27,7 @@ def loop(step, carry, count: int):
         return jax.lax.fori_loop(0, count, lambda _, c: many(c), carry)
 
     compiled = jax.jit(run).lower(carry).compile()
-    return lambda: jax.block_until_ready(compiled(carry))
+    return clocked(lambda: jax.block_until_ready(compiled(carry)))
 
 
 def bare(oracle, draws: int):
@@ -60,14 +60,14 @@ def main() -> None:
     by_blocks = from_data(problem.LOSSES, problem.EXAMPLES, problem.BATCH)
     full = full_batch(problem.LOSSES, problem.EXAMPLES)
     minibatch = problem.SAMPLER(problem.BATCH)
-    small = medians(
+    small = interleaved(
         {
             "svag": dynamics_loop(svag, 2000),
             "adam": dynamics_loop(adam, 2000),
             "two": loop(*bare(minibatch, 2), 2000),
         }
     )
-    large = medians(
+    large = interleaved(
         {
             "sde": dynamics_loop(optsde.sde(plan, law, problem.PARAMS), 20),
             "blocks": dynamics_loop(optsde.sde(plan, by_blocks, problem.PARAMS), 20),

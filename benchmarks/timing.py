@@ -5,19 +5,28 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def medians(
-    contenders: Mapping[str, Callable[[], object]], rounds: int = 7
+def interleaved(
+    contenders: Mapping[str, Callable[[], float]], rounds: int = 7
 ) -> dict[str, float]:
-    """Median seconds of each, after one call of each that is not counted."""
+    """Median of what each returns, after one call of each that is not counted."""
     for run in contenders.values():
         run()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    found: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+            found[name].append(run())
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def clocked(run: Callable[[], object]) -> Callable[[], float]:
+    """The seconds that a call takes."""
+
+    def timed() -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    return timed
 
 
 def report(question: str, rows: Mapping[str, tuple[float, float | None]]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from optsde.analysis.tables import table
 from optsde.optimizers import EMA, SWA, Memory
-from optsde.optimizers.base import Scalar
+from optsde.optimizers.rules import Scalar
 from optsde.plan import Plan, rescaled
 
 _SHRINKING = {

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import optax
 
 from optsde.optimizers import EMA, SWA, Optimizer
-from optsde.optimizers.base import OptimizerState, PyTree, Scalar
+from optsde.optimizers.base import OptimizerState, PyTree
+from optsde.optimizers.rules import Scalar
 from optsde.schedules import Schedule
 
 

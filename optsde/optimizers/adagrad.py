@@ -11,9 +11,10 @@ from typing import NamedTuple
 import jax
 import optax
 
-from optsde.optimizers.base import Optimizer, Power, PyTree, Scalar, register
+from optsde.optimizers.base import Optimizer, PyTree, register
 from optsde.optimizers.ito import Limit
 from optsde.optimizers.moments import filled, precondition, second_moment
+from optsde.optimizers.rules import Power, Scalar
 
 
 class AdaGradState(NamedTuple):

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from optsde.optimizers.base import Scalar, ema
+from optsde.optimizers.base import ema
+from optsde.optimizers.rules import Scalar
 
 PyTree = Any
 

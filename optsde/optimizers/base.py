@@ -17,23 +17,10 @@ import numpy as np
 import optax
 
 from optsde.optimizers.ito import ItoSystem, Limit
+from optsde.optimizers.rules import Memory, Power, Scalar, remember
 from optsde.schedules import Schedule
 
 PyTree = Any
-Scalar = float | jax.Array
-
-
-class Power(NamedTuple):
-    """This hyperparameter is multiplied by κ**exponent."""
-
-    exponent: float
-    why: str
-
-
-class Memory(NamedTuple):
-    """This decay keeps its memory in samples: 1 − β → κ(1 − β), or β → β**κ."""
-
-    why: str = "the average keeps its memory of 1/(1−β) steps, counted in samples"
 
 
 class OptimizerState(NamedTuple):
@@ -230,23 +217,6 @@ class Optimizer:
             for name, power in self.state_rule.items()
         }
         return state._replace(**changes) if changes else state
-
-
-def remember(name: str, beta: Scalar, kappa: Scalar, memory: str) -> Scalar:
-    """β after rescaling by κ; refuses a decay below zero and says what to do."""
-    if memory == "power":
-        return beta**kappa
-    if not isinstance(beta, jax.core.Tracer) and not isinstance(kappa, jax.core.Tracer):
-        rate = float(np.max(1 - np.asarray(beta, np.float64)))
-        kappa_, decay = float(kappa), 1 - rate
-        if kappa_ * rate > 1 + 1e-9:
-            raise ValueError(
-                f"{name}={decay:g} has no memory left at kappa={kappa_:g}: "
-                f"kappa·(1 − {name}) = {kappa_ * rate:g} is above 1. "
-                f"Use kappa ≤ {1 / rate:g}, or memory='power', which takes {name} to "
-                f"{name}**kappa = {decay**kappa_:.3g}"
-            )
-    return beta + (1 - kappa) * (1 - beta)
 
 
 def ema(old: PyTree, new: PyTree, decay: Scalar) -> PyTree:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optsde.optimizers.base import Memory, Optimizer, Power, Scalar, ema, register
+from optsde.optimizers.base import Optimizer, ema, register
 from optsde.optimizers.ito import Limit
 from optsde.optimizers.moments import standardized
+from optsde.optimizers.rules import Memory, Power, Scalar
 from optsde.optimizers.sgd import Velocity
 
 

@@ -8,7 +8,8 @@ limit dγ = (1 − β)(1 − γ) dt.
 import jax
 import jax.numpy as jnp
 
-from optsde.optimizers.base import PyTree, Scalar
+from optsde.optimizers.base import PyTree
+from optsde.optimizers.rules import Scalar
 
 
 def precondition(m: PyTree, v: PyTree, eps: Scalar, eps_root: Scalar) -> PyTree:

@@ -7,15 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optsde.optimizers.base import (
-    Memory,
-    Optimizer,
-    Power,
-    PyTree,
-    Scalar,
-    ema,
-    register,
-)
+from optsde.optimizers.base import Optimizer, PyTree, ema, register
 from optsde.optimizers.ito import Limit
 from optsde.optimizers.moments import (
     debias,
@@ -25,6 +17,7 @@ from optsde.optimizers.moments import (
     second_moment,
     square,
 )
+from optsde.optimizers.rules import Memory, Power, Scalar
 
 
 class RMSpropState(NamedTuple):

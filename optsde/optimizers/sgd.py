@@ -11,16 +11,9 @@ from typing import ClassVar, NamedTuple
 import jax
 import optax
 
-from optsde.optimizers.base import (
-    Memory,
-    Optimizer,
-    Power,
-    PyTree,
-    Scalar,
-    ema,
-    register,
-)
+from optsde.optimizers.base import Optimizer, PyTree, ema, register
 from optsde.optimizers.ito import Limit
+from optsde.optimizers.rules import Memory, Power, Scalar
 
 
 @register

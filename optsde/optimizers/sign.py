@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optsde.optimizers.base import Memory, Optimizer, Power, Scalar, register
+from optsde.optimizers.base import Optimizer, register
 from optsde.optimizers.ito import Limit
 from optsde.optimizers.moments import standardized
+from optsde.optimizers.rules import Memory, Power, Scalar
 from optsde.optimizers.sgd import Momentum, Velocity
 
 

@@ -1,0 +1,38 @@
+"""How a hyperparameter follows κ: by a power, or by keeping its memory in samples."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+Scalar = float | jax.Array
+
+
+class Power(NamedTuple):
+    """This hyperparameter is multiplied by κ**exponent."""
+
+    exponent: float
+    why: str
+
+
+class Memory(NamedTuple):
+    """This decay keeps its memory in samples: 1 − β → κ(1 − β), or β → β**κ."""
+
+    why: str = "the average keeps its memory of 1/(1−β) steps, counted in samples"
+
+
+def remember(name: str, beta: Scalar, kappa: Scalar, memory: str) -> Scalar:
+    """β after rescaling by κ; refuses a decay below zero and says what to do."""
+    if memory == "power":
+        return beta**kappa
+    if not isinstance(beta, jax.core.Tracer) and not isinstance(kappa, jax.core.Tracer):
+        rate = float(np.max(1 - np.asarray(beta, np.float64)))
+        kappa_, decay = float(kappa), 1 - rate
+        if kappa_ * rate > 1 + 1e-9:
+            raise ValueError(
+                f"{name}={decay:g} has no memory left at kappa={kappa_:g}: "
+                f"kappa·(1 − {name}) = {kappa_ * rate:g} is above 1. "
+                f"Use kappa ≤ {1 / rate:g}, or memory='power', which takes {name} to "
+                f"{name}**kappa = {decay**kappa_:.3g}"
+            )
+    return beta + (1 - kappa) * (1 - beta)
