@@ -9,18 +9,14 @@ without observations and progress, which the engine has. Compiling is not counte
 
 import io
 
-from optsde.mesh import expose_cpu_cores
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
-expose_cpu_cores()
-
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
-
-import optsde  # noqa: E402
-from benchmarks import problem  # noqa: E402
-from benchmarks.timing import clocked, interleaved, report  # noqa: E402
-from optsde.mesh import replica_mesh  # noqa: E402
+import optsde
+from benchmarks import problem
+from benchmarks.timing import clocked, interleaved, report
+from optsde.mesh import replica_mesh
 
 SEEDS, STEPS, TORCH_STEPS = 64, 4000, 2000
 

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 
 import optsde
 from optsde import data, gradients, models
+from optsde.mesh import expose_cpu_cores
+
+expose_cpu_cores()  # before the first array
 
 LR, B1, B2, EPS, BATCH = 1e-3, 0.9, 0.99, 1e-8, 8
 EXAMPLES = tuple(map(jnp.asarray, data.digits()))
