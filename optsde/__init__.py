@@ -19,12 +19,16 @@ from optsde.optimizers import (
 )
 from optsde.plan import Plan, scale, svag, switch
 
-_DYNAMICS = ("Progress", "discrete", "ensemble", "sde")  # diffrax takes time to import
+# Imported when they are first used, since diffrax and flax take time.
+_DYNAMICS = ("Progress", "discrete", "ensemble", "sde")
+_ROOMS = ("analysis", "data", "dynamics", "gradients", "mesh", "models", "schedules")
 
 
 def __getattr__(name: str):
     if name in _DYNAMICS:
         return getattr(importlib.import_module("optsde.dynamics"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"optsde.{name}")
     raise AttributeError(f"module 'optsde' has no attribute {name!r}")
 
 
