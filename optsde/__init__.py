@@ -1,6 +1,7 @@
 """optsde: rescaling of training plans, from large batches to the SDE."""
 
 import importlib
+from typing import Any
 
 from optsde.explain import explain
 from optsde.optimizers import (
@@ -24,7 +25,7 @@ _DYNAMICS = ("Progress", "discrete", "ensemble", "sde")
 _ROOMS = ("analysis", "data", "dynamics", "gradients", "mesh", "models", "schedules")
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _DYNAMICS:
         return getattr(importlib.import_module("optsde.dynamics"), name)
     if name in _ROOMS:
