@@ -9,8 +9,8 @@ import numpy as np
 
 from optsde.analysis.tables import table
 from optsde.optimizers import EMA, SWA, Memory
-from optsde.optimizers.rules import Scalar
 from optsde.plan import Plan, rescaled
+from optsde.types import Scalar
 
 _SHRINKING = {
     "l2": "part of the gradient, which is averaged and not added up",

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import optax
 
 from optsde.optimizers import EMA, SWA, Optimizer
-from optsde.optimizers.base import OptimizerState, PyTree
-from optsde.optimizers.rules import Scalar
+from optsde.optimizers.base import OptimizerState
 from optsde.schedules import Schedule
+from optsde.types import PyTree, Scalar
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

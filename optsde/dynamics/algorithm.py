@@ -10,8 +10,7 @@ import optax
 from optsde.gradients import Draw, signed_mix
 from optsde.gradients.oracles import Sampler
 from optsde.plan import Plan
-
-PyTree = Any
+from optsde.types import PyTree
 
 
 class Dynamics(NamedTuple):

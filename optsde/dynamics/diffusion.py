@@ -4,7 +4,7 @@ Euler–Maruyama has weak order 1 in its own step, 1/substeps of a step of the p
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import diffrax
 import jax
@@ -14,8 +14,7 @@ from optsde.dynamics.algorithm import Dynamics
 from optsde.gradients.law import Law, Moments
 from optsde.optimizers import ItoSystem
 from optsde.plan import Plan
-
-PyTree = Any
+from optsde.types import PyTree
 
 
 class SDEState(NamedTuple):

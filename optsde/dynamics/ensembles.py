@@ -17,8 +17,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from optsde.dynamics.algorithm import Dynamics
 from optsde.dynamics.progress import Progress
 from optsde.mesh import REPLICA, replica_mesh
+from optsde.types import PyTree
 
-PyTree = Any
 CHUNK_SECONDS = 0.5  # between two updates of the progress line
 
 

@@ -6,7 +6,7 @@ gradient, beside its mean and the diagonal of Σ.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from optsde.gradients.noise import Covariance
 from optsde.gradients.oracles import Losses
 from optsde.gradients.per_example import SumsOf, by_blocks
-
-PyTree = Any
+from optsde.types import PyTree
 
 
 class Moments(NamedTuple):

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from optsde.gradients.oracles import Oracle
-
-PyTree = Any
+from optsde.types import PyTree
 
 
 class Covariance(NamedTuple):

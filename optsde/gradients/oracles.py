@@ -6,14 +6,14 @@ and at which step. What builds oracles takes and returns functions.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from optsde.gradients.per_example import by_blocks
+from optsde.types import PyTree
 
-PyTree = Any
 Losses = Callable[[PyTree, PyTree], jax.Array]  # (params, examples) -> loss of each
 
 

@@ -7,7 +7,7 @@ The diagonal of Σ needs Σ_i g_i², the noise of the SDE Σ_i w_i g_i with rand
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import flax.traverse_util
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-PyTree = Any
+from optsde.types import PyTree
 
 
 class Sums(NamedTuple):

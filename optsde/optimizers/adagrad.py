@@ -11,10 +11,11 @@ from typing import NamedTuple
 import jax
 import optax
 
-from optsde.optimizers.base import Optimizer, PyTree, register
+from optsde.optimizers.base import Optimizer, register
 from optsde.optimizers.ito import Limit
 from optsde.optimizers.moments import filled, precondition, second_moment
-from optsde.optimizers.rules import Power, Scalar
+from optsde.optimizers.rules import Power
+from optsde.types import PyTree, Scalar
 
 
 class AdaGradState(NamedTuple):

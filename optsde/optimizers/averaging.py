@@ -1,15 +1,12 @@
 """Averages of the weights along a run: exponential, and SWA."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from optsde.optimizers.base import ema
-from optsde.optimizers.rules import Scalar
-
-PyTree = Any
+from optsde.types import PyTree, Scalar
 
 
 @jax.tree_util.register_dataclass

@@ -9,7 +9,7 @@ for all of them and stands here:
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,9 @@ import numpy as np
 import optax
 
 from optsde.optimizers.ito import ItoSystem, Limit
-from optsde.optimizers.rules import Memory, Power, Scalar, remember
+from optsde.optimizers.rules import Memory, Power, remember
 from optsde.schedules import Schedule
-
-PyTree = Any
+from optsde.types import PyTree, Scalar
 
 
 class OptimizerState(NamedTuple):

@@ -6,9 +6,9 @@ variance diag Σ, and increments `kick` = Σ^{1/2} dW of its noise.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-PyTree = Any
+from optsde.types import PyTree
 
 
 class Limit(NamedTuple):

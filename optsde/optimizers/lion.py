@@ -11,8 +11,9 @@ import optax
 from optsde.optimizers.base import Optimizer, ema, register
 from optsde.optimizers.ito import Limit
 from optsde.optimizers.moments import standardized
-from optsde.optimizers.rules import Memory, Power, Scalar
+from optsde.optimizers.rules import Memory, Power
 from optsde.optimizers.sgd import Velocity
+from optsde.types import Scalar
 
 
 @register

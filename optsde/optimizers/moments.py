@@ -8,8 +8,7 @@ limit dγ = (1 − β)(1 − γ) dt.
 import jax
 import jax.numpy as jnp
 
-from optsde.optimizers.base import PyTree
-from optsde.optimizers.rules import Scalar
+from optsde.types import PyTree, Scalar
 
 
 def precondition(m: PyTree, v: PyTree, eps: Scalar, eps_root: Scalar) -> PyTree:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optsde.optimizers.base import Optimizer, PyTree, ema, register
+from optsde.optimizers.base import Optimizer, ema, register
 from optsde.optimizers.ito import Limit
 from optsde.optimizers.moments import (
     debias,
@@ -17,7 +17,8 @@ from optsde.optimizers.moments import (
     second_moment,
     square,
 )
-from optsde.optimizers.rules import Memory, Power, Scalar
+from optsde.optimizers.rules import Memory, Power
+from optsde.types import PyTree, Scalar
 
 
 class RMSpropState(NamedTuple):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-Scalar = float | jax.Array
+from optsde.types import Scalar
 
 
 class Power(NamedTuple):

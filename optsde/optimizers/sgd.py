@@ -11,9 +11,10 @@ from typing import ClassVar, NamedTuple
 import jax
 import optax
 
-from optsde.optimizers.base import Optimizer, PyTree, ema, register
+from optsde.optimizers.base import Optimizer, ema, register
 from optsde.optimizers.ito import Limit
-from optsde.optimizers.rules import Memory, Power, Scalar
+from optsde.optimizers.rules import Memory, Power
+from optsde.types import PyTree, Scalar
 
 
 @register
