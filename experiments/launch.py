@@ -115,13 +115,17 @@ def _config_argument(argv: list[str], default: str) -> str:
 
 
 def _without_config(argv: list[str]) -> list[str]:
-    """The command line without the name of the config, which is loaded already."""
+    """The command line without the name of the config, which is loaded already.
+
+    Of a setting given twice the last counts; config_flags would join two lists.
+    """
     rest = [a for a in argv if not a.startswith(("--config=", "-config="))]
     for name in ("--config", "-config"):
         if name in rest:
             at = rest.index(name)
             del rest[at : at + 2]
-    return rest
+    last = {a.partition("=")[0]: i for i, a in enumerate(rest) if "=" in a}
+    return [a for i, a in enumerate(rest) if last.get(a.partition("=")[0], i) == i]
 
 
 def _load(path: str) -> ModuleType:

@@ -29,6 +29,7 @@ from optsde.analysis.plots import COLOURS, new_figure, save
 from optsde.dynamics import Dynamics
 from optsde.optimizers.base import OptimizerState
 
+_SYMBOL = {"eta": "η", "ell": "ℓ"}
 SIGMA0, EPS0, C1, C2 = 1.0, 0.1, 3.0, 1.0  # fixed while η → 0, in time η²
 
 
@@ -140,9 +141,6 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
     draw(points, figure)
     rundir.finish("done", verdicts)
     print(f"\nfigure: {figure}\nsummary: {rundir.path / 'summary.json'}")
-
-
-_SYMBOL = {"eta": "η", "ell": "ℓ"}
 
 
 class _Error(NamedTuple):

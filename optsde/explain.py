@@ -53,6 +53,8 @@ def explain(before: Plan, after: Plan) -> str:
         )
     rows = []
     for row in _rows(before, after, kappa):
+        if kappa == 1 and row.before == row.after:
+            continue
         ratio = _ratio(row.after, row.before)
         why = row.why
         if row.name == "clip" and row.after == row.before:
@@ -65,7 +67,7 @@ def explain(before: Plan, after: Plan) -> str:
     exact = kappa < 1 and math.isclose(inverse * kappa, 1)
     shown = f"1/{inverse}" if exact else f"{kappa:g}"
     for name, old, new in _unruled(before, after):
-        rows.append([name, old, new, "", "a departure: the rule leaves it alone"])
+        rows.append([name, old, new, "", "a departure: the rule leaves this alone"])
     head = f"κ = {shown}: one step of the second plan is {shown} of the first"
     return head + "\n" + table(["", "before", "after", "factor", "why"], rows, "lrrll")
 
@@ -122,15 +124,17 @@ def _unruled(before: Plan, after: Plan) -> list[tuple[str, str, str]]:
 
     def settings(plan: Plan) -> dict[str, str]:
         flags = {k: v for k, v in vars(plan.optimizer).items() if isinstance(v, bool)}
-        clip = "none" if plan.clip is None else "set"
+        clip = "none" if plan.clip is None else "some"
         average = plan.average
         kind = repr(average) if isinstance(average, SWA) else type(average).__name__
         known = dict(horizon=plan.horizon, clip=clip, average=kind, **flags)
-        schedule = "none" if plan.schedule is None else f"{id(plan.schedule):x}"
-        return {k: str(v) for k, v in known.items()} | {"schedule": schedule}
+        return {k: str(v) for k, v in known.items()}
 
     a, b = settings(before), settings(after)
-    return [(name, a[name], b[name]) for name in a if a[name] != b[name]]
+    rows = [(name, a[name], b[name]) for name in a if a[name] != b[name]]
+    if before.schedule is not after.schedule:
+        rows.append(("schedule", "one", "another"))
+    return rows
 
 
 def _memory_form(before: Plan, after: Plan, kappa: float) -> str:

@@ -16,9 +16,11 @@ the noise: a larger batch, or a signed mix of two draws (`noise_gain`).
 
 import dataclasses
 import math
+from typing import Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optsde.optimizers import EMA, SWA, Optimizer
@@ -53,9 +55,32 @@ class Plan:
         """How many steps reach the horizon."""
         return math.ceil(self.horizon / self.dt - 1e-9)
 
+    def checked(self) -> Self:
+        """Itself, if every setting makes sense; else an error that names it."""
+        self.optimizer.checked()
+        clip = 1.0 if self.clip is None else self.clip
+        decay = self.average.decay if isinstance(self.average, EMA) else 0.0
+        for name, value, low, high, needs in (
+            ("batch_size", self.batch_size, 1, math.inf, "at least 1"),
+            ("horizon", self.horizon, 1e-12, math.inf, "a positive time"),
+            ("clip", clip, 1e-12, math.inf, "a positive norm"),
+            ("decay", decay, 0, 1 - 1e-12, "0 ≤ decay < 1"),
+        ):
+            if isinstance(value, jax.core.Tracer):
+                continue
+            if not (low <= np.min(value) and np.max(value) <= high):
+                raise ValueError(f"{name}={value}: needs {needs}")
+        return self
+
     def clock(self, state: PyTree) -> OptimizerState:
         """The part of `transform()`'s state that counts the time."""
-        return state if self.clip is None else state[1]
+        clock = state[1] if self.clip is not None and len(state) == 2 else state
+        if not isinstance(clock, OptimizerState):
+            raise ValueError(
+                "this is not the state of this plan's transform(); of an ensemble's "
+                "state, that is state.optimizer"
+            )
+        return clock
 
     def time(self, state: PyTree) -> jax.Array:
         """The time, in base steps, at which a state of `transform()` stands."""
@@ -87,6 +112,7 @@ def scale(
     the gradient; "signal" leaves it, right where the mean does.
     """
     _check_kappa(kappa)
+    _check_forms(memory, clip)
     batch = plan.batch_size * kappa
     if abs(batch - round(batch)) > 1e-9 or round(batch) < 1:
         raise ValueError(
@@ -132,6 +158,8 @@ def switch(state: PyTree, old: Plan, new: Plan) -> PyTree:
     kappa = new.dt / old.dt
     if (old.clip is None) != (new.clip is None):
         raise ValueError("switch needs both plans with clip, or both without")
+    if type(old.optimizer) is not type(new.optimizer):
+        raise ValueError("switch needs two plans of one optimizer")
     held = old.clock(state)
     going_on = OptimizerState(
         count=jnp.zeros_like(held.count),
@@ -143,8 +171,6 @@ def switch(state: PyTree, old: Plan, new: Plan) -> PyTree:
 
 def rescaled(plan: Plan, kappa: float, memory: str, clip: str) -> Plan:
     """The settings of the SDE's rule at κ; who changes the noise is still open."""
-    if clip not in ("noise", "signal"):
-        raise ValueError(f"clip={clip!r} is not known; one of: noise, signal")
     threshold = plan.clip
     if threshold is not None and clip == "noise":
         threshold = threshold / kappa**0.5
@@ -155,6 +181,13 @@ def rescaled(plan: Plan, kappa: float, memory: str, clip: str) -> Plan:
         average=None if plan.average is None else plan.average.rescaled(kappa),
         dt=plan.dt * kappa,
     )
+
+
+def _check_forms(memory: str, clip: str) -> None:
+    if memory not in ("linear", "power"):
+        raise ValueError(f"memory={memory!r} is not known; one of: linear, power")
+    if clip not in ("noise", "signal"):
+        raise ValueError(f"clip={clip!r} is not known; one of: noise, signal")
 
 
 def _check_kappa(kappa: float) -> None:

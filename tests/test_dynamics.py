@@ -201,6 +201,8 @@ def test_ensemble_refuses_what_it_would_ignore():
     members = optsde.Adam(lr=jnp.ones(2))
     with pytest.raises(ValueError, match="function of one member"):
         optsde.ensemble(adam_run(), keys(2), [4], params_of, members=members)
+    with pytest.raises(ValueError, match="stack every hyperparameter"):
+        optsde.ensemble(lambda _: adam_run(), keys(3), [4], params_of, members=members)
     half = optsde.ensemble(adam_run(), keys(2), [4], params_of)
     with pytest.raises(ValueError, match="state and start go together"):
         optsde.ensemble(adam_run(), keys(2), [8], params_of, state=half.state)
@@ -268,6 +270,23 @@ def test_a_plan_and_its_rescalings_have_one_sde():
     for other in found[1:]:
         error, se = largest_error(found[0], other)
         assert error < 4 * se + 2e-3
+
+
+def test_an_sde_goes_on_with_other_substeps():
+    """lr is off from t = 4 on: whatever the substeps, nothing moves after that."""
+    schedule = lambda t: jnp.where(t < 4, 1.0, 0.0)  # noqa: E731
+    base = plan(optsde.SGD(lr=0.1), 8.0, schedule=schedule)
+    law = from_covariance(quadratic_loss, covariance(1.0))
+    half = optsde.ensemble(optsde.sde(base, law, THETA0, 2), keys(2), [4], params_of)
+    rest = optsde.ensemble(
+        optsde.sde(base, law, THETA0, 16),
+        keys(2),
+        [8],
+        params_of,
+        state=half.state,
+        start=4,
+    )
+    np.testing.assert_array_equal(half.values, rest.values)
 
 
 def test_sde_refuses_what_it_would_ignore():

@@ -264,7 +264,7 @@ def test_explain_names_what_no_rule_changes():
     text = optsde.explain(base, other)
     for name in ("horizon", "clip", "nesterov"):
         assert any(
-            line.startswith(name) and "the rule leaves it alone" in line
+            line.startswith(name) and "the rule leaves this alone" in line
             for line in text.splitlines()
         ), name
 
@@ -275,6 +275,42 @@ def test_explain_refuses_two_optimizers():
         optsde.explain(stacked, scale(stacked, 2))
     with pytest.raises(ValueError, match="SGD and Adam"):
         optsde.explain(plan(optsde.SGD()), plan(optsde.Adam()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(batch_size=0), "batch_size=0: needs at least 1"),
+        (dict(horizon=-1), "horizon=-1: needs a positive time"),
+        (dict(clip=-1.0), "clip=-1.0: needs a positive norm"),
+        (dict(average=EMA(1.5)), "decay=1.5: needs 0 ≤ decay < 1"),
+        (dict(optimizer=optsde.SGD(lr=-1.0)), "lr=-1.0: needs a positive number"),
+        (
+            dict(optimizer=optsde.RMSprop(bias_correction=False, lagged=True)),
+            "set v0 > 0",
+        ),
+        (dict(optimizer=optsde.RMSprop(v0=1.0)), "set v0=0 or bias_correction=False"),
+    ],
+)
+def test_plans_are_checked(changes, message):
+    base = plan(optsde.Adam())
+    assert base.checked() is base
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(base, **changes).checked()
+
+
+def test_switch_refuses_other_states():
+    old = plan(optsde.Adam())
+    state = old.transform().init(jnp.ones(2))
+    with pytest.raises(ValueError, match=r"state\.optimizer"):
+        switch((1, 2, state), old, scale(old, 2))
+    with pytest.raises(ValueError, match="two plans of one optimizer"):
+        switch(state, old, plan(optsde.SGD()))
+
+
+def test_explain_of_nothing_is_empty():
+    base = plan(optsde.Adam())
+    assert len(optsde.explain(base, base).splitlines()) == 3
 
 
 @pytest.mark.parametrize(

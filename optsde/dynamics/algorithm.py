@@ -35,13 +35,13 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
     Batch size and noise gain are the plan's, so that a rescaled plan needs nothing else
     to be changed. `params` is the initial point, or a function of the key for one.
     """
+    plan = plan.checked()
     transform = plan.transform()
     oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
     average = plan.average
 
     def init(key):
-        start = params(jax.random.fold_in(key, 2**31)) if callable(params) else params
-        start = jax.tree.map(jnp.asarray, start)
+        start = initial_point(params, key)
         held = None if average is None else average.init(start)
         return State(jnp.int32(0), key, start, transform.init(start), held)
 
@@ -55,3 +55,9 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
         return State(state.step + 1, state.key, new, memory, held)
 
     return Dynamics(init, step, plan.dt)
+
+
+def initial_point(params: PyTree, key: jax.Array) -> PyTree:
+    """`params`, or what it makes of the run's key where it is a function."""
+    start = params(jax.random.fold_in(key, 2**31)) if callable(params) else params
+    return jax.tree.map(jnp.asarray, start)

@@ -10,7 +10,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
-from optsde.dynamics.algorithm import Dynamics
+from optsde.dynamics.algorithm import Dynamics, initial_point
 from optsde.gradients.law import Law, Moments
 from optsde.optimizers import ItoSystem
 from optsde.plan import Plan
@@ -18,7 +18,7 @@ from optsde.types import PyTree
 
 
 class SDEState(NamedTuple):
-    step: jax.Array  # int32
+    time: jax.Array  # in base steps
     key: jax.Array  # of the whole run; never changes
     params: PyTree
     optimizer: PyTree
@@ -48,7 +48,9 @@ class ItoTerm(diffrax.AbstractTerm):
         _, mean, variance, kick = self.law.moments(params, dw)
         flow = self.system.drift(t, params, state, mean, variance)
         noise = self.system.noise(t, params, state, mean, variance, kick, spare)
-        return jax.tree.map(lambda f, n: f * dt + n, flow, noise)
+        return jax.tree.map(
+            lambda f, n, x: (f * dt + n).astype(x.dtype), flow, noise, (params, state)
+        )
 
 
 def ito_term(system: ItoSystem, law: Law, params: PyTree, key: jax.Array) -> ItoTerm:
@@ -71,21 +73,26 @@ def sde(
         raise ValueError(
             "an SDE is that of the optimizer alone: clip and average must be None"
         )
+    if not (isinstance(substeps, int) and substeps >= 1):
+        raise ValueError(f"substeps={substeps} must be an integer ≥ 1")
+    plan = plan.checked()
     system = plan.optimizer.sde(plan.schedule, plan.dt, keep_signal)
     law = _amplified(law, plan.noise_gain)
     h = 1 / substeps
     solver = diffrax.Euler()
 
     def init(key):
-        start = jax.tree.map(jnp.asarray, params)
-        return SDEState(jnp.int32(0), key, start, system.init(start))
+        start = initial_point(params, key)
+        return SDEState(jnp.float32(0), key, start, system.init(start))
 
     def step(state: SDEState) -> SDEState:
         term = ito_term(system, law, state.params, state.key)
-        t0, t1 = state.step * h, (state.step + 1) * h
+        t0 = state.time / plan.dt  # the system's time counts steps of the plan
+        t1 = t0 + h
         y = state.params, state.optimizer
         (new, memory), *_ = solver.step(term, t0, t1, y, None, None, False)
-        return SDEState(state.step + 1, state.key, new, memory)
+        time = state.time + jnp.float32(plan.dt * h)
+        return SDEState(time, state.key, new, memory)
 
     return Dynamics(init, step, plan.dt * h)
 

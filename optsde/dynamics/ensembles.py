@@ -69,6 +69,13 @@ def ensemble(
     if (state is None) != (start is None):
         raise ValueError("state and start go together: the state stands at that time")
     start = start or 0.0
+    for leaf in jax.tree.leaves(members):
+        if np.shape(leaf)[:1] != keys.shape[:1]:
+            raise ValueError(
+                f"members has a leaf of shape {np.shape(leaf)}, and there are "
+                f"{keys.shape[0]} keys: stack every hyperparameter, as in "
+                "jax.vmap(lambda lr: Adam(lr=lr))(lrs)"
+            )
 
     def make(member) -> Dynamics:
         return dynamics if isinstance(dynamics, Dynamics) else dynamics(member)

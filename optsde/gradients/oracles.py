@@ -76,13 +76,14 @@ def minibatch(losses: Losses, data: PyTree, batch_size: int) -> ExampleOracle:
     def choose(draw):
         return jax.random.randint(draw.fresh(), (batch_size,), 0, size)
 
-    return ExampleOracle(losses, data, choose)
+    return ExampleOracle(losses, jax.tree.map(jnp.asarray, data), choose)
 
 
 def epochs(losses: Losses, data: PyTree, batch_size: int) -> ExampleOracle:
     """Mean over the next `batch_size` examples of a fresh permutation each epoch.
 
     The examples that do not fill a batch at the end of an epoch are left out of it.
+    Each batch size has its own permutations, so a switch in mid-run replays nothing.
     """
     size = _size(data)
     per_epoch = size // batch_size
@@ -91,10 +92,11 @@ def epochs(losses: Losses, data: PyTree, batch_size: int) -> ExampleOracle:
 
     def choose(draw):
         epoch, batch = draw.step // per_epoch, draw.step % per_epoch
-        order = jax.random.permutation(jax.random.fold_in(draw.key, epoch), size)
+        key = jax.random.fold_in(jax.random.fold_in(draw.key, per_epoch), epoch)
+        order = jax.random.permutation(key, size)
         return jax.lax.dynamic_slice_in_dim(order, batch * batch_size, batch_size)
 
-    return ExampleOracle(losses, data, choose)
+    return ExampleOracle(losses, jax.tree.map(jnp.asarray, data), choose)
 
 
 def full_batch(losses: Losses, data: PyTree, block: int = 512) -> Oracle:

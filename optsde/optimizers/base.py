@@ -182,14 +182,17 @@ class Optimizer:
         )
 
     def checked(self) -> Self:
-        """Itself, if every hyperparameter makes sense; else an error that names it."""
+        """Itself, if every hyperparameter makes sense; else an error that names it.
+
+        Traced values are taken as they are.
+        """
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool):
+            if isinstance(value, bool | jax.core.Tracer):
                 continue
             low, high = np.min(value), np.max(value)
             if isinstance(self.rule.get(field.name), Memory):
-                fine, needs = low >= 0 and high < 1, "0 ≤ decay < 1"
+                fine, needs = low > -1e-9 and high < 1, "0 ≤ decay < 1"
             elif field.name == "lr":
                 fine, needs = low > 0 and high < np.inf, "a positive number"
             else:

@@ -1,10 +1,11 @@
 """RMSprop, in each of the forms that papers and libraries call by that name."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optsde.optimizers.base import Optimizer, ema, register
@@ -55,6 +56,23 @@ class RMSprop(Optimizer):
         "v0": Power(-1, "v is the variance of a batch κ times larger"),
     }
     state_rule = {"v": -1}
+
+    def checked(self) -> Self:
+        super().checked()
+        if isinstance(self.v0, jax.core.Tracer):
+            return self
+        zero = np.min(self.v0) == 0
+        if self.lagged and not self.bias_correction and zero:
+            raise ValueError(
+                f"v0={self.v0}: a lagged v without bias correction divides the first "
+                "step by √v0; set v0 > 0, such as the variance of the gradient"
+            )
+        if self.bias_correction and np.max(self.v0) > 0:
+            raise ValueError(
+                f"v0={self.v0}: bias correction is for a v that starts from 0; set "
+                "v0=0 or bias_correction=False"
+            )
+        return self
 
     def direction(self) -> optax.GradientTransformation:
         def init(params):
