@@ -8,7 +8,7 @@ CONSTRAINTS := constraints.txt
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1|/' | column -t -s '|'
 
-demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, about a minute
+demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, two minutes
 	$(BIN)/python -m experiments.svag --config=configs/svag.py:digits
 
 test: $(VENV)/dev ## all tests and doctests, on 8 simulated devices
