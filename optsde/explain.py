@@ -67,7 +67,9 @@ def explain(before: Plan, after: Plan) -> str:
     exact = kappa < 1 and math.isclose(inverse * kappa, 1)
     shown = f"1/{inverse}" if exact else f"{kappa:g}"
     for name, old, new in _unruled(before, after):
-        rows.append([name, old, new, "", "a departure: the rule leaves this alone"])
+        rows.append(
+            [name, old, new, "", "a departure: no rule adds, removes or replaces this"]
+        )
     head = f"κ = {shown}: one step of the second plan is {shown} of the first"
     return head + "\n" + table(["", "before", "after", "factor", "why"], rows, "lrrll")
 

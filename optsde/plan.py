@@ -25,6 +25,7 @@ import optax
 
 from optsde.optimizers import EMA, SWA, Optimizer
 from optsde.optimizers.base import OptimizerState
+from optsde.optimizers.rules import check_memory
 from optsde.schedules import Schedule
 from optsde.types import PyTree, Scalar
 
@@ -112,7 +113,9 @@ def scale(
     the gradient; "signal" leaves it, right where the mean does.
     """
     _check_kappa(kappa)
-    _check_forms(memory, clip)
+    check_memory(memory)
+    if clip not in ("noise", "signal"):
+        raise ValueError(f"clip={clip!r} is not known; one of: noise, signal")
     batch = plan.batch_size * kappa
     if abs(batch - round(batch)) > 1e-9 or round(batch) < 1:
         raise ValueError(
@@ -181,13 +184,6 @@ def rescaled(plan: Plan, kappa: float, memory: str, clip: str) -> Plan:
         average=None if plan.average is None else plan.average.rescaled(kappa),
         dt=plan.dt * kappa,
     )
-
-
-def _check_forms(memory: str, clip: str) -> None:
-    if memory not in ("linear", "power"):
-        raise ValueError(f"memory={memory!r} is not known; one of: linear, power")
-    if clip not in ("noise", "signal"):
-        raise ValueError(f"clip={clip!r} is not known; one of: noise, signal")
 
 
 def _check_kappa(kappa: float) -> None:

@@ -264,7 +264,7 @@ def test_explain_names_what_no_rule_changes():
     text = optsde.explain(base, other)
     for name in ("horizon", "clip", "nesterov"):
         assert any(
-            line.startswith(name) and "the rule leaves this alone" in line
+            line.startswith(name) and "no rule adds, removes or replaces this" in line
             for line in text.splitlines()
         ), name
 

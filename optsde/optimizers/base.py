@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from optsde.optimizers.ito import ItoSystem, Limit
-from optsde.optimizers.rules import Memory, Power, remember
+from optsde.optimizers.rules import Memory, Power, check_memory, remember
 from optsde.schedules import Schedule
 from optsde.types import PyTree, Scalar
 
@@ -163,8 +163,7 @@ class Optimizer:
         agrees to first order and is never negative. The weights shrink by the same
         factor per sample, so λ·lr and the absolute decay are multiplied by κ.
         """
-        if memory not in ("linear", "power"):
-            raise ValueError(f"memory={memory!r} is not known; one of: linear, power")
+        check_memory(memory)
         decays = self._rescaled_decays(kappa, memory)
         factor = self._lr_factor(kappa, decays)
         powers = {

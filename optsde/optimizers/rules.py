@@ -21,6 +21,12 @@ class Memory(NamedTuple):
     why: str = "the average keeps its memory of 1/(1−β) steps, counted in samples"
 
 
+def check_memory(memory: str) -> None:
+    """Refuse a form of `Memory` that does not exist."""
+    if memory not in ("linear", "power"):
+        raise ValueError(f"memory={memory!r} is not known; one of: linear, power")
+
+
 def remember(name: str, beta: Scalar, kappa: Scalar, memory: str) -> Scalar:
     """β after rescaling by κ; refuses a decay below zero and says what to do."""
     if memory == "power":
