@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import optsde
 from benchmarks import problem
 from benchmarks.timing import clocked, interleaved, report
-from optsde.mesh import replica_mesh
+from optsde.mesh import run_mesh
 
 SEEDS, STEPS, TORCH_STEPS = 64, 4000, 2000
 
@@ -53,7 +53,7 @@ def sketch():
         start = key, problem.PARAMS, zeros, zeros
         return jax.lax.scan(step, start, jnp.arange(STEPS))[0][1]
 
-    mesh = replica_mesh(SEEDS)
+    mesh = run_mesh(SEEDS)
     over = PartitionSpec("replica")
     many = jax.shard_map(
         jax.vmap(run), mesh=mesh, in_specs=over, out_specs=over, check_vma=False

@@ -48,7 +48,8 @@ def bare(oracle, draws: int):
 
 def dynamics_loop(dynamics, count: int):
     keys = jax.random.split(jax.random.key(0), REPLICAS)
-    return loop(dynamics.step, jax.vmap(dynamics.init)(keys), count)
+    step = lambda state: dynamics.step(state, dynamics.source)[0]  # noqa: E731
+    return loop(step, jax.vmap(dynamics.init)(keys), count)
 
 
 def main() -> None:

@@ -1,12 +1,15 @@
-"""Devices, and the axis along which ensembles are sharded."""
+"""Devices, and the two axes of a mesh: replicas of a run, and the data of one run."""
 
 import os
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from optsde.types import PyTree
 
 REPLICA = "replica"
+DATA = "data"
 
 
 def expose_cpu_cores(count: int | None = None) -> None:
@@ -36,7 +39,32 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def replica_mesh(replicas: int) -> Mesh:
-    """All local devices along one axis, but no more of them than replicas."""
-    devices = jax.local_devices()[:replicas]
-    return Mesh(np.array(devices), (REPLICA,))
+def run_mesh(replicas: int, shards: int = 1) -> Mesh:
+    """Devices by [replica, data]: `shards` of them share the work of one replica.
+
+    No more devices are taken than there are replicas to fill them.
+    """
+    devices = jax.devices()
+    if not 1 <= shards <= len(devices):
+        raise ValueError(f"shards={shards}: there are {len(devices)} devices to use")
+    rows = min(len(devices) // shards, replicas)
+    grid = np.array(devices[: rows * shards]).reshape(rows, shards)
+    return Mesh(grid, (REPLICA, DATA))
+
+
+def replicated(tree: PyTree, mesh: Mesh) -> PyTree:
+    """A copy on each device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def data_shards() -> int:
+    """How many devices share the work of one replica, seen from inside a step."""
+    try:
+        return jax.lax.axis_size(DATA)
+    except NameError:  # not under a mesh
+        return 1
+
+
+def sum_over_data(tree: PyTree) -> PyTree:
+    """The sum over the devices that share a replica: one all-reduce."""
+    return tree if data_shards() == 1 else jax.lax.psum(tree, DATA)

@@ -34,7 +34,7 @@ def adam_run(**options):
 def by_hand(dynamics, key, steps):
     state = dynamics.init(key)
     for _ in range(steps):
-        state = dynamics.step(state)
+        state, _ = dynamics.step(state, dynamics.source)
     return state
 
 
@@ -55,27 +55,10 @@ def test_an_ensemble_is_its_separate_runs(replicas):
         chex.assert_trees_all_close(alone.optimizer, end.optimizer, rtol=1e-5)
 
 
-def test_nothing_is_exchanged_between_devices(monkeypatch):
+def test_nothing_is_exchanged_between_devices():
     """The loop that the ensemble compiles has no collective."""
-    from optsde.dynamics import ensembles
-
-    compiled, real = [], ensembles._sharded
-
-    class Spy:
-        def __init__(self, function):
-            self.function = function
-
-        def __call__(self, *arguments):
-            return self.function(*arguments)
-
-        def lower(self, *arguments):
-            lowered = self.function.lower(*arguments)
-            compiled.append(lowered.compile().as_text())
-            return lowered
-
-    monkeypatch.setattr(ensembles, "_sharded", lambda *a, **k: Spy(real(*a, **k)))
-    optsde.ensemble(adam_run(), keys(16), [4], params_of)
-    (text,) = compiled
+    engine = optsde.dynamics.Engine(adam_run(), 16)
+    text = engine.lower(engine.init(keys(16))).compile().as_text()
     assert "while" in text
     assert "num_partitions=8" in text
     for word in ("all-reduce", "all-gather", "collective-permute", "all-to-all"):

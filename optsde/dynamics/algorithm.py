@@ -7,18 +7,30 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optsde.gradients import Draw, signed_mix
+from optsde.gradients import Draw, ExampleOracle, Oracle, signed_mix
 from optsde.gradients.oracles import Sampler
 from optsde.plan import Plan
 from optsde.types import PyTree
 
 
 class Dynamics(NamedTuple):
-    """What an ensemble runs. `dt` is the length of a step, in base steps."""
+    """What an ensemble runs. `dt` is the length of a step, in base steps.
+
+    `source` is what the steps read: a pytree, so that large data is an argument of the
+    compiled loop and no constant in it. `info` is a pytree of numbers about the step.
+    """
 
     init: Callable[[jax.Array], Any]  # key -> state
-    step: Callable[[Any], Any]  # state -> state
+    step: Callable[[Any, Any], tuple[Any, Any]]  # (state, source) -> (state, info)
     dt: float
+    source: Any = None
+
+
+class Info(NamedTuple):
+    """What a step saw at the point that it left."""
+
+    loss: jax.Array  # of its draw
+    grad_norm: jax.Array  # global, before the clip
 
 
 class State(NamedTuple):
@@ -38,6 +50,8 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
     plan = plan.checked()
     transform = plan.transform()
     oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    if not isinstance(oracle, ExampleOracle):
+        oracle = jax.tree_util.Partial(oracle)
     average = plan.average
 
     def init(key):
@@ -45,16 +59,17 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
         held = None if average is None else average.init(start)
         return State(jnp.int32(0), key, start, transform.init(start), held)
 
-    def step(state: State) -> State:
-        _, grads = oracle(state.params, Draw(state.key, state.step))
+    def step(state: State, oracle: Oracle) -> tuple[State, Info]:
+        loss, grads = oracle(state.params, Draw(state.key, state.step))
         updates, memory = transform.update(grads, state.optimizer, state.params)
         new = optax.apply_updates(state.params, updates)
         held = state.average
         if average is not None:
             held = average.update(held, new, plan.time(memory), plan.dt)
-        return State(state.step + 1, state.key, new, memory, held)
+        moved = State(state.step + 1, state.key, new, memory, held)
+        return moved, Info(loss, optax.tree.norm(grads))
 
-    return Dynamics(init, step, plan.dt)
+    return Dynamics(init, step, plan.dt, oracle)
 
 
 def initial_point(params: PyTree, key: jax.Array) -> PyTree:

@@ -85,14 +85,15 @@ def sde(
         start = initial_point(params, key)
         return SDEState(jnp.float32(0), key, start, system.init(start))
 
-    def step(state: SDEState) -> SDEState:
+    def step(state: SDEState, source: None) -> tuple[SDEState, tuple]:
+        del source
         term = ito_term(system, law, state.params, state.key)
         t0 = state.time / plan.dt  # the system's time counts steps of the plan
         t1 = t0 + h
         y = state.params, state.optimizer
         (new, memory), *_ = solver.step(term, t0, t1, y, None, None, False)
         time = state.time + jnp.float32(plan.dt * h)
-        return SDEState(time, state.key, new, memory)
+        return SDEState(time, state.key, new, memory), ()
 
     return Dynamics(init, step, plan.dt * h)
 

@@ -1,8 +1,6 @@
 """Ensembles: every run is many replicas at once, observed on the common clock.
 
-A replica is a seed, or a seed with its own hyperparameters. Replicas are one vmapped
-leading axis, sharded over all local devices; steps run in chunks of one compiled loop
-whose length is an argument, with donated state, so nothing is compiled twice.
+A replica is a seed, or a seed with its own hyperparameters.
 """
 
 import time
@@ -12,11 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from optsde.dynamics.algorithm import Dynamics
+from optsde.dynamics.engine import Engine
 from optsde.dynamics.progress import Progress
-from optsde.mesh import REPLICA, replica_mesh
 from optsde.types import PyTree
 
 CHUNK_SECONDS = 0.5  # between two updates of the progress line
@@ -51,6 +48,7 @@ def ensemble(
     members: PyTree = None,
     state: PyTree = None,
     start: float | None = None,
+    shards: int = 1,
     progress: Progress | None = None,
 ) -> Trajectory:
     """Run one replica per key and observe each at the given times (in base steps).
@@ -60,6 +58,7 @@ def ensemble(
     of one member, say `lambda adam: discrete(replace(plan, optimizer=adam), ...)`.
     state, start: go on from this stacked state, which stands at time `start`. It
     carries its own keys; `keys` then says how many replicas there are.
+    shards: devices that share the gradients of each replica, for oracles of examples.
     """
     if members is not None and isinstance(dynamics, Dynamics):
         raise ValueError(
@@ -77,32 +76,16 @@ def ensemble(
                 "jax.vmap(lambda lr: Adam(lr=lr))(lrs)"
             )
 
-    def make(member) -> Dynamics:
-        return dynamics if isinstance(dynamics, Dynamics) else dynamics(member)
-
-    dt = make(jax.tree.map(lambda x: x[0], members)).dt
-    stops = _steps(times, start, dt)
-    replicas = keys.shape[0]
-    mesh = replica_mesh(replicas)
-    state = jax.tree.map(jnp.copy, state)  # the caller's own is not donated
-    keys, members, state = _spread((keys, members, state), replicas, mesh)
-
-    def step(member, state):
-        return make(member).step(state)
-
-    def advance(members, state, count):
-        many = jax.vmap(step)
-        return jax.lax.fori_loop(0, count, lambda _, s: many(members, s), state)
-
-    over = PartitionSpec(REPLICA)
+    engine = Engine(dynamics, keys.shape[0], members=members, shards=shards)
+    stops = _steps(times, start, engine.dt)
     launch = time.monotonic()
     if state is None:
-        begin = jax.vmap(lambda member, key: make(member).init(key))
-        state = _sharded(begin, mesh, (over, over))(members, keys)
-    look = _sharded(jax.vmap(observe), mesh, (over,))
-    specs = (over, over, PartitionSpec())
-    run = _sharded(advance, mesh, specs, donate_argnums=1)
-    run = run.lower(members, state, jnp.int32(0)).compile()
+        state = engine.init(keys)
+    else:
+        # The caller's own is not donated.
+        state = engine.spread(jax.tree.map(jnp.copy, state))
+    engine.compile(state)
+    look = engine.each(observe)
     jax.block_until_ready(look(state))
 
     seen, at, chunk = [], 0, 16
@@ -113,22 +96,22 @@ def ensemble(
         while at < stop:
             count = min(chunk, stop - at) if progress else stop - at
             tick = time.monotonic()
-            state = run(members, state, jnp.int32(count))
+            state, _ = engine.advance(state, (), count)
             at += count
             if progress:
                 jax.block_until_ready(state)
                 pace = (time.monotonic() - tick) / count
                 chunk = max(1, min(2 * chunk, int(CHUNK_SECONDS / pace)))
-                progress.update(start + at * dt, times[-1])
+                progress.update(start + at * engine.dt, times[-1])
         seen.append(look(state))
     jax.block_until_ready((state, seen))
     ended = time.monotonic()
 
-    state = jax.tree.map(lambda x: x[:replicas], state)
     values = jax.tree.map(
-        lambda *leaves: np.stack([np.asarray(x)[:replicas] for x in leaves], axis=1),
-        *seen,
+        lambda *leaves: np.stack([np.asarray(x) for x in leaves], axis=1),
+        *(engine.kept(x) for x in seen),
     )
+    state = engine.kept(state)
     return Trajectory(np.array(times), values, state, ended - begun, begun - launch)
 
 
@@ -144,27 +127,3 @@ def _steps(times: Sequence[float], start: float, dt: float) -> list[int]:
     if not stops or stops[0] < 0 or sorted(stops) != stops:
         raise ValueError(f"times must rise from {start:g} on, and were {list(times)}")
     return stops
-
-
-def _spread(tree: PyTree, replicas: int, mesh: Mesh) -> PyTree:
-    """Place replicas on the mesh; the last is repeated until they divide evenly."""
-    missing = -replicas % mesh.size
-
-    def fill(x):
-        return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)])
-
-    if missing:
-        tree = jax.tree.map(fill, tree)
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(REPLICA)))
-
-
-def _sharded(function: Callable, mesh: Mesh, in_specs: tuple, **jit_options):
-    """Each device runs its own replicas; nothing is exchanged."""
-    mapped = jax.shard_map(
-        function,
-        mesh=mesh,
-        in_specs=in_specs,
-        out_specs=PartitionSpec(REPLICA),
-        check_vma=False,
-    )
-    return jax.jit(mapped, **jit_options)

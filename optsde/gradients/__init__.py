@@ -9,16 +9,26 @@ from optsde.gradients.noise import (
     heavy_tailed,
     stable,
 )
-from optsde.gradients.oracles import Draw, Oracle, epochs, full_batch, minibatch
+from optsde.gradients.oracles import (
+    Draw,
+    ExampleOracle,
+    Oracle,
+    epochs,
+    full_batch,
+    minibatch,
+)
+from optsde.gradients.penalty import Penalty
 from optsde.gradients.per_example import by_blocks, by_layers
 from optsde.gradients.signed_mix import signed_mix
 
 __all__ = [
     "Covariance",
     "Draw",
+    "ExampleOracle",
     "Law",
     "Moments",
     "Oracle",
+    "Penalty",
     "by_blocks",
     "by_layers",
     "dense",

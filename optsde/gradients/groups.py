@@ -1,0 +1,130 @@
+"""Weighted sums of gradients over groups of examples, split over steps and devices.
+
+A group is what the model sees in one call: a ghost group of BatchNorm, a block of the
+penalty, a micro-batch. Groups are made by position, so the sum is the same function for
+any number of groups at once and any number of devices, and it ends in one all-reduce.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optsde.mesh import DATA, data_shards, sum_over_data
+from optsde.types import PyTree
+
+
+class Groups(NamedTuple):
+    index: jax.Array  # [groups, rows] which examples
+    slot: np.ndarray | jax.Array  # [groups, rows] the position of each, from 0
+    counted: np.ndarray | jax.Array | None  # [groups, rows] False: only fills up
+    weight: np.ndarray | jax.Array  # [groups]
+
+
+GroupLoss = Callable[[PyTree, Groups], jax.Array]  # (params, one group) -> its mean
+GroupGradient = Callable[[PyTree, Groups], tuple[jax.Array, PyTree]]
+
+
+def grouped(index: jax.Array, rows: int, weight: np.ndarray) -> Groups:
+    """Split [parts, n] indices into groups of `rows`; the last of a part is filled up.
+
+    weight: [groups], of all parts one after the other.
+    """
+    parts, size = index.shape
+    count = -(-size // rows)
+    fill = count * rows - size
+    whole = jnp.concatenate([index, index[:, :fill]], axis=1) if fill else index
+    slot = np.arange(count * rows)[None] + count * rows * np.arange(parts)[:, None]
+    counted = np.broadcast_to(np.arange(count * rows) < size, slot.shape)
+    shape = (parts * count, rows)
+    return Groups(
+        whole.reshape(shape),
+        slot.reshape(shape).astype(np.int32),
+        counted.reshape(shape) if fill else None,
+        weight,
+    )
+
+
+def weighted_sum(
+    params: PyTree,
+    groups: Groups,
+    at_once: int,
+    *,
+    loss: GroupLoss | None = None,
+    gradient: GroupGradient | None = None,
+) -> tuple[jax.Array, PyTree]:
+    """Σ_b weight_b · (loss_b, gradient_b) over all groups b, on all devices.
+
+    Give `loss`, or `gradient` where what is added up is more than ∇loss_b.
+    at_once: groups in one pass; memory is that of one pass.
+    """
+    mine, at_once = _my_share(groups, at_once)
+    part = _sum_of_gradients(gradient) if loss is None else _gradient_of_sum(loss)
+    count = mine.index.shape[0]
+    if count == at_once:
+        return sum_over_data(part(params, mine))
+
+    def add(total, chunk):
+        more = part(params, chunk)
+        return jax.tree.map(jnp.add, total, more), None
+
+    chunks = jax.tree.map(lambda x: x.reshape(-1, at_once, *x.shape[1:]), mine)
+    first = jax.tree.map(lambda x: x[0], chunks)
+    zero = jax.tree.map(
+        lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(part, params, first)
+    )
+    return sum_over_data(jax.lax.scan(add, zero, chunks)[0])
+
+
+def _gradient_of_sum(loss: GroupLoss):
+    """One backward pass for all groups, which share the parameters."""
+
+    def total(params, groups):
+        if groups.index.shape[0] == 1:
+            only = jax.tree.map(lambda x: x[0], groups)
+            value = loss(params, only)
+            return only.weight.astype(value.dtype) * value
+        each = jax.vmap(loss, (None, 0))(params, groups)
+        return groups.weight.astype(each.dtype) @ each
+
+    return jax.value_and_grad(total)
+
+
+def _sum_of_gradients(gradient: GroupGradient):
+    """For gradients of a group that are taken at parameters of its own."""
+
+    def total(params, groups):
+        if groups.index.shape[0] == 1:
+            only = jax.tree.map(lambda x: x[0], groups)
+            return jax.tree.map(
+                lambda x: only.weight.astype(x.dtype) * x, gradient(params, only)
+            )
+        each = jax.vmap(gradient, (None, 0))(params, groups)
+        return jax.tree.map(
+            lambda x: jnp.tensordot(groups.weight.astype(x.dtype), x, 1), each
+        )
+
+    return total
+
+
+def _my_share(groups: Groups, at_once: int) -> tuple[Groups, int]:
+    """This device's groups; copies of the first one, of weight 0, make them even."""
+    shards, count = data_shards(), groups.index.shape[0]
+    at_once = min(at_once, -(-count // shards))
+    mine = -(-count // (shards * at_once)) * at_once
+    fill = shards * mine - count
+
+    def filled(x):
+        return jnp.concatenate([x, jnp.repeat(x[:1], fill, axis=0)]) if fill else x
+
+    weight = np.concatenate([groups.weight, np.zeros(fill, groups.weight.dtype)])
+    groups = jax.tree.map(filled, groups)._replace(weight=weight)
+    groups = jax.tree.map(jnp.asarray, groups)
+    if shards > 1:
+        start = jax.lax.axis_index(DATA) * mine
+        groups = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, start, mine), groups
+        )
+    return groups, at_once
