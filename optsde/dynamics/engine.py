@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optsde.dynamics.algorithm import Dynamics
@@ -47,6 +48,7 @@ class Engine:
         source = first.source if isinstance(dynamics, Dynamics) else None
         self._given = replicated(source, self.mesh), self.spread(members)
         self._loop = None
+        self._zeros: PyTree = None
 
     def spread(self, tree: PyTree) -> PyTree:
         """Place replicas on the mesh; the last is repeated until they divide evenly."""
@@ -69,20 +71,32 @@ class Engine:
         begin = self.each(lambda member, key: self._of_member(member).init(key))
         return begin(members, self.spread(keys))
 
-    def each(self, function: Callable) -> Callable:
-        """The compiled map of a function of one replica over stacked arguments."""
-        return self._sharded(lambda *stacked: _map(function, *stacked), OVER)
+    def each(self, function: Callable, shared: PyTree = None) -> Callable:
+        """The compiled map of a function of one replica over stacked arguments.
+
+        `shared` is for what the function reads besides, such as data: it is given it
+        first, and has it as an argument and not as a constant.
+        """
+        if shared is None:
+            return self._sharded(lambda *stacked: _map(function, *stacked), OVER)
+        placed = replicated(shared, self.mesh)
+
+        def with_shared(shared, stacked):
+            return _map(partial(function, shared), *stacked)
+
+        run = self._sharded(with_shared, (EVERYWHERE, OVER))
+        return lambda *stacked: run(placed, stacked)
 
     def no_info(self, state: PyTree) -> PyTree:
         """Where the sums of `advance` begin."""
         if not self.with_info:
             return ()
-        source, members = self._given
-        first = jax.tree.map(lambda x: x[0], (members, state))
-        _, info = jax.eval_shape(self._step, source, *first)
-        rows = jax.tree.leaves(state)[0].shape[0]
-        zeros = jax.tree.map(lambda s: jnp.zeros((rows, *s.shape), s.dtype), info)
-        return jax.device_put(zeros, NamedSharding(self.mesh, OVER))
+        if self._zeros is None:
+            zeros = jax.tree.map(
+                lambda s: np.zeros(s.shape, s.dtype), self._said(state)
+            )
+            self._zeros = jax.device_put(zeros, NamedSharding(self.mesh, OVER))
+        return self._zeros
 
     def lower(self, state: PyTree):
         """The loop for states like this one, not yet compiled."""
@@ -96,23 +110,33 @@ class Engine:
             return jax.lax.fori_loop(0, count, step, (state, total))
 
         specs = (EVERYWHERE, OVER, OVER, OVER, EVERYWHERE)
-        loop = self._sharded(advance, specs, donate_argnums=(2, 3))
-        return loop.lower(*self._given, state, self.no_info(state), self._count(0))
+        loop = self._sharded(advance, specs, donate_argnums=2)
+        return loop.lower(*self._given, state, self._said(state), self._count(0))
 
     def compile(self, state: PyTree) -> None:
-        self._loop = self.lower(state).compile()
+        """Compile the loop, once."""
+        if self._loop is None:
+            self._loop = self.lower(state).compile()
 
     def advance(
         self, state: PyTree, total: PyTree, steps: int
     ) -> tuple[PyTree, PyTree]:
         """(state, total) `steps` further, with what the steps said added to `total`.
 
-        Both arguments are given away. Returns before the devices are done.
+        The state is given away. Returns before the devices are done.
         """
-        if self._loop is None:
-            self.compile(state)
+        self.compile(state)
         assert self._loop is not None
         return self._loop(*self._given, state, total, self._count(steps))
+
+    def _said(self, state: PyTree) -> PyTree:
+        """Shapes of the info of one step, with the axis of replicas."""
+        source, members = self._given
+
+        def all_steps(members, state):
+            return _map(partial(self._step, source), members, state)[1]
+
+        return jax.eval_shape(all_steps, members, state)
 
     def _of_member(self, member: PyTree) -> Dynamics:
         given = self.dynamics

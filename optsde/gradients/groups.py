@@ -24,7 +24,7 @@ class Groups(NamedTuple):
 
 
 GroupLoss = Callable[[PyTree, Groups], jax.Array]  # (params, one group) -> its mean
-GroupGradient = Callable[[PyTree, Groups], tuple[jax.Array, PyTree]]
+GroupGradient = Callable[[PyTree, Groups], PyTree]  # such as (loss, gradient)
 
 
 def grouped(index: jax.Array, rows: int, weight: np.ndarray) -> Groups:
@@ -47,6 +47,32 @@ def grouped(index: jax.Array, rows: int, weight: np.ndarray) -> Groups:
     )
 
 
+def shares(size: int, rows: int) -> np.ndarray:
+    """Each group's part of `size` examples; the last group may be smaller."""
+    count = -(-size // rows)
+    share = np.full(count, rows / size)
+    share[-1] = 1 - share[:-1].sum()
+    return share
+
+
+def mean_over(
+    function: Callable[[PyTree, jax.Array | None], PyTree], data: PyTree, rows: int
+) -> PyTree:
+    """The mean over all examples of numbers that are means over a group of `rows`.
+
+    function(examples, mask) gives the means over those examples that the mask counts.
+    """
+    size = jax.tree.leaves(data)[0].shape[0]
+    rows = min(rows, size)
+    groups = grouped(jnp.arange(size)[None], rows, shares(size, rows))
+
+    def of_group(_, group):
+        examples = jax.tree.map(lambda x: x[group.index], data)
+        return function(examples, group.counted)
+
+    return weighted_sum(None, groups, 1, gradient=of_group)
+
+
 def weighted_sum(
     params: PyTree,
     groups: Groups,
@@ -54,10 +80,10 @@ def weighted_sum(
     *,
     loss: GroupLoss | None = None,
     gradient: GroupGradient | None = None,
-) -> tuple[jax.Array, PyTree]:
+) -> PyTree:
     """Σ_b weight_b · (loss_b, gradient_b) over all groups b, on all devices.
 
-    Give `loss`, or `gradient` where what is added up is more than ∇loss_b.
+    Give `loss`, or `gradient` where something else is added up than loss and ∇loss.
     at_once: groups in one pass; memory is that of one pass.
     """
     mine, at_once = _my_share(groups, at_once)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optsde.gradients.groups import Groups, grouped, weighted_sum
+from optsde.gradients.groups import Groups, grouped, shares, weighted_sum
 from optsde.gradients.penalty import Penalty, penalized
 from optsde.mesh import data_shards
 from optsde.types import PyTree
@@ -126,12 +126,11 @@ class ExampleOracle:
 
     def _weights(self, rows: int) -> np.ndarray:
         """Each group's weight, in the order of `grouped`."""
-        count = -(-self.size // rows)
         if self.running_mean:
+            count = self.size // rows
             share = (1 - 1 / count) ** np.arange(count - 1, -1, -1) / count
         else:
-            share = np.full(count, rows / self.size)
-            share[-1] = 1 - share[:-1].sum()
+            share = shares(self.size, rows)
         return np.concatenate([gain * share for gain in self.gains])
 
 
