@@ -1,5 +1,25 @@
-"""Data that is always at hand."""
+"""Data: always at hand, or prepared once; changed at random; streamed."""
 
+from optsde.data.augment import compose, crop, flip, frozen, mask_tokens
+from optsde.data.dataset import Dataset
 from optsde.data.digits import digits
+from optsde.data.loading import load
+from optsde.data.prepared import NotPreparedError, data_root
+from optsde.data.stream import Arrays, Stream
+from optsde.data.text import next_token
 
-__all__ = ["digits"]
+__all__ = [
+    "Arrays",
+    "Dataset",
+    "NotPreparedError",
+    "Stream",
+    "compose",
+    "crop",
+    "data_root",
+    "digits",
+    "flip",
+    "frozen",
+    "load",
+    "mask_tokens",
+    "next_token",
+]

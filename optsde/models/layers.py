@@ -1,9 +1,21 @@
-"""Layers that let per-example gradients be summed without being formed."""
+"""Dense and convolutional layers.
 
+`parametrization="standard"` draws the kernel from `kernel_init`; "ntk" draws it from
+N(0, 1) and divides the inputs by √fan_in (Jacot et al. 2018; no further gain). Biases
+begin at zero and are not scaled. With a `dtype` the layer multiplies in that type;
+without one, in the type that its inputs and parameters promote to.
+"""
+
+import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+
+kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Dense(nn.Module):
@@ -16,13 +28,91 @@ class Dense(nn.Module):
     features: int
     kernel_init: Callable = nn.initializers.he_normal()
     use_bias: bool = True
+    parametrization: str = "standard"
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        x, kernel = _parametrize(self, x, (x.shape[-1], self.features))
         self.sow("intermediates", "inputs", x)
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        y = x @ kernel
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            y = y + bias[None]
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
+        y = _add_bias(self, x @ kernel)
         return self.perturb("outputs", y)
+
+
+class Conv(nn.Module):
+    """Convolution of [n, h, w, c] by an odd `size`, padded as torch pads it.
+
+    Padding is (size − 1)/2 on every side, so stride 2 takes the pixels 0, 2, 4, …
+    `form="direct"` is XLA's convolution. "patches" copies the shifted images side by
+    side and multiplies once: the same sums, far faster on a CPU where each seed of a
+    vmap has its own kernel.
+    """
+
+    features: int
+    size: int = 3
+    stride: int = 1
+    form: str = "direct"
+    kernel_init: Callable = kaiming_fan_out
+    use_bias: bool = False
+    parametrization: str = "standard"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.form not in _FORMS:
+            raise ValueError(f"form={self.form!r} is none of {', '.join(_FORMS)}")
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        x, kernel = _parametrize(self, x, shape)
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
+        return _add_bias(self, _FORMS[self.form](x, kernel, self.stride))
+
+
+def _parametrize(layer: Dense | Conv, x: jax.Array, shape: tuple[int, ...]):
+    """The inputs, scaled as the parametrization wants, and the kernel."""
+    if layer.parametrization == "standard":
+        return x, layer.param("kernel", layer.kernel_init, shape)
+    if layer.parametrization == "ntk":
+        kernel = layer.param("kernel", nn.initializers.normal(1.0), shape)
+        return x * math.prod(shape[:-1]) ** -0.5, kernel
+    raise ValueError(
+        f"parametrization={layer.parametrization!r} is none of standard, ntk"
+    )
+
+
+def _add_bias(layer: Dense | Conv, y: jax.Array) -> jax.Array:
+    if not layer.use_bias:
+        return y
+    bias = layer.param("bias", nn.initializers.zeros, (layer.features,))
+    y, bias = promote_dtype(y, bias, dtype=layer.dtype)
+    return y + jnp.broadcast_to(bias, y.shape)
+
+
+def _direct(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    pad = (kernel.shape[0] - 1) // 2
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    size, _, channels, features = kernel.shape
+    pad = (size - 1) // 2
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    shifted = [
+        x[:, i : i + height : stride, j : j + width : stride]
+        for i in range(size)
+        for j in range(size)
+    ]
+    patches = jnp.concatenate(shifted, axis=-1)
+    rows = patches.reshape(-1, size * size * channels)
+    y = rows @ kernel.reshape(-1, features)
+    return y.reshape(*patches.shape[:3], features)
+
+
+_FORMS = {"direct": _direct, "patches": _patches}

@@ -1,6 +1,8 @@
 """Multilayer perceptron."""
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,13 +11,20 @@ from optsde.models.layers import Dense
 
 
 class MLP(nn.Module):
-    """Dense layers of the given widths; the last one has no activation."""
+    """Dense layers of the given widths; the last one has no activation.
+
+    Images are flattened. The last layer multiplies in the type of the parameters.
+    """
 
     widths: Sequence[int]
     activation: Callable[[jax.Array], jax.Array] = nn.relu
+    parametrization: str = "standard"
+    dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        layer = functools.partial(Dense, parametrization=self.parametrization)
+        x = x.reshape(x.shape[0], -1)
         for width in self.widths[:-1]:
-            x = self.activation(Dense(width)(x))
-        return Dense(self.widths[-1])(x)
+            x = self.activation(layer(width, dtype=self.dtype)(x))
+        return layer(self.widths[-1])(x)

@@ -1,0 +1,57 @@
+"""What a set of data is: examples to train on, others to judge by, their scale."""
+
+import dataclasses
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array: TypeAlias = np.ndarray | jax.Array
+Examples: TypeAlias = tuple[np.ndarray, np.ndarray]  # (inputs [n, …], targets [n, …])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images are uint8 [n, h, w, c] with int32 labels [n].
+
+    Text is uint8 [n, T], with the next byte of each as int32 [n, T]; it has no mean.
+    """
+
+    name: str
+    train: Examples
+    test: Examples
+    classes: int
+    mean: tuple[float, ...] = ()  # of each channel, where black is 0 and white is 1
+    std: tuple[float, ...] = ()
+    white: int = 255
+
+    def normalise(self, x: Array, dtype=jnp.float32) -> jax.Array:
+        """(x/white − mean)/std of each channel, for use inside jit; tokens as int32.
+
+        Computed in float32 at least, then cast.
+        """
+        x = jnp.asarray(x)
+        if not self.mean:
+            return x.astype(jnp.int32)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        per_channel = (1,) * (x.ndim - 1) + (-1,)
+        mean = self.white * np.asarray(self.mean, wide).reshape(per_channel)
+        std = self.white * np.asarray(self.std, wide).reshape(per_channel)
+        return ((x.astype(wide) - mean) / std).astype(dtype)
+
+
+def split(examples: Examples, size: int, seed: int) -> tuple[Examples, Examples]:
+    """(`size` random examples, the rest). For one seed, smaller ones are nested.
+
+    RandomState, since NumPy promises that its streams never change.
+    """
+    inputs, targets = examples
+    order = np.random.RandomState(seed).permutation(len(inputs))
+    chosen, rest = order[:size], order[size:]
+    return (inputs[chosen], targets[chosen]), (inputs[rest], targets[rest])
+
+
+def join(first: Examples, second: Examples) -> Examples:
+    """The examples of both, in this order."""
+    return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])

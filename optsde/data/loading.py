@@ -1,0 +1,78 @@
+"""Sets by name."""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import os
+from collections.abc import Callable
+
+from optsde.data import prepared
+from optsde.data.dataset import Dataset, join, split
+from optsde.data.images import digit_images, random_images
+from optsde.data.text import standard_library
+
+AT_HAND: dict[str, Callable[..., Dataset]] = {
+    "digits": digit_images,
+    "synthetic": random_images,
+    "text": standard_library,
+}
+NAMES = (*AT_HAND, *prepared.NAMES)
+
+
+def load(
+    name: str,
+    *,
+    root: str | os.PathLike | None = None,
+    train_size: int | None = None,
+    subset: int = 0,
+    **options,
+) -> Dataset:
+    """The set of this name, with all its training examples or `train_size` of them.
+
+    Which ones is drawn from the seed `subset`. So few are the digits that those not
+    trained on join the held-out ones. `options` are those of the set: context for text;
+    shape, classes, train, test and seed for synthetic. Sets that have to be prepared
+    are looked for in `root`, else $OPTSDE_DATA, else ~/.cache/optsde/data.
+
+    >>> few = load("digits", train_size=256)
+    >>> few.train[0].shape, few.test[0].shape
+    ((256, 8, 8, 1), (1541, 8, 8, 1))
+    """
+    make = _maker(name, root)
+    _check_options(name, make, options)
+    full = make(**options)
+    if train_size is None:
+        return full
+    size = len(full.train[0])
+    if not 1 <= train_size <= size:
+        raise ValueError(f"train_size={train_size} must be from 1 to {size} for {name}")
+    train, rest = split(full.train, train_size, subset)
+    test = join(full.test, rest) if name == "digits" else full.test
+    return dataclasses.replace(full, train=train, test=test)
+
+
+def _maker(name: str, root: str | os.PathLike | None) -> Callable[..., Dataset]:
+    if name in AT_HAND:
+        return AT_HAND[name]
+    if name in prepared.IMAGES:
+        return functools.partial(prepared.image_set, name, root)
+    if name in prepared.TEXTS or prepared.file_of(name, root).exists():
+        return functools.partial(prepared.text_set, name, root)
+    raise ValueError(unknown(name, NAMES))
+
+
+def unknown(name: str, names) -> str:
+    """One line: what was given, what is near it, what there is."""
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"data set {name!r} is not known; {hint}One of: {', '.join(names)}"
+
+
+def _check_options(name: str, make: Callable, options: dict) -> None:
+    allowed = [key for key in inspect.signature(make).parameters if key != "root"]
+    allowed = [key for key in allowed if key != "name"]
+    for key in options:
+        if key not in allowed:
+            takes = ", ".join(allowed) if allowed else "none"
+            raise ValueError(f"{key} is no option of {name!r}; it takes: {takes}")
