@@ -25,14 +25,13 @@ from ml_collections import ConfigDict, config_flags
 from experiments.rundir import RunDir
 from optsde.dynamics import Trajectory
 from optsde.mesh import enable_compilation_cache, expose_cpu_cores
+from optsde.train.loop import DivergedError
+
+OTHER_FLAGS = "--workdir=DIR, --devices=N (of the CPU), --dry_run, --help"
 
 
 class UsageError(Exception):
     """The user's input cannot be run; the message says what can."""
-
-
-class DivergedError(Exception):
-    """A run left the finite numbers."""
 
 
 def launch(
@@ -41,23 +40,34 @@ def launch(
     default: str,
     check: Callable[[ConfigDict], None],
     run: Callable[[ConfigDict, RunDir], None],
+    dry_run: Callable[[ConfigDict], None] | None = None,
 ) -> None:
     """Parse, check, run; the whole of a study's `main`.
 
     `check(config)` raises UsageError. `default` is the config used where none is named.
+    `dry_run(config)`, where there is one, is what the flag --dry_run runs instead.
     """
     try:
-        config, preset, workdir = _parse(study, doc, default, sys.argv)
+        config, preset, given = _parse(study, doc, default, sys.argv)
         check(config)
-        rundir = RunDir.open(_place(study, preset, config, workdir), study, config)
+        if given.dry_run and dry_run is None:
+            raise UsageError("--dry_run: this study has none")
+        expose_cpu_cores(given.devices)
+        enable_compilation_cache()
+        if given.dry_run and dry_run is not None:
+            dry_run(config)
+            return
+        rundir = RunDir.open(
+            _place(study, preset, config, given.workdir), study, config
+        )
     except (UsageError, ValueError, OSError) as error:
         message = " ".join(str(error).split())
         sys.exit(_complain(f"experiments.{study}: {message}", 2))
-    expose_cpu_cores()
-    enable_compilation_cache()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(config, rundir)
+    except UsageError as error:
+        sys.exit(_complain(f"experiments.{study}: {error}", 2))
     except DivergedError as error:
         rundir.finish("diverged", [], reason=str(error))
         sys.exit(_complain(f"experiments.{study}: diverged: {error}", 1))
@@ -80,7 +90,7 @@ def _complain(message: str, code: int) -> int:
 
 
 def _parse(study: str, doc: str, default: str, argv: list[str]):
-    """(config, name of the preset, workdir or None) from the command line."""
+    """(config, name of the preset, values of the other flags)."""
     path, _, preset = _config_argument(argv, default).partition(":")
     module = _load(path)
     base = _preset(module, path, preset)
@@ -92,6 +102,8 @@ def _parse(study: str, doc: str, default: str, argv: list[str]):
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", base, flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
+    flags.DEFINE_boolean("dry_run", False, "only say what it costs", flag_values=values)
+    flags.DEFINE_integer("devices", None, "CPU devices", 1, flag_values=values)
     try:
         rest = values(argv)
     except flags.Error as error:
@@ -100,7 +112,7 @@ def _parse(study: str, doc: str, default: str, argv: list[str]):
         raise UsageError(f"{rest[1]!r} is not a flag; see --help")
     config: Any = values["config"].value
     _check_tuples(config, _preset(module, path, preset))
-    return config, preset or getattr(module, "DEFAULT", "default"), values.workdir
+    return config, preset or getattr(module, "DEFAULT", "default"), values
 
 
 def _config_argument(argv: list[str], default: str) -> str:
@@ -181,7 +193,7 @@ def _explain_flag(error: Exception, base: ConfigDict) -> str:
         if f"config.{key}=" in text or f"config.{key} " in text:
             given = text.partition(f"config.{key}=")[2].partition(":")[0]
             return f"--config.{key}={given}: {_needed(value)}"
-    return f"{text}; allowed: --config, --config.KEY=VALUE, --workdir, --help"
+    return f"{text}; allowed: --config, --config.KEY=VALUE, {OTHER_FLAGS}"
 
 
 def _needed(default) -> str:
@@ -226,7 +238,7 @@ def _help(study: str, doc: str, module: ModuleType, path: str, base: ConfigDict)
     settings = [f"  --config.{k}={_shown(v)}" for k, v in _flatten(base).items()]
     usage = (
         f"usage: python -m experiments.{study} [--config={path}:PRESET] "
-        "[--config.KEY=VALUE ...] [--workdir=DIR]"
+        f"[--config.KEY=VALUE ...]\nbesides: {OTHER_FLAGS}"
     )
     parts = [doc.strip(), usage, "presets:", *presets, "settings and defaults:"]
     return "\n".join([parts[0], "", parts[1], "", *parts[2:], *settings])

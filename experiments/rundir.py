@@ -26,14 +26,18 @@ PACKAGES = ("optsde", "jax", "jaxlib", "flax", "optax", "diffrax", "numpy")
 class RunDir:
     """A study's directory, opened for a new run or for going on with the same one."""
 
-    def __init__(self, path: Path, study: str):
+    def __init__(self, path: Path, study: str, settings: dict):
         self.path = path
         self.study = study
+        self.settings = settings
         self.begun = time.monotonic()
 
     @classmethod
     def open(cls, path: Path, study: str, config: ConfigDict) -> "RunDir":
-        """Create it, or accept one that holds the same config; else refuse."""
+        """Accept a new place, or one that holds the same config; else refuse.
+
+        Nothing is written before `begin`.
+        """
         settings = json.loads(json.dumps(config.to_dict()))
         known = path / "config.json"
         if known.exists():
@@ -49,16 +53,16 @@ class RunDir:
             raise ValueError(
                 f"--workdir={path} holds other files; name a new or empty directory"
             )
-        (path / "figures").mkdir(parents=True, exist_ok=True)
-        rundir = cls(path, study)
+        rundir = cls(path, study, settings)
         _readable(path / "curves.npz", rundir.curves)
-        rundir._write("config.json", settings)
         return rundir
 
-    def note_environment(self) -> None:
-        """meta.json: revision, versions, devices and command line of this run."""
+    def begin(self) -> None:
+        """config.json, and meta.json: revision, versions, devices, command line."""
         import jax
 
+        (self.path / "figures").mkdir(parents=True, exist_ok=True)
+        self._write("config.json", self.settings)
         devices = [str(device) for device in jax.local_devices()]
         versions = {name: metadata.version(name) for name in PACKAGES}
         self._write(

@@ -105,7 +105,7 @@ def plans(config: ConfigDict) -> dict[str, optsde.Plan]:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> None:
-    rundir.note_environment()
+    rundir.begin()
     if "paths" in config:
         weak_error.run(config, rundir)
         return

@@ -88,6 +88,12 @@ class Plan:
         clock = self.clock(state)
         return clock.origin + clock.count * self.dt
 
+    def rate(self, step: Scalar) -> Scalar:
+        """The learning rate of a step of a run that began under this plan."""
+        if self.schedule is None:
+            return self.optimizer.lr
+        return self.optimizer.lr * self.schedule(step * self.dt)
+
     def transform(self) -> optax.GradientTransformation:
         """Clip, then the optimizer on this plan's schedule and clock."""
         update = self.optimizer.transform(self.schedule, self.dt)

@@ -32,14 +32,15 @@ def band(ax, x, y: Estimate, *, label: str, colour: str, **line) -> None:
     ax.plot(x, y.mean, color=colour, label=label, **({"lw": 1.8} | line))
 
 
-def plain_log_axis(ax) -> None:
-    """A logarithmic y axis marked 0.3, 0.5, 1, 2 instead of powers of ten."""
+def plain_log_axis(ax, which: str = "y") -> None:
+    """A logarithmic axis marked 0.3, 0.5, 1, 2 instead of powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.set(**{f"{which}scale": "log"})
+    axis = ax.yaxis if which == "y" else ax.xaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save(figure, path: Path) -> None:
