@@ -31,6 +31,7 @@ check: lint types test ## what CI runs
 bench: $(VENV)/bench ## the claims about speed
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.steps
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.importing
 
 lock: $(VENV)/dev ## renew constraints.txt from pyproject.toml

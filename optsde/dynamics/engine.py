@@ -47,6 +47,7 @@ class Engine:
         # What members make is made inside the loop, sources and all.
         source = first.source if isinstance(dynamics, Dynamics) else None
         self._given = replicated(source, self.mesh), self.spread(members)
+        self._init = self.each(lambda member, key: self._of_member(member).init(key))
         self._loop = None
         self._zeros: PyTree = None
 
@@ -67,9 +68,7 @@ class Engine:
 
     def init(self, keys: jax.Array) -> PyTree:
         """The states at time 0, one for each key."""
-        _, members = self._given
-        begin = self.each(lambda member, key: self._of_member(member).init(key))
-        return begin(members, self.spread(keys))
+        return self._init(self._given[1], self.spread(keys))
 
     def each(self, function: Callable, shared: PyTree = None) -> Callable:
         """The compiled map of a function of one replica over stacked arguments.

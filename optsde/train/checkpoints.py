@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from optsde.types import PyTree
 
@@ -62,8 +63,17 @@ def load_params(directory: Path, step: int | None = None) -> tuple[int, PyTree]:
         if found is None or found not in manager.all_steps():
             steps = ", ".join(map(str, manager.all_steps())) or "none"
             raise ValueError(f"{directory}: no checkpoint of step {found}; {steps}")
-        tree: Any = manager.restore(found, args=ocp.args.StandardRestore())
-    return found, tree["state"]["params"]
+        # Not on the devices that saved it: others may be there now.
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        saved: Any = ocp.StandardCheckpointer().metadata(
+            directory.absolute() / str(found) / "default"
+        )
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+            saved.item_metadata.tree,
+        )
+        tree: Any = manager.restore(found, args=ocp.args.StandardRestore(shapes))
+    return found, jax.tree.map(np.asarray, tree["state"]["params"])
 
 
 def _is_key(x) -> bool:

@@ -1,0 +1,263 @@
+"""Loss slices: directions against numpy, values against evaluations, the command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import landscape
+from experiments.launch import UsageError
+from experiments.rundir import RunDir
+from optsde import models, train
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(module, *arguments):
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": "",
+        "JAX_PLATFORMS": "cpu",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{module}", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The run directory of four steps."""
+    place = tmp_path_factory.mktemp("trained") / "run"
+    done = command(
+        "fullbatch",
+        "--config=configs/fullbatch.py:digits_sgd",
+        "--config.steps=4",
+        "--config.train_size=64",
+        "--config.log_every=2",
+        "--config.evaluate_every=2",
+        f"--workdir={place}",
+    )
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def configured(preset, **settings):
+    from configs.landscape import get_config
+
+    config = get_config(preset)
+    config.update(settings)
+    return config
+
+
+def opened(place, config):
+    return RunDir.open(place, "landscape", config)
+
+
+# ---- directions
+
+
+def test_filters_have_the_norms_of_the_parameters():
+    rng = np.random.default_rng(0)
+    shapes = {"conv": (3, 3, 2, 5), "dense": (7, 4), "bias": (4,), "scale": (5,)}
+    params = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    drawn = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    found = landscape.filter_normalised(drawn, params)
+    for name in ("conv", "dense"):
+        for i in range(shapes[name][-1]):
+            d, x = drawn[name][..., i], params[name][..., i]
+            wanted = d / np.linalg.norm(d) * np.linalg.norm(x)
+            np.testing.assert_allclose(found[name][..., i], wanted, rtol=1e-5)
+    for name in ("bias", "scale"):
+        np.testing.assert_array_equal(found[name], np.zeros(shapes[name]))
+
+
+def test_a_filter_of_norm_zero_stays():
+    params = {"dense": np.zeros((3, 2), np.float32)}
+    found = landscape.random_direction(jax.random.key(0), params)
+    np.testing.assert_array_equal(found["dense"], np.zeros((3, 2)))
+
+
+# ---- the slice
+
+
+def linear_task():
+    """½|x·w − y|², whose slices are parabolas."""
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.normal(size=(20, 3)), jnp.float32)
+    y = jnp.asarray(rng.normal(size=(20, 2)), jnp.float32)
+
+    def loss(outputs, targets):
+        # evaluate() counts hits by labels: the targets of example i are row i of y
+        return models.squared_error(outputs, jnp.take(y, targets, axis=0))
+
+    labels = jnp.arange(20)
+    task = SimpleNamespace(
+        model=NoMask(),
+        loss=loss,
+        train=(x, labels),
+        test=(x[:8], labels[:8]),
+        plain=x,
+        prepare=lambda inputs: inputs,
+    )
+    return task, np.asarray(x), np.asarray(y)
+
+
+class NoMask(nn.Module):
+    @nn.compact
+    def __call__(self, x, mask=None):
+        return nn.Dense(2, use_bias=False, name="dense")(x)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_slice_of_a_quadratic(tmp_path, directions):
+    task, x, y = linear_task()
+    rng = np.random.default_rng(2)
+    params, *along = (
+        {"dense": {"kernel": rng.normal(size=(3, 2)).astype(np.float32)}}
+        for _ in range(1 + directions)
+    )
+    rundir = opened(tmp_path / "out", configured("line"))
+    rundir.begin()
+    distance = np.linspace(-1, 1, 5)
+    found = landscape.evaluate_slice(rundir, task, params, along, distance)
+    for place in np.ndindex(*[5] * directions):
+        w = params["dense"]["kernel"] + sum(
+            distance[i] * d["dense"]["kernel"]
+            for i, d in zip(place, along, strict=True)
+        )
+        of_each = 0.5 * np.sum((x @ w - y) ** 2, axis=1)
+        np.testing.assert_allclose(
+            [found["train_loss"][place], found["held_out_loss"][place]],
+            [of_each.mean(), of_each[:8].mean()],
+            rtol=1e-4,
+        )
+
+
+def test_an_interrupted_slice_goes_on(tmp_path, monkeypatch):
+    task, _, _ = linear_task()
+    params = {"dense": {"kernel": np.ones((3, 2), np.float32)}}
+    distance = np.linspace(-1, 1, 2 * landscape.CHUNK + 1)
+    whole, part = (opened(tmp_path / n, configured("line")) for n in ("whole", "part"))
+    for rundir in (whole, part):
+        rundir.begin()
+    wanted = landscape.evaluate_slice(whole, task, params, [params], distance)
+    first = {n: wanted[n][: landscape.CHUNK] for n in landscape.COLUMNS}
+    part.add_curves(first)
+    found = landscape.evaluate_slice(part, task, params, [params], distance)
+    for name in landscape.COLUMNS:
+        np.testing.assert_array_equal(found[name], wanted[name])
+    monkeypatch.setattr(landscape, "compiled_points", None)  # nothing left to run
+    again = landscape.evaluate_slice(part, task, params, [params], distance)
+    np.testing.assert_array_equal(again["train_loss"], wanted["train_loss"])
+
+
+def test_barrier_is_above_the_higher_end():
+    assert landscape.barrier(np.array([1.0, 4.0, 2.0])) == 2.0
+    assert landscape.barrier(np.array([3.0, 1.0, 2.0])) == 0.0
+
+
+# ---- of a run
+
+
+def test_run_end_to_end(trained, tmp_path):
+    """The centre is the checkpoint's evaluation."""
+    config = configured("around", run=str(trained), points=3)
+    landscape.check(config)
+    landscape.run(config, opened(tmp_path / "slice", config))
+    last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    summary = json.loads((tmp_path / "slice/summary.json").read_text())
+    assert summary["steps"] == [4]
+    centre = summary["held_out_loss"]["centre"]
+    np.testing.assert_allclose(centre, last["test_loss"], rtol=1e-5)
+    with np.load(tmp_path / "slice/curves.npz") as curves:
+        assert curves["train_loss"].shape == (3, 3)
+        np.testing.assert_allclose(
+            curves["held_out_accuracy"][1, 1], last["test_accuracy"], rtol=1e-5
+        )
+    assert (tmp_path / "slice/figures/slice.png").stat().st_size > 10_000
+
+
+def test_no_barrier_from_a_run_to_itself(trained, tmp_path):
+    config = configured("between", run=str(trained), other=str(trained), points=3)
+    landscape.check(config)
+    rundir = opened(tmp_path / "out", config)
+    landscape.run(config, rundir)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["train_loss"]["barrier"] == 0
+    assert summary["held_out_loss"]["barrier"] == 0
+
+
+def test_a_run_that_went_on_is_not_mixed(tmp_path):
+    rundir = opened(tmp_path / "out", configured("line"))
+    rundir.begin()
+    rundir.add_curves({"steps": np.asarray([2])})
+    with pytest.raises(UsageError, match=r"slice at step \[2\].* of step \[4\]"):
+        landscape._keep_to_one_checkpoint(rundir, [4])
+
+
+def test_a_row_of_a_table(tmp_path):
+    """Its settings are those of the table and its own."""
+    from configs.fullbatch import get_config
+
+    settings = get_config("digits_table").to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "rows/fb/checkpoints/30").mkdir(parents=True)
+    found = landscape.source_settings(tmp_path / "rows/fb")
+    assert (found.seeds, found.steps, found.augment) == (12, 30, "none")
+    with pytest.raises(UsageError, match=r"one of its rows: .*rows/fb, "):
+        landscape.source_settings(tmp_path)
+    with pytest.raises(UsageError, match="has no checkpoint yet"):
+        landscape.source_settings(tmp_path / "rows/sgd")
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "says"),
+    [
+        ("line", {"run": ""}, "names no run; needs a run directory.*to make one"),
+        ("line", {"run": "tests"}, "run=tests: needs a run directory"),
+        ("line", {"points": 4}, "points=4: needs an odd integer ≥ 3"),
+        ("line", {"points": 1}, "an odd integer ≥ 3"),
+        ("line", {"radius": 0.0}, "a positive number"),
+        ("line", {"step": -1}, "0 for the newest"),
+        ("line", {"replica": 1}, "replica=1: needs 0 to 0, the replicas of"),
+        ("around", {"directions": 3}, "1 or 2"),
+        ("between", {}, "names no run to go to"),
+        ("between", {"other_replica": 1}, "other_replica=1: needs 0 to 0"),
+        ("between", {"other": "nowhere"}, "other=nowhere: needs a run directory"),
+    ],
+)
+def test_bad_input(trained, preset, settings, says):
+    with pytest.raises(UsageError, match=says) as caught:
+        landscape.check(configured(preset, **{"run": str(trained)} | settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_other_run_of_another_model(trained, tmp_path):
+    settings = json.loads((trained / "config.json").read_text()) | {"model": "mlp"}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "checkpoints/4").mkdir(parents=True)
+    config = configured("between", run=str(trained), other=str(tmp_path))
+    with pytest.raises(UsageError, match="needs the same model"):
+        landscape.check(config)
+
+
+def test_no_such_checkpoint(trained):
+    with pytest.raises(UsageError, match="no checkpoint of step 3; 4"):
+        landscape.load_point(trained, 0, step=3)
+    step, params = landscape.load_point(trained, 0)
+    assert step == 4
+    _, stacked = train.load_params(trained / "checkpoints")
+    assert jax.tree.leaves(stacked)[0][0].shape == jax.tree.leaves(params)[0].shape
