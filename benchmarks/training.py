@@ -30,8 +30,8 @@ MODEL = models.build("digitsnet", 10, form="patches")
 TASK = train.Task(
     MODEL,
     models.cross_entropy,
-    tuple(map(jnp.asarray, SET.train)),
-    tuple(map(jnp.asarray, SET.test)),
+    jax.tree.map(jnp.asarray, SET.train),
+    jax.tree.map(jnp.asarray, SET.test),
     jnp.asarray(SET.train[0]),
     SET.normalise,
 )

@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -90,9 +91,11 @@ def _costs(config: ConfigDict, dataset, speed: float) -> list[str]:
 
     parameters = sum(math.prod(x.shape[1:]) for x in jax.tree.leaves(state.params))
     flops = _flops(config, built, state) * config.seeds
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    collectives = re.findall(rf"= .* {COLLECTIVES}(?:-start)?\(", compiled.as_text())
+    collectives = re.findall(
+        rf"= .* {COLLECTIVES}(?:-start)?\(", compiled.as_text() or ""
+    )
     step = flops / speed / devices
     return [
         f"{parameters:,}",
@@ -121,7 +124,7 @@ def _flops(config: ConfigDict, built: recipe.Run, state) -> float:
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.params
     )
     gradient = jax.grad(lambda p, examples: jnp.mean(task.losses(p, examples)))
-    cost = jax.jit(gradient).lower(params, block).cost_analysis()
+    cost: Any = jax.jit(gradient).lower(params, block).cost_analysis()
     passes = 1
     if config.penalty:
         passes = {"forward": 2, "central": 3, "exact": 2.5}[config.penalty_form]

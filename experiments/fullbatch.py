@@ -44,7 +44,7 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
         for name, row in rows.items():
             folder = rundir.path / "rows" / name
             ends[name] = train_row(row, dataset, folder, name)
-        verdicts = fullbatch_report.judge(ends, config.dataset)
+        verdicts = fullbatch_report.judge(ends, config.known_false)
         print("", fullbatch_report.row_table(ends, config), "", sep="\n")
         print(fullbatch_report.difference_table(ends), "", sep="\n")
         print(verdict_table(verdicts))

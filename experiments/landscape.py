@@ -354,13 +354,17 @@ def draw_line(config: ConfigDict, distance: np.ndarray, values, path: Path) -> N
 
 def draw_plane(distance: np.ndarray, values, path: Path) -> None:
     """Contours of training and held-out loss, the trained point marked."""
+    from matplotlib.colors import BoundaryNorm
+
     figure, axes = new_figure(2, width=11.0, height=5.0)
     for ax, (part, label) in zip(axes, DATA.items(), strict=True):
         loss = np.ma.masked_invalid(values[f"{part}_loss"].T)  # rows are the y axis
         ax.grid(False)
         levels = contour_levels(loss.compressed())
         if len(levels):
-            ax.contourf(distance, distance, loss, levels, cmap="Blues", extend="both")
+            shades = BoundaryNorm(levels, 256, extend="both")
+            style = dict(cmap="Blues", norm=shades, extend="both")
+            ax.contourf(distance, distance, loss, levels, **style)
             lines = ax.contour(
                 distance, distance, loss, levels, colors="black", linewidths=0.7
             )

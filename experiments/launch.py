@@ -52,9 +52,8 @@ def launch(
         check(config)
         if given.dry_run and dry_run is None:
             raise UsageError("--dry_run: this study has none")
-        expose_cpu_cores(given.devices)
-        enable_compilation_cache()
         if given.dry_run and dry_run is not None:
+            _prepare_devices(given.devices)
             dry_run(config)
             return
         rundir = RunDir.open(
@@ -63,6 +62,7 @@ def launch(
     except (UsageError, ValueError, OSError) as error:
         message = " ".join(str(error).split())
         sys.exit(_complain(f"experiments.{study}: {message}", 2))
+    _prepare_devices(given.devices)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(config, rundir)
@@ -82,6 +82,11 @@ def refuse_divergence(trajectory: Trajectory, label: str, hint: str) -> None:
     if (span := trajectory.diverged()) is not None:
         first, last = span
         raise DivergedError(f"{label} between t = {first:g} and {last:g}; {hint}")
+
+
+def _prepare_devices(count: int | None) -> None:
+    expose_cpu_cores(count)
+    enable_compilation_cache()
 
 
 def _complain(message: str, code: int) -> int:

@@ -173,7 +173,7 @@ def build_run(config: ConfigDict, task) -> Run:
     penalty = None
     if config.penalty:
         penalty = gradients.Penalty(config.penalty, plan.rate, config.penalty_form)
-    options = dict(
+    options: dict[str, Any] = dict(
         group=config.block,
         at_once=config.at_once,
         augment=task.augment,

@@ -87,7 +87,12 @@ def weighted_sum(
     at_once: groups in one pass; memory is that of one pass.
     """
     mine, at_once = _my_share(groups, at_once)
-    part = _sum_of_gradients(gradient) if loss is None else _gradient_of_sum(loss)
+    if loss is not None:
+        part: Callable = _gradient_of_sum(loss)
+    elif gradient is not None:
+        part = _sum_of_gradients(gradient)
+    else:
+        raise ValueError("weighted_sum needs loss or gradient")
     count = mine.index.shape[0]
     if count == at_once:
         return sum_over_data(part(params, mine))

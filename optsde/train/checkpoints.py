@@ -58,19 +58,17 @@ def load_params(directory: Path, step: int | None = None) -> tuple[int, PyTree]:
 
     if not directory.is_dir():
         raise ValueError(f"{directory}: no checkpoints here")
-    with ocp.CheckpointManager(directory.absolute()) as manager:
+    handler = ocp.StandardCheckpointHandler()
+    with ocp.CheckpointManager(directory.absolute(), item_handlers=handler) as manager:
         found = manager.latest_step() if step is None else step
         if found is None or found not in manager.all_steps():
             steps = ", ".join(map(str, manager.all_steps())) or "none"
             raise ValueError(f"{directory}: no checkpoint of step {found}; {steps}")
         # Not on the devices that saved it: others may be there now.
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        saved: Any = ocp.StandardCheckpointer().metadata(
-            directory.absolute() / str(found) / "default"
-        )
+        saved: Any = manager.item_metadata(found)
         shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
-            saved.item_metadata.tree,
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), saved
         )
         tree: Any = manager.restore(found, args=ocp.args.StandardRestore(shapes))
     return found, jax.tree.map(np.asarray, tree["state"]["params"])
