@@ -16,20 +16,24 @@ from ml_collections import ConfigDict
 
 import optsde
 from experiments import recipe
+from experiments.landscape_report import (
+    DATA,
+    draw_line,
+    draw_plane,
+    is_between,
+    summary,
+    summary_table,
+)
 from experiments.launch import UsageError, launch
 from experiments.rundir import RunDir
-from optsde.analysis import table
-from optsde.analysis.plots import COLOURS, new_figure, save
 from optsde.types import PyTree
 
 HOW_TO_GET_ONE = (
     "a run directory of experiments.fullbatch; to make one: "
     "python -m experiments.fullbatch --config=configs/fullbatch.py:digits_sgd"
 )
-DATA = {"train": "training", "held_out": "held out"}
 COLUMNS = tuple(f"{part}_{what}" for part in DATA for what in ("loss", "accuracy"))
 CHUNK = 8  # points between two looks at the device
-UNITS = "distance in units of the filters' norms"
 
 
 def main() -> None:
@@ -45,7 +49,7 @@ def check(config: ConfigDict) -> None:
     _require(config.step >= 0, config, "step", "a step, or 0 for the newest")
     source = _source(config, "run")
     _check_replica(config, "replica", config.run, source)
-    if not _is_between(config):
+    if not is_between(config):
         _require(config.directions in (1, 2), config, "directions", "1 or 2")
         _require(config.radius > 0, config, "radius", "a positive number")
         return
@@ -72,10 +76,6 @@ def _require(holds: bool, config: ConfigDict, name: str, allowed: str) -> None:
 def _check_replica(config: ConfigDict, name: str, run: str, source) -> None:
     allowed = f"0 to {source.seeds - 1}, the replicas of {run}"
     _require(0 <= config[name] < source.seeds, config, name, allowed)
-
-
-def _is_between(config: ConfigDict) -> bool:
-    return "other" in config
 
 
 def _source(config: ConfigDict, name: str) -> ConfigDict:
@@ -171,7 +171,7 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
     source = source_settings(folder)
     step, params = load_point(folder, config.replica, config.step)
     steps = [step]
-    if _is_between(config):
+    if is_between(config):
         other = Path(config.other or config.run)
         end_step, end = load_point(other, config.other_replica)
         steps.append(end_step)
@@ -194,7 +194,7 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
         draw_line(config, distance, values, figure)
     found = summary(config, distance, values)
     rundir.finish("done", [], steps=steps, **found)
-    print(f"\n{_summary_table(found)}\n")
+    print(f"\n{summary_table(found)}\n")
     print(f"figure: {figure}\nsummary: {rundir.path / 'summary.json'}")
 
 
@@ -278,114 +278,6 @@ def compiled_points(task, shared: tuple, directions: int):
 
     places = jax.ShapeDtypeStruct((CHUNK, directions), jnp.float32)
     return jax.jit(of_points).lower(shared, places).compile()
-
-
-# ---- what is shown
-
-
-def summary(config: ConfigDict, distance: np.ndarray, values) -> dict[str, dict]:
-    """For training and held-out loss: its value at the trained point, and extremes."""
-    found = {}
-    for part in DATA:
-        loss = values[f"{part}_loss"]
-        if _is_between(config):
-            numbers = {
-                "start": loss[0],
-                "end": loss[-1],
-                "highest": np.max(loss),
-                "barrier": barrier(loss),
-            }
-        else:
-            middle = (len(distance) // 2,) * loss.ndim
-            numbers = {
-                "centre": loss[middle],
-                "lowest": np.min(loss),
-                "highest": np.max(loss),
-            }
-        found[f"{part}_loss"] = {k: _finite(v) for k, v in numbers.items()}
-    return found
-
-
-def barrier(loss: np.ndarray) -> float:
-    """How far the line rises above the higher of its two ends."""
-    return float(np.max(loss) - max(loss[0], loss[-1]))
-
-
-def _finite(value) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _summary_table(found: dict[str, dict]) -> str:
-    names = list(found["train_loss"])
-    rows = [
-        [
-            f"{label} loss",
-            *(
-                "not finite" if (x := found[f"{part}_loss"][n]) is None else f"{x:.4g}"
-                for n in names
-            ),
-        ]
-        for part, label in DATA.items()
-    ]
-    return table(["", *names], rows, "l" + "r" * len(names))
-
-
-def draw_line(config: ConfigDict, distance: np.ndarray, values, path: Path) -> None:
-    """Loss and accuracy on the line, training and held out."""
-    figure, axes = new_figure(2)
-    panels = (("loss", "loss", 1.0), ("accuracy", "accuracy, %", 100.0))
-    for ax, (what, label, unit) in zip(axes, panels, strict=True):
-        for (part, name), colour in zip(DATA.items(), COLOURS, strict=False):
-            y = unit * values[f"{part}_{what}"]
-            ax.plot(distance, y, color=colour, label=name, lw=1.8)
-        ax.set_ylabel(label, fontsize=12)
-        if _is_between(config):
-            ax.set_xlabel("share of the way from one run to the other", fontsize=12)
-            marks = (0.0, 1.0)
-        else:
-            ax.set_xlabel(UNITS, fontsize=12)
-            marks = (0.0,)
-        for mark in marks:
-            name = "trained point" if mark == 0 else None
-            ax.axvline(mark, color="grey", ls="--", lw=1.2, label=name)
-    axes[0].legend(fontsize=11, frameon=False)
-    save(figure, path)
-
-
-def draw_plane(distance: np.ndarray, values, path: Path) -> None:
-    """Contours of training and held-out loss, the trained point marked."""
-    from matplotlib.colors import BoundaryNorm
-
-    figure, axes = new_figure(2, width=11.0, height=5.0)
-    for ax, (part, label) in zip(axes, DATA.items(), strict=True):
-        loss = np.ma.masked_invalid(values[f"{part}_loss"].T)  # rows are the y axis
-        ax.grid(False)
-        levels = contour_levels(loss.compressed())
-        if len(levels):
-            shades = BoundaryNorm(levels, 256, extend="both")
-            style = dict(cmap="Blues", norm=shades, extend="both")
-            ax.contourf(distance, distance, loss, levels, **style)
-            lines = ax.contour(
-                distance, distance, loss, levels, colors="black", linewidths=0.7
-            )
-            ax.clabel(lines, levels[::2], fmt="%.2g", fontsize=10)
-        ax.plot(0, 0, "*", color=COLOURS[5], ms=13, mec="white", label="trained point")
-        ax.legend(fontsize=11, loc="upper right", framealpha=0.9)
-        ax.set_title(f"{label} loss", fontsize=13)
-        ax.set_xlabel(f"first direction:\n{UNITS}", fontsize=11)
-        ax.set_ylabel(f"second direction:\n{UNITS}", fontsize=11)
-        ax.set_aspect("equal")
-    save(figure, path)
-
-
-def contour_levels(loss: np.ndarray) -> np.ndarray:
-    """Ten levels within the losses; by equal factors where they span more than 5."""
-    low, high = (loss.min(), loss.max()) if loss.size else (0.0, 0.0)
-    if low == high:
-        return np.zeros(0)
-    if low > 0 and high / low > 5:
-        return np.geomspace(low, high, 12)[1:-1]
-    return np.linspace(low, high, 12)[1:-1]
 
 
 if __name__ == "__main__":
