@@ -122,8 +122,9 @@ def test_going_on_is_not_having_stopped(tmp_path, replicas):
             raise OSError("no space left")
         return {}
 
-    with pytest.raises(OSError, match="no space"):  # the last checkpoint is at 35
+    with pytest.raises(OSError, match="no space"):
         fit(parts, replicas=replicas, describe=crash_at_40)
+    assert train.load_params(parts / "checkpoints")[0] == 35
     with open(parts / "metrics.jsonl", "a") as file:
         file.write('{"step": 40, "loss": 1.0}\n{"step": 5')
     two = fit(parts, replicas=replicas)

@@ -103,8 +103,9 @@ def fit(
             if progress:
                 progress.begin(step)
             while step < steps and not stopping:
-                row_end = min(step - step % log_every + log_every, steps)
-                count = min(chunk, row_end - step)
+                row_end = min(_after(step, log_every), steps)
+                stop = min(row_end, _after(step, checkpoint_every or steps))
+                count = min(chunk, stop - step)
                 state, total = engine.advance(state, total, count)
                 step += count
                 jax.block_until_ready(before)  # the chunk before this one
@@ -130,6 +131,11 @@ def fit(
     if stopping:
         raise KeyboardInterrupt
     return Result(engine.kept(state), rows.last, step - first, seconds)
+
+
+def _after(step: int, every: int) -> int:
+    """The next multiple of `every`."""
+    return step - step % every + every
 
 
 class _Rows:
