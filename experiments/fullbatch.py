@@ -6,6 +6,7 @@ as ensembles of the same seeds and gives verdicts on the paper's orderings. --dr
 compiles the step and says what it costs, without data.
 """
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from experiments.launch import launch
 from experiments.rundir import RunDir
 from optsde.analysis import verdict_table
 from optsde.train import metrics
+
+KINKS = (
+    "note: on ReLU the penalty's finite difference is not the Hessian times the "
+    "gradient, since it crosses kinks; --config.penalty_form=exact is"
+)
 
 
 def main() -> None:
@@ -68,6 +74,8 @@ def train_row(config: ConfigDict, dataset, folder: Path, label: str) -> dict[str
         return columns
     folder.mkdir(parents=True, exist_ok=True)
     built = recipe.build_run(config, recipe.build_task(config, dataset))
+    if recipe.differences_cross_kinks(config, built.task.model):
+        print(KINKS, file=sys.stderr)
     shards = max(1, jax.device_count() // config.seeds)
     engine = Engine(built.dynamics, config.seeds, shards=shards, with_info=True)
     extra = {

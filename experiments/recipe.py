@@ -152,6 +152,14 @@ def _augmentation(name: str):
     return data.crop(1 if name == "digits" else 2)
 
 
+def differences_cross_kinks(config: ConfigDict, model) -> bool:
+    """Whether the penalty is a finite difference on a network that is not smooth."""
+    import flax.linen as nn
+
+    kinked = getattr(model, "activation", None) is nn.relu
+    return bool(config.penalty) and config.penalty_form != "exact" and kinked
+
+
 def build_plan(config: ConfigDict, size: int) -> optsde.Plan:
     """The published optimizer: Nesterov, L2 on all parameters, clip before both."""
     return optsde.Plan(

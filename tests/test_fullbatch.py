@@ -115,6 +115,21 @@ def test_a_run_and_the_same_command_again(tmp_path):
     again = command(tmp_path, preset, *arguments)
     assert again.returncode == 0, again.stderr
     assert "read from" in again.stdout
+    assert "the penalty's finite difference is not the Hessian" in first.stderr
+
+
+def test_who_is_warned_of_kinks():
+    def warned(preset, **options):
+        config = configs.get_config(preset).unlock()
+        config.options.update(options)
+        model = recipe.build_model(config, 10)
+        return recipe.differences_cross_kinks(config, model)
+
+    assert warned("digits_fb_strong")
+    assert warned("fb_strong")
+    assert not warned("digits_fb_strong", activation="silu")
+    assert not warned("digits_fb_clipped")
+    assert not warned("text_fb_strong")
 
 
 def test_divergence_is_a_status(tmp_path):
