@@ -103,6 +103,7 @@ SHARED = dict(
     evaluate_every=100,
     checkpoint_every=100,
     statistics=10_000,  # training examples from which BatchNorm's statistics are made
+    stream=False,  # keep the training set on the host, for one too large for a device
     writers=(),  # "tensorboard", "wandb"; metrics.jsonl always
 )
 FAMILIES = {

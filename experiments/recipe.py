@@ -62,6 +62,8 @@ def check(config: ConfigDict) -> None:
     for name, row in rows_of(config).items():
         prefix = f"rows.{name}." if "rows" in config else ""
         _check_row(row, prefix)
+        fine = row.batch_size > 0 or not row.stream
+        _require(fine, row, "stream", "a batch_size above 0, not a full batch", prefix)
     build_model(config, 10)
 
 
@@ -130,7 +132,11 @@ def build_task(config: ConfigDict, dataset):
         examples = data.frozen(examples, augment, config.copies, config.seed)
     held_out = tuple(x[: config.test_size or None] for x in dataset.test)
     plain = dataset.train[0][: config.statistics]
-    examples, held_out, plain = jax.tree.map(jnp.asarray, (examples, held_out, plain))
+    held_out, plain = jax.tree.map(jnp.asarray, (held_out, plain))
+    if config.stream:
+        examples = data.Stream(data.Arrays(*examples))
+    else:
+        examples = jax.tree.map(jnp.asarray, examples)
     text = dataset.train[1].ndim == 2
     return train.Task(
         model=build_model(config, dataset.classes),
@@ -176,7 +182,7 @@ def build_plan(config: ConfigDict, size: int) -> optsde.Plan:
 def build_run(config: ConfigDict, task) -> Run:
     from optsde import gradients
 
-    size = len(task.train[0])
+    size = task.size
     plan = build_plan(config, size)
     penalty = None
     if config.penalty:

@@ -19,12 +19,23 @@ def expose_cpu_cores(count: int | None = None) -> None:
     before anything touches a device. Without effect on GPUs and TPUs, or where
     XLA_FLAGS or JAX_NUM_CPU_DEVICES set the number already.
     """
+    _let_cores_wait()
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         mine = getattr(os, "sched_getaffinity", None)  # Linux: cores of this process
         cores = count or (len(mine(0)) if mine else os.cpu_count() or 1)
         jax.config.update("jax_num_cpu_devices", cores)
+
+
+def _let_cores_wait() -> None:
+    """Cores that share a gradient may be far apart, and XLA aborts after a minute."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_collective_call" not in flags:
+        limits = {"warn_stuck": 600, "terminate": 86_400}
+        for name, seconds in limits.items():
+            flags += f" --xla_cpu_collective_call_{name}_timeout_seconds={seconds}"
+        os.environ["XLA_FLAGS"] = flags.strip()
 
 
 def enable_compilation_cache() -> None:

@@ -209,6 +209,57 @@ def test_nothing_moves_between_host_and_device_in_the_loop():
     assert int(state.step[0]) == 5
 
 
+@pytest.mark.parametrize("ell", [1, 2])
+@pytest.mark.parametrize("kind", [gradients.minibatch, gradients.epochs])
+def test_a_streamed_run_is_the_resident_run(kind, ell):
+    """Parameters bit for bit; chunks cross windows, and one state is not followed.
+
+    What a step says of its loss is a sum that XLA may order anew.
+    """
+    plan = optsde.Plan(optimizer=optsde.Adam(lr=3e-3), batch_size=20, horizon=STEPS)
+
+    def params(examples, *lengths):
+        dynamics = optsde.discrete(
+            optsde.svag(plan, ell),
+            partial(kind, LOSSES, examples, augment=jitter),
+            lambda key: models.init_params(MODEL, key, EXAMPLES[0]),
+        )
+        built = Engine(dynamics, 2, shards=2, with_info=True)
+        state = built.init(jax.random.split(jax.random.key(0), 2))
+        total = built.no_info(state)
+        for length in lengths:
+            state, total = built.advance(state, total, length)
+            state = jax.tree.map(jnp.copy, state) if length == 50 else state
+        return state.params, total
+
+    mine, total = params(EXAMPLES, 90)
+    stream = data.Stream(data.Arrays(*map(np.asarray, EXAMPLES)))
+    theirs, other = params(stream, 3, 50, 37)
+    assert_identical(mine, theirs)
+    np.testing.assert_allclose(total.loss, other.loss, rtol=1e-6)
+
+
+def test_a_streamed_run_goes_on_from_its_checkpoint(tmp_path):
+    stream = data.Stream(data.Arrays(*map(np.asarray, EXAMPLES)))
+    plan = optsde.Plan(optimizer=optsde.SGD(lr=0.1), batch_size=20, horizon=STEPS)
+    dynamics = optsde.discrete(
+        plan,
+        partial(gradients.epochs, LOSSES, stream),
+        lambda key: models.init_params(MODEL, key, EXAMPLES[0]),
+    )
+    built = Engine(dynamics, 1, shards=2, with_info=True)
+    whole = fit(tmp_path / "whole", built=built)
+    fit(tmp_path / "parts", built=built, steps=30)
+    parts = fit(tmp_path / "parts", built=built)
+    assert_identical(whole.state, parts.state)
+
+
+def test_a_full_batch_cannot_be_streamed():
+    stream = data.Stream(data.Arrays(*map(np.asarray, EXAMPLES)))
+    with pytest.raises(ValueError, match="needs its data on the device"):
+        gradients.full_batch(LOSSES, stream)
+
+
 def test_evaluation_against_numpy():
     """Ragged blocks on several devices; plain forward of an MLP."""
     built = engine(shards=4)

@@ -5,7 +5,7 @@ from optsde.data.dataset import Dataset
 from optsde.data.digits import digits
 from optsde.data.loading import load
 from optsde.data.prepared import NotPreparedError, data_root
-from optsde.data.stream import Arrays, Stream
+from optsde.data.stream import Arrays, Stream, Window
 from optsde.data.text import next_token
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Dataset",
     "NotPreparedError",
     "Stream",
+    "Window",
     "compose",
     "crop",
     "data_root",

@@ -8,12 +8,29 @@ import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from optsde.types import PyTree
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["examples", "first"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The batches of some steps to come, on the device: leaves [steps, batch, ...]."""
+
+    examples: PyTree
+    first: jax.Array | np.ndarray  # the step of the first of them
+
+    def at(self, step: jax.Array) -> PyTree:
+        return jax.tree.map(lambda x: x[step - self.first], self.examples)
 
 
 class Arrays:
@@ -46,6 +63,9 @@ class Stream:
     threads: int = 4
     buffer: int = 16  # batches read ahead of the one that is taken
 
+    def __len__(self) -> int:
+        return len(self.source)
+
     def fetch(self, index: np.ndarray) -> PyTree:
         """Index [..., B] -> examples with leading axes [..., B]."""
         import grain
@@ -75,7 +95,7 @@ class Stream:
             reader.shutdown(cancel_futures=True)
 
     def _checked(self, index: np.ndarray) -> np.ndarray:
-        index, size = np.asarray(index), len(self.source)
+        index, size = np.asarray(index), len(self)
         if index.size == 0 or index.min() < 0 or index.max() >= size:
             raise ValueError(
                 f"index of shape {index.shape} must hold numbers from 0 to {size - 1}"

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optsde.dynamics.algorithm import Dynamics
+from optsde.dynamics.feed import Feed, is_streamed
 from optsde.mesh import REPLICA, replicated, run_mesh
 from optsde.types import PyTree
 
@@ -42,10 +43,15 @@ class Engine:
         self.replicas = replicas
         self.with_info = with_info
         self.mesh = run_mesh(replicas, shards)
+        self._feed = None
+        if is_streamed(dynamics):
+            # The windows of data take the place of members.
+            self._feed = Feed(dynamics, replicas, self.spread)
+            self.dynamics, members = self._feed.reading, self._feed.blank(replicas)
         first = self._of_member(jax.tree.map(lambda x: x[0], members))
         self.dt = first.dt
         # What members make is made inside the loop, sources and all.
-        source = first.source if isinstance(dynamics, Dynamics) else None
+        source = first.source if isinstance(self.dynamics, Dynamics) else None
         self._given = replicated(source, self.mesh), self.spread(members)
         self._init = self.each(lambda member, key: self._of_member(member).init(key))
         self._loop = None
@@ -126,7 +132,12 @@ class Engine:
         """
         self.compile(state)
         assert self._loop is not None
-        return self._loop(*self._given, state, total, self._count(steps))
+        if self._feed is None:
+            return self._loop(*self._given, state, total, self._count(steps))
+        for window, count in self._feed.parts(state, steps):
+            state, total = self._loop(None, window, state, total, self._count(count))
+        self._feed.follow(state)
+        return state, total
 
     def _said(self, state: PyTree) -> PyTree:
         """Shapes of the info of one step, with the axis of replicas."""

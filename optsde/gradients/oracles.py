@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optsde.data.stream import Stream, Window
 from optsde.gradients.groups import Groups, grouped, shares, weighted_sum
 from optsde.gradients.penalty import Penalty, penalized
 from optsde.mesh import data_shards
@@ -63,7 +64,8 @@ Sampler = Callable[[int], Oracle]  # batch size -> oracle
 class ExampleOracle:
     """The mean loss over `size` examples that `choose(draw)` names, and its gradient.
 
-    A pytree of its data, so that a compiled step takes the data as an argument.
+    A pytree of its data, so that a compiled step takes the data as an argument. What
+    does not fit on the device is a `Stream`, which an engine feeds as a `Window`.
 
     group: examples of one call of the model (all of them where None, and then they must
     not interact, since devices share them). at_once: groups in one pass; the rest one
@@ -90,8 +92,11 @@ class ExampleOracle:
         rows, at_once = self.group, self.at_once
         if rows is None:
             rows, at_once = -(-self.size // data_shards()), len(self.gains)
-        groups = grouped(self.index(draw), rows, self._weights(rows))
-        loss = partial(self._mean_loss, draw.stream(_AUGMENT).fresh())
+        index, data = self.index(draw), self.data
+        if isinstance(data, Window):
+            index, data = _in_order(index), data.at(draw.step)
+        groups = grouped(index, rows, self._weights(rows))
+        loss = partial(self._mean_loss, data, draw.stream(_AUGMENT).fresh())
         if self.penalty is None:
             return weighted_sum(params, groups, at_once, loss=loss)
         gradient = partial(self._penalized, loss, self.penalty, draw.step)
@@ -110,8 +115,10 @@ class ExampleOracle:
     def _penalized(loss, penalty: Penalty, step, params: PyTree, group: Groups):
         return penalized(lambda p: loss(p, group), params, penalty, step)
 
-    def _mean_loss(self, key: jax.Array, params: PyTree, group: Groups) -> jax.Array:
-        examples = jax.tree.map(lambda x: x[group.index], self.data)
+    def _mean_loss(
+        self, data: PyTree, key: jax.Array, params: PyTree, group: Groups
+    ) -> jax.Array:
+        examples = jax.tree.map(lambda x: x[group.index], data)
         if self.augment is not None:
             keys = jax.vmap(partial(jax.random.fold_in, key))(group.slot)
             examples = self.augment(keys, examples)
@@ -135,6 +142,11 @@ class ExampleOracle:
 
 
 _AUGMENT = 9  # stream
+
+
+def _in_order(index: jax.Array) -> jax.Array:
+    """Where a window's batch holds these examples: one after the other."""
+    return jnp.arange(index.size).reshape(index.shape)
 
 
 def minibatch(
@@ -189,6 +201,11 @@ def full_batch(
     January 2023, m ← m + (g_b − m)/n over n blocks from m = 0, of total weight
     1 − (1 − 1/n)^n = .633; it leaves out the examples that do not fill a block.
     """
+    if isinstance(data, Stream):
+        raise ValueError(
+            "full_batch needs its data on the device, and was given a Stream; "
+            "minibatch and epochs can read one"
+        )
     count = _size(data)
     used = count
     if running_mean:
@@ -210,7 +227,8 @@ def full_batch(
 
 
 def _oracle(losses, data, choose, size: int, options: dict) -> ExampleOracle:
-    data = jax.tree.map(jnp.asarray, data)
+    if not isinstance(data, Stream):
+        data = jax.tree.map(jnp.asarray, data)
     oracle = ExampleOracle(
         data=data, losses=losses, choose=choose, size=size, **options
     )
@@ -220,4 +238,6 @@ def _oracle(losses, data, choose, size: int, options: dict) -> ExampleOracle:
 
 
 def _size(data: PyTree) -> int:
+    if isinstance(data, Stream):
+        return len(data)
     return jax.tree.leaves(data)[0].shape[0]

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from optsde import models
+from optsde.data.stream import Stream
 from optsde.dynamics import Engine
 from optsde.gradients.oracles import Augment
 from optsde.models.losses import Loss
@@ -23,17 +24,23 @@ Examples = tuple[jax.Array, jax.Array]  # inputs, targets
 class Task:
     """`prepare` makes the model's inputs from the data's, inside jit.
 
+    train: on the device, or a `data.Stream` of such examples.
     plain: un-augmented training inputs, for BatchNorm's statistics in an evaluation.
     augment: for training alone, on examples as they lie in `train`.
     """
 
     model: nn.Module
     loss: Loss
-    train: Examples
+    train: Examples | Stream
     test: Examples
     plain: jax.Array
     prepare: Callable[[jax.Array], jax.Array] = lambda x: x
     augment: Augment | None = None
+
+    @property
+    def size(self) -> int:
+        """How many examples there are to train on."""
+        return len(self.train if isinstance(self.train, Stream) else self.train[0])
 
     @property
     def losses(self) -> Callable:

@@ -1,0 +1,110 @@
+"""Batches of data that do not fit on the device, read while earlier ones are in use.
+
+The oracle itself says which examples its next steps take, so a streamed run is bit for
+bit the run with all data on the device.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeGuard
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optsde.data.stream import Stream, Window
+from optsde.dynamics.algorithm import Dynamics, State
+from optsde.gradients import Draw, ExampleOracle
+from optsde.types import PyTree
+
+WINDOW_BYTES = 2**26  # on the device; two more are held ahead
+LONGEST_WINDOW = 64  # steps
+
+
+def is_streamed(dynamics: Any) -> TypeGuard[Dynamics]:
+    """Whether its steps take their examples from a `Stream`."""
+    source = getattr(dynamics, "source", None)
+    return isinstance(source, ExampleOracle) and isinstance(source.data, Stream)
+
+
+class Feed:
+    """Windows of a stream for the steps of a run, and the dynamics that reads one."""
+
+    def __init__(
+        self, dynamics: Dynamics, replicas: int, spread: Callable[[PyTree], PyTree]
+    ):
+        self.dynamics = dynamics
+        self.oracle: ExampleOracle = dynamics.source
+        self.stream: Stream = self.oracle.data
+        self._spread = spread
+        self._example = self.stream.fetch(np.zeros(1, int))
+        self._batch = self.oracle.size * len(self.oracle.gains)
+        size = sum(x.nbytes for x in jax.tree.leaves(self._example))
+        fitting = WINDOW_BYTES // (size * self._batch * replicas)
+        self.length = max(1, min(LONGEST_WINDOW, fitting))
+        # On the host's own device, where the work of the others delays nothing.
+        self._chosen = jax.jit(self._indices)
+        self._follows: jax.Array | None = None
+        self._windows: Iterator[Window] = iter(())
+        self._window: Any = None
+        self._step = self._first = 0
+
+    def reading(self, window: Window) -> Dynamics:
+        """The dynamics of a replica whose next batches are in this window."""
+        oracle = dataclasses.replace(self.oracle, data=window)
+        return self.dynamics._replace(source=oracle)
+
+    def blank(self, replicas: int) -> Window:
+        """A window of the right shapes, to compile with."""
+        lead = replicas, self.length, self._batch
+        zeros = jax.tree.map(
+            lambda x: np.zeros((*lead, *x.shape[1:]), x.dtype), self._example
+        )
+        return Window(zeros, np.zeros(replicas, np.int32))
+
+    def parts(self, state: State, steps: int) -> Iterator[tuple[Window, int]]:
+        """The windows that the next steps need, and how many steps each one serves."""
+        if state.step is not self._follows:
+            self._begin(state)
+        end = self._step + steps
+        while self._step < end:
+            if self._window is None or self._step == self._first + self.length:
+                self._first = self._step - self._step % self.length
+                self._window = self._spread(next(self._windows))
+            count = min(end, self._first + self.length) - self._step
+            yield self._window, count
+            self._step += count
+
+    def follow(self, state: State) -> None:
+        """What the last of the parts led to: going on from it reads nothing anew."""
+        self._follows = state.step
+
+    def _begin(self, state: State) -> None:
+        """Go to where a state stands that this feed has not led to."""
+        self._step, self._window = int(state.step[0]), None
+        firsts = range(self._step - self._step % self.length, 2**31, self.length)
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            key_data = np.asarray(jax.random.key_data(state.key))
+            keys = jax.random.wrap_key_data(
+                jnp.asarray(key_data), impl=jax.random.key_impl(state.key)
+            )
+
+        def batches():
+            indices = (np.asarray(self._chosen(keys, first)) for first in firsts)
+            for first, read in zip(firsts, self.stream.batches(indices), strict=False):
+                yield Window(read, np.full(len(keys), first, np.int32))
+
+        self._windows = batches()
+
+    def _indices(self, keys: jax.Array, first: jax.Array) -> jax.Array:
+        """[replicas, length, batch]: the examples of the steps from `first` on."""
+
+        def of_step(key, step):
+            return self.oracle.index(Draw(key, step)).reshape(-1)
+
+        def of_run(key):
+            steps = first + jnp.arange(self.length, dtype=jnp.int32)
+            return jax.lax.map(partial(of_step, key), steps)
+
+        return jax.vmap(of_run)(keys)
