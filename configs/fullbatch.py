@@ -113,7 +113,7 @@ FAMILIES = {
             SHARED,
             dataset="digits",
             model="digitsnet",
-            options=dict(dtype="float32", form="patches", activation="relu"),
+            options=dict(dtype="float32", activation="relu"),
             train_size=256,
             subset=1,  # the settings were chosen on 0
             evaluate_every=20,

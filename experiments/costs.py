@@ -1,5 +1,6 @@
 """What a run of experiments.fullbatch would cost, without its data: --dry_run."""
 
+import dataclasses
 import math
 import re
 import time
@@ -79,7 +80,10 @@ def _costs(config: ConfigDict, dataset, speed: float) -> list[str]:
 
     from optsde.dynamics import Engine
 
-    built = recipe.build_run(config, recipe.build_task(config, dataset))
+    task = recipe.build_task(ConfigDict(config.to_dict() | {"stream": False}), dataset)
+    if hasattr(task.model, "form"):  # as on an accelerator, wherever this is compiled
+        task = dataclasses.replace(task, model=task.model.clone(form="direct"))
+    built = recipe.build_run(config, task)
     devices = jax.device_count()
     shards = max(1, devices // config.seeds)
     engine = Engine(built.dynamics, config.seeds, shards=shards, with_info=True)

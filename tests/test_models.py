@@ -522,7 +522,7 @@ def test_build_says_what_is_allowed(options, message):
     ("name", "options", "message"),
     [
         ("resnet18", dict(norm="layer"), "norm='layer' is none of batch, group, none"),
-        ("resnet18", dict(form="fft"), "form='fft' is none of direct, patches"),
+        ("resnet18", dict(form="fft"), "form='fft' is none of auto, direct, patches"),
         ("resnet18", dict(downsample="max"), "'max' is none of conv, avgpool, pad"),
         ("mlp", dict(parametrization="mup"), "'mup' is none of standard, ntk"),
         ("vgg16", {}, "images of 8×8 are too small for 5 poolings"),

@@ -20,7 +20,7 @@ class ConvNet(nn.Module):
 
     norm: "batch", "group" (8 groups) or "none"; convolutions have a bias only without.
     affine, eps: of the norms.
-    form: of the convolutions, "direct" or "patches".
+    form: of the convolutions, "direct", "patches", or "auto", see `Conv`.
     fixed_head: the last layer is a constant, one random matrix for all runs.
     dtype: of activations and convolutions. Parameters, statistics and the last layer
         are float32, and so are the logits.
@@ -33,7 +33,7 @@ class ConvNet(nn.Module):
     norm: str = "batch"
     affine: bool = True
     eps: float = 1e-5
-    form: str = "direct"
+    form: str = "auto"
     activation: Callable[[jax.Array], jax.Array] = nn.relu
     fixed_head: bool = False
     dtype: Any = None

@@ -45,14 +45,14 @@ class Conv(nn.Module):
 
     Padding is (size − 1)/2 on every side, so stride 2 takes the pixels 0, 2, 4, …
     `form="direct"` is XLA's convolution. "patches" copies the shifted images side by
-    side and multiplies once: the same sums, far faster on a CPU where each seed of a
-    vmap has its own kernel.
+    side and multiplies once: the same sums, far faster on a CPU, where XLA is slow with
+    kernels under vmap and with their gradients inside loops. "auto" takes it there.
     """
 
     features: int
     size: int = 3
     stride: int = 1
-    form: str = "direct"
+    form: str = "auto"
     kernel_init: Callable = kaiming_fan_out
     use_bias: bool = False
     parametrization: str = "standard"
@@ -60,12 +60,16 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        if self.form not in _FORMS:
-            raise ValueError(f"form={self.form!r} is none of {', '.join(_FORMS)}")
+        form = self.form
+        if form == "auto":
+            form = "patches" if jax.default_backend() == "cpu" else "direct"
+        if form not in _FORMS:
+            allowed = ", ".join(["auto", *_FORMS])
+            raise ValueError(f"form={form!r} is none of {allowed}")
         shape = (self.size, self.size, x.shape[-1], self.features)
         x, kernel = _parametrize(self, x, shape)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        return _add_bias(self, _FORMS[self.form](x, kernel, self.stride))
+        return _add_bias(self, _FORMS[form](x, kernel, self.stride))
 
 
 def _parametrize(layer: Dense | Conv, x: jax.Array, shape: tuple[int, ...]):

@@ -35,7 +35,7 @@ class SmallConv(nn.Module):
     classes: int
     width: int = 32
     activation: Callable[[jax.Array], jax.Array] = nn.relu
-    form: str = "direct"
+    form: str = "auto"
     parametrization: str = "standard"
     dtype: Any = None
 
