@@ -23,7 +23,7 @@ from optsde.plan import Plan, scale, svag, switch
 # Imported when they are first used, since diffrax and flax take time.
 _DYNAMICS = ("Progress", "discrete", "ensemble", "sde")
 _ROOMS = ("analysis", "data", "dynamics", "gradients", "mesh", "models", "schedules")
-_ROOMS += ("train",)
+_ROOMS += ("measure", "train")
 
 
 def __getattr__(name: str) -> Any:

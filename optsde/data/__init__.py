@@ -1,7 +1,7 @@
 """Data: always at hand, or prepared once; changed at random; streamed."""
 
 from optsde.data.augment import compose, crop, flip, frozen, mask_tokens
-from optsde.data.dataset import Dataset
+from optsde.data.dataset import Dataset, imbalanced
 from optsde.data.digits import digits
 from optsde.data.loading import load
 from optsde.data.prepared import NotPreparedError, data_root
@@ -20,6 +20,7 @@ __all__ = [
     "digits",
     "flip",
     "frozen",
+    "imbalanced",
     "load",
     "mask_tokens",
     "next_token",

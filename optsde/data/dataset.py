@@ -52,6 +52,16 @@ def split(examples: Examples, size: int, seed: int) -> tuple[Examples, Examples]
     return (inputs[chosen], targets[chosen]), (inputs[rest], targets[rest])
 
 
+def imbalanced(examples: Examples, ratio: float, seed: int = 0) -> Examples:
+    """Of class c the share ratio^(c/(C − 1)): all of the first, `ratio` of the last."""
+    if not 0 < ratio <= 1:
+        raise ValueError(f"ratio={ratio} must lie in (0, 1]; 1 keeps every example")
+    labels = examples[1]
+    position = labels / max(labels.max(), 1)
+    kept = np.random.RandomState(seed).rand(len(labels)) < ratio**position
+    return examples[0][kept], labels[kept]
+
+
 def join(first: Examples, second: Examples) -> Examples:
     """The examples of both, in this order."""
     return np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])

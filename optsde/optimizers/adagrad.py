@@ -13,7 +13,12 @@ import optax
 
 from optsde.optimizers.base import Optimizer, register
 from optsde.optimizers.ito import Limit
-from optsde.optimizers.moments import filled, precondition, second_moment
+from optsde.optimizers.moments import (
+    denominator,
+    filled,
+    precondition,
+    second_moment,
+)
 from optsde.optimizers.rules import Power
 from optsde.types import PyTree, Scalar
 
@@ -52,6 +57,9 @@ class AdaGrad(Optimizer):
             return precondition(updates, s, self.eps, self.eps_root), AdaGradState(s)
 
         return optax.GradientTransformation(init, update)
+
+    def preconditioner(self, state, params):
+        return denominator(state.s, self.eps, self.eps_root)
 
     def limit(self, keep_signal: bool = False) -> Limit:
         def drift(state, mean, variance):

@@ -12,6 +12,8 @@ from optsde.optimizers.ito import Limit
 from optsde.optimizers.moments import (
     debias,
     debias_or,
+    denominator,
+    filled,
     precondition,
     second_moment,
     square,
@@ -71,6 +73,10 @@ class Adam(Optimizer):
             return precondition(m, v, self.eps, self.eps_root), state
 
         return optax.GradientTransformation(init, update)
+
+    def preconditioner(self, state, params):
+        v = debias_or(state.v, state.v_weight, filled(params, 1))
+        return denominator(v, self.eps, self.eps_root)
 
     def limit(self, keep_signal: bool = False) -> Limit:
         c1, c2 = 1 - self.b1, 1 - self.b2

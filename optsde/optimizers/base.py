@@ -85,6 +85,16 @@ class Optimizer:
         """The family's own part of the SDE: mean, variance and noise in, flow out."""
         raise TypeError(f"{type(self).__name__} does not define limit()")
 
+    def preconditioner(self, state: PyTree, params: PyTree) -> PyTree:
+        """The P by which the family divides: θ moves by lr·m/P. Like params.
+
+        `state` is the family's own, `plan.clock(state.optimizer).direction`. Averages
+        that hold nothing yet count as 1.
+        """
+        raise TypeError(
+            f"{type(self).__name__} divides by no P: a sign takes the place of it"
+        )
+
     def transform(
         self, schedule: Schedule | None = None, dt: float = 1.0
     ) -> optax.GradientTransformation:

@@ -11,9 +11,14 @@ import jax.numpy as jnp
 from optsde.types import PyTree, Scalar
 
 
+def denominator(v: PyTree, eps: Scalar, eps_root: Scalar) -> PyTree:
+    """√(v + eps_root) + eps."""
+    return jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, v)
+
+
 def precondition(m: PyTree, v: PyTree, eps: Scalar, eps_root: Scalar) -> PyTree:
     """m / (√(v + eps_root) + eps)."""
-    return jax.tree.map(lambda m, v: m / (jnp.sqrt(v + eps_root) + eps), m, v)
+    return jax.tree.map(jnp.divide, m, denominator(v, eps, eps_root))
 
 
 def standardized(x: jax.Array, variance: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from optsde.optimizers.ito import Limit
 from optsde.optimizers.moments import (
     debias,
     debias_or,
+    denominator,
     filled,
     precondition,
     second_moment,
@@ -92,6 +93,12 @@ class RMSprop(Optimizer):
             return precondition(updates, v, self.eps, self.eps_root), new
 
         return optax.GradientTransformation(init, update)
+
+    def preconditioner(self, state, params):
+        v = state.v
+        if self.bias_correction:
+            v = debias_or(v, state.weight, filled(params, 1))
+        return denominator(v, self.eps, self.eps_root)
 
     def limit(self, keep_signal: bool = False) -> Limit:
         c = 1 - self.beta

@@ -13,6 +13,7 @@ import optax
 
 from optsde.optimizers.base import Optimizer, ema, register
 from optsde.optimizers.ito import Limit
+from optsde.optimizers.moments import filled
 from optsde.optimizers.rules import Memory, Power
 from optsde.types import PyTree, Scalar
 
@@ -31,6 +32,9 @@ class SGD(Optimizer):
 
     def direction(self) -> optax.GradientTransformation:
         return optax.identity()
+
+    def preconditioner(self, state, params):
+        return filled(params, 1)
 
     def limit(self, keep_signal: bool = False) -> Limit:
         return Limit(
@@ -69,6 +73,9 @@ class Momentum(Optimizer):
             return u, Velocity(m)
 
         return optax.GradientTransformation(init, update)
+
+    def preconditioner(self, state, params):
+        return filled(params, 1)
 
     def limit(self, keep_signal: bool = False) -> Limit:
         c = 1 - self.beta
@@ -114,6 +121,9 @@ class HeavyBall(Optimizer):
             return u, Velocity(optax.tree.cast_like(v, state.m))
 
         return optax.GradientTransformation(init, update)
+
+    def preconditioner(self, state, params):
+        return filled(params, 1)
 
     def limit(self, keep_signal: bool = False) -> Limit:
         def drift(state, mean, variance):

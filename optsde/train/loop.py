@@ -53,6 +53,7 @@ def fit(
     checkpoints: Checkpoints | None = None,
     checkpoint_every: int | None = None,
     progress: Progress | None = None,
+    stop_at_divergence: bool = True,
 ) -> Result:
     """Run to `steps`, or on to it from the newest checkpoint.
 
@@ -60,6 +61,8 @@ def fit(
     since the last row, what `describe(step)` says (such as lr), and each
     `evaluate_every` steps and at both ends what `evaluate(state)` gives.
     engine: made with with_info=True. checkpoint_every: in steps; and always at the end.
+    stop_at_divergence: raise DivergedError at the first row with a number that is not
+    finite; else go on, where the other replicas are of interest.
     SIGTERM or Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
     """
     evaluate_every = evaluate_every or steps
@@ -68,7 +71,7 @@ def fit(
             f"evaluate_every={evaluate_every} must be a multiple of "
             f"log_every={log_every}"
         )
-    rows = _Rows(writers, engine.replicas)
+    rows = _Rows(writers, engine.replicas, stop_at_divergence)
     state = engine.init(keys)
     total = engine.no_info(state)
     step = since = 0
@@ -141,9 +144,10 @@ def _after(step: int, every: int) -> int:
 class _Rows:
     """Rows on their way from the devices to the writers, each read one row late."""
 
-    def __init__(self, writers: Sequence[Writer], replicas: int):
+    def __init__(self, writers: Sequence[Writer], replicas: int, strict: bool):
         self.writers = writers
         self.replicas = replicas
+        self.strict = strict
         self.last: dict[str, Any] = {}
         self._waiting: tuple | None = None
 
@@ -166,7 +170,7 @@ class _Rows:
         for writer in self.writers:
             writer.write(row)
         self.last = row
-        if not all(np.isfinite(x).all() for x in row.values()):
+        if self.strict and not all(np.isfinite(x).all() for x in row.values()):
             raise DivergedError(f"between step {since} and {step}")
 
 

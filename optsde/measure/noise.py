@@ -1,0 +1,253 @@
+"""Gradient noise: ‖ḡ‖² and Tr Σ of one batch, unbiased and with their errors.
+
+The means of two different blocks of draws are independent, so that their product is
+unbiased for ‖ḡ‖² (the signal G), and E‖g‖² − G is Tr Σ (the noise N). All of it, and
+its error, follows from the products of the block means, kept for each leaf.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optsde.gradients import Draw, Oracle, signed_mix
+from optsde.gradients.oracles import Sampler
+from optsde.plan import Plan
+from optsde.types import PyTree
+
+KAPPAS = (1, 4, 16, 64)
+
+
+class Levels(NamedTuple):
+    """Of one batch; the errors are standard errors."""
+
+    signal: jax.Array  # ‖ḡ‖²
+    signal_se: jax.Array
+    noise: jax.Array  # Tr Σ
+    noise_se: jax.Array
+    ratio: jax.Array  # signal/noise
+    ratio_se: jax.Array
+
+
+class Products(NamedTuple):
+    """Of blocks of draws: all that signal, noise and their errors need."""
+
+    means: PyTree  # leaves [..., blocks, blocks], products of block means
+    squares: PyTree  # leaves [..., blocks], mean ‖g‖² in a block
+
+
+class Counts(NamedTuple):
+    """Of coordinates, for each leaf."""
+
+    alive: PyTree  # leaves [...], those with any gradient
+    dominated: PyTree  # leaves [..., kappas], those of them where noise dominates
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["plain", "weighted", "counts"],
+    meta_fields=["kappas"],
+)
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """One measurement, or many of them stacked along leading axes."""
+
+    plain: Products
+    weighted: Products
+    counts: Counts
+    kappas: tuple[float, ...]
+
+    def groups(self, weighted: bool = False) -> PyTree:
+        """Levels of each leaf of the parameters."""
+        products = self.weighted if weighted else self.plain
+        return jax.tree.map(partial(_levels, pool=False), *products)
+
+    def total(self, weighted: bool = False, pool: bool = False) -> Levels:
+        """Levels of all parameters together.
+
+        pool: the mean over all stacked measurements, and the ratio of the means, which
+        is steadier than a mean of ratios.
+        """
+        products = self.weighted if weighted else self.plain
+        means, squares = (sum(jax.tree.leaves(tree)) for tree in products)
+        return _levels(jnp.asarray(means), jnp.asarray(squares), pool)
+
+    def dominated(self) -> jax.Array:
+        """[..., kappas]: share of the coordinates with κ ḡ_i² < Σ_ii.
+
+        An estimate of ḡ_i²/Σ_ii has an error of about √2/draws, so take draws ≥ 4κ:
+        with fewer, coordinates without signal are counted as having some.
+        """
+        alive, dominated = (
+            jnp.asarray(sum(jax.tree.leaves(tree))) for tree in self.counts
+        )
+        return dominated / alive[..., None]
+
+
+def gradient_noise(
+    oracle: Oracle,
+    params: PyTree,
+    draw: Draw,
+    draws: int = 64,
+    blocks: int = 16,
+    weight: PyTree | None = None,
+    kappas: tuple[float, ...] = KAPPAS,
+) -> Noise:
+    """Signal and noise of one batch of the oracle, from `draws` gradients at `params`.
+
+    weight: like params; the weighted levels are Σ w_i ḡ_i² and Σ w_i Σ_ii.
+    Each gradient has a key of its own, which the run never uses: the draws are
+    independent also where the oracle goes through epochs without replacement.
+    Memory is that of `blocks` gradients and a few more. Where noise dominates, the
+    errors of one measurement are too large, since a variance has a floor: by 1.2 to
+    1.35, the more the fewer directions the noise has. Those of pooled ones are not.
+    """
+    if blocks < 4 or draws % blocks:
+        raise ValueError(
+            f"draws={draws} in blocks={blocks}: needs at least 4 blocks of equal size"
+        )
+    key, size = draw.stream(_STREAM).fresh(), draws // blocks
+    weight = jax.tree.map(jnp.ones_like, params) if weight is None else weight
+
+    def gradient(number):
+        one = Draw(jax.random.fold_in(key, number), draw.step)
+        return jax.tree.map(_wide, oracle(params, one)[1])
+
+    def add(carry, number):
+        _total, _squares, _sizes, _weighted = carry
+        grads = gradient(number)
+        square = jax.tree.map(jnp.square, grads)
+        plain = jax.tree.map(jnp.sum, square)
+        more = jax.tree.map(lambda w, s: jnp.sum(w * s), weight, square)
+        new = (grads, square, plain, more)
+        return jax.tree.map(jnp.add, carry, new), None
+
+    def block(squares, first):
+        numbers = first + jnp.arange(size)
+        start = (zeros, squares, nothing, nothing)
+        (total, squares, *sizes), _ = jax.lax.scan(add, start, numbers)
+        mean, *sizes = jax.tree.map(lambda x: x / size, (total, *sizes))
+        return squares, (mean, *sizes)
+
+    zeros = jax.tree.map(lambda x: jnp.zeros_like(_wide(x)), params)
+    nothing = jax.tree.map(lambda x: jnp.zeros((), x.dtype), zeros)
+    firsts = jnp.arange(0, draws, size)
+    squares, (means, plain, weighted) = jax.lax.scan(block, zeros, firsts)
+    ones = jax.tree.map(jnp.ones_like, zeros)
+    return Noise(
+        plain=Products(jax.tree.map(_products, means, ones), plain),
+        weighted=Products(jax.tree.map(_products, means, weight), weighted),
+        counts=_counts(means, squares, size, kappas),
+        kappas=tuple(kappas),
+    )
+
+
+def noise_probe(
+    plan: Plan, sampler: Sampler, draws: int = 64, blocks: int = 16
+) -> Callable[[PyTree], Noise]:
+    """What `ensemble` needs as `observe` to measure the noise along a run.
+
+    The weight is 1/P, in which the preconditioned step is steepest descent: the loss
+    that noise keeps up is lr/4·(G + N) in it. Before the first step P holds nothing
+    yet; measure from some steps on.
+    """
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+
+    def observe(state) -> Noise:
+        direction = plan.clock(state.optimizer).direction
+        divisor = plan.optimizer.preconditioner(direction, state.params)
+        weight = jax.tree.map(lambda p: 1 / p, divisor)
+        draw = Draw(state.key, state.step)
+        return gradient_noise(oracle, state.params, draw, draws, blocks, weight)
+
+    return observe
+
+
+def noise_scale(noise: Noise, batch_size: int, pool: bool = False) -> jax.Array:
+    """Tr Σ/‖ḡ‖² of one example: the batch at which signal and noise are equal.
+
+    For draws with replacement; the gradient noise scale of McCandlish et al. (2018).
+    """
+    return batch_size / noise.total(pool=pool).ratio
+
+
+_STREAM = 7
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    """At least float32, for sums."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _products(means: jax.Array, weight: jax.Array) -> jax.Array:
+    rows = means.reshape(means.shape[0], -1)
+    weighted = rows * weight.reshape(1, -1).astype(rows.dtype)
+    return jnp.matmul(weighted, rows.T, precision="highest")
+
+
+def _counts(means: PyTree, squares: PyTree, size: int, kappas) -> Counts:
+    def count(mean, square):
+        blocks = mean.shape[0]
+        across = jnp.sum(mean, axis=0) ** 2 - jnp.sum(mean**2, axis=0)
+        signal = across / (blocks * (blocks - 1))
+        noise = square / (blocks * size) - signal
+        alive = square > 0
+        below = [jnp.sum(alive & (kappa * signal < noise)) for kappa in kappas]
+        return jnp.sum(alive), jnp.stack(below)
+
+    leaves, structure = jax.tree.flatten(means)
+    both = [count(*pair) for pair in zip(leaves, jax.tree.leaves(squares), strict=True)]
+    return Counts(*(jax.tree.unflatten(structure, x) for x in zip(*both, strict=True)))
+
+
+def _levels(means: jax.Array, squares: jax.Array, pool: bool) -> Levels:
+    blocks = squares.shape[-1]
+    signals = _across(means) / (blocks * (blocks - 1))
+    noises = squares.mean(-1) - signals
+    count = noises.size if pool else 1
+
+    def mean(x):
+        return jnp.sum(x) / count if pool else x
+
+    signal, noise = mean(signals), mean(noises)
+    ratio = signal / noise
+
+    def error(a, b):
+        value, least = map(mean, _variance(means, squares, a, b))
+        return jnp.sqrt(jnp.maximum(value, least) / count)
+
+    # The ratio's error is that of (signal − ratio·noise)/noise with the ratio held.
+    ratio_se = error(1 + ratio, -ratio) / noise
+    return Levels(signal, error(1, 0), noise, error(-1, 1), ratio, ratio_se)
+
+
+def _across(means: jax.Array) -> jax.Array:
+    """Sum over pairs of different blocks."""
+    return means.sum((-2, -1)) - jnp.trace(means, axis1=-2, axis2=-1)
+
+
+def _variance(means, squares, a, b) -> tuple[jax.Array, jax.Array]:
+    """Of a·G + b·E‖g‖², by leaving out one block at a time; and the least it can be.
+
+    The product of two blocks is G + ξ_a + ξ_b + ζ_ab. Leaving out one block counts the
+    pairs' own part ζ, which is most of the error where noise dominates, twice; so ζ's
+    variance is estimated from what the rows leave over, and the excess taken off.
+    The least is what is left without any ξ.
+    """
+    n = squares.shape[-1]
+    rows = means.sum(-1) - jnp.diagonal(means, axis1=-2, axis2=-1)
+    total = rows.sum(-1, keepdims=True)
+    a, b = (jnp.broadcast_to(x, squares.shape[:-1]) for x in (a, b))
+    signals = (total - 2 * rows) / ((n - 1) * (n - 2))
+    sizes = (squares.sum(-1, keepdims=True) - squares) / (n - 1)
+    without = a[..., None] * signals + b[..., None] * sizes
+    jackknife = (n - 1) * jnp.var(without, axis=-1)
+
+    level = total / (n * (n - 1))
+    effect = (rows - (n - 1) * level) / (n - 2)
+    fitted = level[..., None] + effect[..., :, None] + effect[..., None, :]
+    pairs = a**2 * _across((means - fitted) ** 2) / (n * (n - 3))
+    return jackknife - 2 * pairs / ((n - 1) * (n - 2)), 2 * pairs / (n * (n - 1))

@@ -1,0 +1,294 @@
+"""How far the square-root (or linear) rule holds, from one short run at the base batch.
+
+On a quadratic with noise, along one direction of curvature h, let ρ = lr·h/(2P) and
+q = G/N of one batch at equilibrium. The loss that noise keeps up is F = q/ρ in units of
+the SDE's, and at κ times the batch ρ becomes κρ:
+
+    q (u − aκρ) = κρ,    F = q/(κρ) = 1/(u − aκρ)
+
+u = √(1+q) for adaptive methods, whose P² = G + N counts the signal too, so that they
+also go u times slower; u = 1 for SGD. a = (1−β)/(1+β) is what a momentum leaves of the
+error of finite steps, at the β of that κ; a = 1 without. So the measured q gives ρ, and
+ρ gives F and u at every κ. The rule "holds" while both are within C of the base run;
+√2 is the factor of Li, Malladi and Arora (2021). For small q that is then a κ of .29/q
+for SGD, .71/q for RMSprop, and for Adam 1.41/(q (1+a)).
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optsde.analysis.statistics import Estimate, Interval, interval
+from optsde.analysis.tables import table
+from optsde.measure.noise import Noise
+from optsde.measure.tails import Tail
+from optsde.optimizers import Adam, HeavyBall, Memory, Momentum, Optimizer
+from optsde.plan import Plan
+
+CLOSE = math.sqrt(2)
+FEW_STEPS = 50
+GAUSSIAN = 1.9  # α whose interval reaches this counts as 2
+
+
+class Bound(NamedTuple):
+    """The rule holds up to this κ, as far as this one thing is concerned."""
+
+    name: str
+    kappa: float
+    low: float
+    high: float
+    because: str
+
+
+class Expected(NamedTuple):
+    """At κ times the batch, in equilibrium."""
+
+    kappa: float
+    steps: int
+    ratio: float  # G/N of one batch
+    loss: float  # that noise keeps up, in units of the base run's
+    speed: float  # of learning per sample, in units of the base run's
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    rule: str
+    kappa: float
+    low: float
+    high: float
+    because: str
+    cannot_hold_beyond: float
+    limits: tuple[Bound, ...]
+    expected: tuple[Expected, ...]
+    cautions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        rows = [
+            [b.name, f"{b.kappa:.3g}", f"[{b.low:.3g}, {b.high:.3g}]", b.because]
+            for b in self.limits
+        ]
+        bounds = table(["limit", "κ", "interval", "because"], rows, "lrrl")
+        rows = [
+            [f"{e.kappa:g}", e.steps, *(f"{x:.2g}" for x in e[2:])]
+            for e in self.expected
+        ]
+        header = ["κ", "steps", "G/N", "noise loss ×", "speed ×"]
+        lines = [
+            f"{self.rule} rule expected to hold up to κ = {self.kappa:.3g} "
+            f"[{self.low:.3g}, {self.high:.3g}], because {self.because}; "
+            f"it cannot hold beyond κ = {self.cannot_hold_beyond:.3g}"
+        ]
+        return "\n\n".join(
+            [bounds, table(header, rows, "rrrrr"), *lines, *self.cautions]
+        )
+
+
+def predict(
+    plan: Plan,
+    noises: Noise | Sequence[Noise],
+    times: Sequence[float] | None = None,
+    tails: Tail | Sequence[Tail] | None = None,
+    kappas: Sequence[float] = (2, 4, 8, 16, 32, 64),
+    memory: str = "linear",
+    close: float = CLOSE,
+) -> Prediction:
+    """How far the plan's rule holds, and why no further.
+
+    noises: measured along a run of `plan`, one per time: a list, or stacked as
+    `ensemble` gives them, [replicas, times]. The second half of the times counts, as
+    ΣG/ΣN. times: in base steps, for what is said about the start of the run.
+    tails: of the noise at the base batch. close: the factor within which loss and speed
+    of learning must stay for the rule to hold.
+    """
+    stacked = _stacked(noises)
+    adaptive = plan.optimizer.noise_exponent == 2
+    late = _ratio(stacked, adaptive)
+    limits = [*_memory(plan.optimizer, memory), _signal(plan, late, memory, close)]
+    limits += _tails(tails, close)
+    least = min(limits, key=lambda bound: bound.kappa)
+    never = CLOSE**2 * (1 + 1 / late.value) if late.value > 0 else math.inf
+    hard = [b.kappa for b in limits if b.name.startswith("memory")]
+    q, loss, speed = departure(plan.optimizer, late.value, np.array(kappas), memory)
+    steps = [math.ceil(plan.steps / kappa - 1e-9) for kappa in kappas]
+    rows = zip(kappas, steps, q, loss, speed, strict=True)
+    return Prediction(
+        rule="square-root" if adaptive else "linear",
+        kappa=least.kappa,
+        low=min(bound.low for bound in limits),
+        high=min(bound.high for bound in limits),
+        because=least.because,
+        cannot_hold_beyond=min([never, *hard]),
+        limits=tuple(limits),
+        expected=tuple(Expected(*row) for row in rows),
+        cautions=tuple(_cautions(plan, stacked, times, late, least.kappa)),
+    )
+
+
+def departure(
+    optimizer: Optimizer, ratio: float, kappas: np.ndarray, memory: str = "linear"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(G/N, noise-driven loss, speed) at κ, the last two relative to κ = 1.
+
+    ratio: G/N at κ = 1, in equilibrium.
+    """
+    kappas = np.asarray(kappas, np.float64)
+    if ratio <= 0:
+        return np.zeros_like(kappas), np.ones_like(kappas), np.ones_like(kappas)
+    adaptive = optimizer.noise_exponent == 2
+    a = _finite_steps(optimizer, np.append(1.0, kappas), memory)
+    u = math.sqrt(1 + ratio) if adaptive else 1.0
+    rho = ratio * u / (1 + a[0] * ratio)
+    step = np.append(1.0, kappas) * rho
+    if adaptive:
+        u = _root(step, a)
+        q = u * u - 1
+    else:
+        u = np.ones_like(step)
+        left = 1 - a * step
+        q = np.where(left > 0, step / np.where(left > 0, left, 1), np.inf)
+    loss = q / step
+    return q[1:], loss[1:] / loss[0], u[0] / u[1:]
+
+
+def _root(step: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """u > 1 of (u² − 1)(u − a·step) = step, by bisection."""
+    low, high = np.maximum(1, a * step), 2 + 2 * step
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = (middle**2 - 1) * (middle - a * step) > step
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return high
+
+
+def _finite_steps(optimizer: Optimizer, kappas: np.ndarray, memory: str) -> np.ndarray:
+    """a = (1−β)/(1+β) at the momentum's β of each κ."""
+    if isinstance(optimizer, Adam):
+        beta = float(optimizer.b1)
+    elif isinstance(optimizer, Momentum | HeavyBall):
+        beta = float(optimizer.beta)
+    else:
+        beta = 0.0
+    if memory == "power":
+        decay = beta**kappas
+    else:
+        decay = np.maximum(1 - kappas * (1 - beta), 0)
+    return (1 - decay) / (1 + decay)
+
+
+def _stacked(noises: Noise | Sequence[Noise]) -> Noise:
+    """Leaves [replicas, times, ...]."""
+    if not isinstance(noises, Noise):
+        if not noises:
+            raise ValueError("noises is empty: measure at one time at least")
+        noises = jax.tree.map(lambda *x: jnp.stack(x), *noises)
+    lead = jnp.ndim(jax.tree.leaves(noises.plain.squares)[0]) - 1
+    if lead > 2:
+        raise ValueError(
+            f"noises has {lead} leading axes; at most two are allowed: "
+            "[replicas, times]"
+        )
+    return jax.tree.map(lambda x: jnp.expand_dims(x, tuple(range(2 - lead))), noises)
+
+
+def _ratio(noise: Noise, adaptive: bool) -> Interval:
+    """ΣG/ΣN over the second half, with the spread over replicas where there are any."""
+    count = jax.tree.leaves(noise.plain.squares)[0].shape[1]
+    late = jax.tree.map(lambda x: x[:, count // 2 :], noise)
+    pooled = late.total(weighted=adaptive, pool=True)
+    each = late.total(weighted=adaptive)
+    signal, size = (np.asarray(x, np.float64) for x in (each.signal, each.noise))
+    replicas = signal.shape[0]
+    ratio = signal.sum() / size.sum()
+    if not math.isfinite(ratio):
+        raise ValueError(
+            f"G/N is {ratio}: the run or the measurement is not finite, or has no noise"
+        )
+    if replicas == 1:
+        return interval(
+            Estimate(np.asarray(ratio), np.asarray(pooled.ratio_se), np.inf)
+        )
+    residual = (signal - ratio * size).sum(1)
+    se = math.sqrt(replicas / (replicas - 1) * np.square(residual).sum()) / size.sum()
+    return interval(Estimate(np.asarray(ratio), np.asarray(se), replicas - 1))
+
+
+def _memory(optimizer: Optimizer, form: str) -> list[Bound]:
+    if form == "power":
+        return []
+    bounds = []
+    for name, law in optimizer.rule.items():
+        if isinstance(law, Memory) and getattr(optimizer, name) > 0:
+            kappa = 1 / (1 - float(getattr(optimizer, name)))
+            why = f"1 − {name} = {1 / kappa:.3g} grows to 1 (memory='power' has no end)"
+            bounds.append(Bound(f"memory of {name}", kappa, kappa, kappa, why))
+    return bounds
+
+
+def _signal(plan: Plan, ratio: Interval, memory: str, close: float) -> Bound:
+    def limit(value: float) -> float:
+        kappas = np.geomspace(1, 2**30, 30 * 64 + 1)
+        _, loss, speed = departure(plan.optimizer, value, kappas, memory)
+        off = (loss > close) | (1 / loss > close) | (1 / speed > close)
+        return float(kappas[off.argmax()]) if off.any() else math.inf
+
+    kappa, low, high = (limit(x) for x in (ratio.value, ratio.high, ratio.low))
+    why = (
+        f"G/N = {ratio.value:.2g} at κ = 1 grows with κ, and the noise no longer rules"
+    )
+    if ratio.value > 0.5:
+        why = f"signal rules already at κ = 1: G/N = {ratio.value:.2g}"
+    return Bound("signal", kappa, low, high, why)
+
+
+def _tails(tails: Tail | Sequence[Tail] | None, close: float) -> list[Bound]:
+    """κ at which κ^(1/α − 1/2), by which noise is larger than the rule's, is `close`."""
+    if tails is None:
+        return []
+    every = [tails] if isinstance(tails, Tail) else list(tails)
+    tail = min(every, key=lambda t: t.high)
+
+    def limit(alpha: float) -> float:
+        return close ** (2 * alpha / (2 - alpha)) if alpha < 2 else math.inf
+
+    if tail.high >= GAUSSIAN:
+        why = f"α = {tail.alpha:.3g}: noise shrinks as 1/√κ"
+        return [Bound("tails", math.inf, math.inf, math.inf, why)]
+    power = 1 / tail.alpha - 1
+    why = (
+        f"α = {tail.alpha:.3g}, heavy tails: noise shrinks as κ^{power:.2g}, not κ^-0.5"
+    )
+    kappa, low, high = limit(tail.alpha), limit(tail.low), limit(tail.high)
+    return [Bound("tails", kappa, low, high, why)]
+
+
+def _cautions(plan, noise: Noise, times, late: Interval, kappa: float):
+    adaptive = plan.optimizer.noise_exponent == 2
+    if late.value > 0.5:
+        yield (
+            f"The rule will fail: at κ = 1 already, G/N = {late.value:.2g} is above .5"
+        )
+    if math.isinf(kappa):
+        return
+    steps = math.ceil(plan.steps / kappa - 1e-9)
+    if steps < FEW_STEPS:
+        yield f"Only {steps} steps are left at κ = {kappa:.3g}: the schedule is coarse"
+    count = jax.tree.leaves(noise.plain.squares)[0].shape[1]
+    if not adaptive or count < 2:
+        return
+    if times is not None and len(times) != count:
+        raise ValueError(f"times has {len(times)} entries, and noises {count}")
+    levels = noise.total(weighted=True)
+    early = np.asarray(levels.signal.sum(0) / levels.noise.sum(0))[: count // 2]
+    slower = np.sqrt((1 + kappa * np.maximum(early, 0)) / (1 + np.maximum(early, 0)))
+    if slower.max() > CLOSE:
+        last = int(np.flatnonzero(slower > CLOSE)[-1])
+        until = "early" if times is None else f"up to t = {times[last]:g}"
+        yield (
+            f"G/N is as high as {early.max():.2g} {until}: at κ = {kappa:.3g} these "
+            f"first steps go up to {slower.max():.2g} times slower and will lag"
+        )

@@ -1,0 +1,209 @@
+"""predict() against what happens: on noisy quadratics, at half and twice its κ.
+
+Criterion, stated before: the rule holds while the mean loss over the second half of the
+run is within a factor √2 of the base run's, either way. The bound on the prediction is
+a factor of 2: at half its κ the rule must hold and at twice it must not, each with the
+whole 95% interval over replicas.
+"""
+
+import dataclasses
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import optsde
+from optsde import analysis, gradients
+from optsde.measure import Tail, departure, noise_probe, predict
+
+START = jnp.full(8, 0.3)
+
+
+def quadratic(spread, turned):
+    """(loss, sampler) in 8 dimensions: curvatures over a factor `spread`, in a basis
+    of its own where turned, and standard deviations of the noise over a factor 3."""
+    curvature = np.geomspace(spread**-0.5, spread**0.5, 8)
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0]
+    basis = basis if turned else np.eye(8)
+    hessian = jnp.asarray(basis @ np.diag(curvature) @ basis.T, jnp.float32)
+    std = jnp.asarray(np.geomspace(3**0.5, 3**-0.5, 8), jnp.float32)
+
+    def loss(theta):
+        return 0.5 * theta @ hessian @ theta
+
+    return loss, partial(gradients.gaussian, loss, gradients.diagonal(lambda _: std))
+
+
+def run(plan, loss, sampler, seed, probe=None, replicas=48):
+    times = np.linspace(plan.horizon / 2, plan.horizon, 12) // plan.dt * plan.dt
+    dynamics = optsde.discrete(plan, sampler, START)
+
+    def observe(state):
+        return loss(state.params), probe(state) if probe else ()
+
+    keys = jax.random.split(jax.random.key(seed), replicas)
+    losses, noises = optsde.ensemble(dynamics, keys, times, observe).values
+    return analysis.estimate(losses.mean(1)), noises
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "spread", "turned"),
+    [
+        (optsde.SGD(lr=0.06), 4.0, True),
+        (optsde.RMSprop(lr=0.02, beta=0.999), 4.0, False),
+        (optsde.Adam(lr=0.02, b1=0.9), 4.0, True),
+    ],
+)
+def test_prediction_is_right_within_a_factor_of_two(optimizer, spread, turned):
+    loss, sampler = quadratic(spread, turned)
+    plan = optsde.Plan(optimizer=optimizer, batch_size=1, horizon=2000)
+    probe = noise_probe(plan, sampler, draws=512)
+    base, noises = run(plan, loss, sampler, 0, probe)
+    found = predict(plan, noises, memory="power")
+    assert found.because.startswith("G/N")
+    inside, outside = (
+        analysis.interval(
+            analysis.relative(
+                run(
+                    optsde.scale(plan, max(round(kappa), 2), memory="power"),
+                    loss,
+                    sampler,
+                    1,
+                )[0],
+                base,
+            )
+        )
+        for kappa in (found.kappa / 2, found.kappa * 2)
+    )
+    assert inside.low > 2**-0.5 - 1
+    assert inside.high < 2**0.5 - 1
+    assert outside.low > 2**0.5 - 1
+
+
+def test_departure_is_the_closed_form_of_sgd():
+    """E x² = η s²/(h(2 − ηh)): G/N = ηh/(2 − ηh), and twice the loss at κ ηh/2 = ½."""
+    rho = 0.01
+    ratio, loss, speed = departure(optsde.SGD(lr=1.0), rho / (1 - rho), np.array([50]))
+    np.testing.assert_allclose(ratio, 1.0, rtol=1e-9)
+    np.testing.assert_allclose(loss, 2 * (1 - rho), rtol=1e-9)
+    assert speed == 1
+
+
+def test_departure_of_momentum_is_the_exact_variance():
+    """Against the stationary second moments of (θ, m), from their linear equations."""
+    lr, beta, h, kappa = 0.05, 0.9, 1.0, 5.0
+
+    def variance(lr, beta, noise):
+        c = 1 - beta
+        step = np.array([[1 - lr * c * h, -lr * beta], [c * h, beta]])
+        kick = np.array([-lr * c, c])
+        source = noise * np.outer(kick, kick)
+        big = np.eye(4) - np.kron(step, step)
+        return np.linalg.solve(big, source.ravel())[0]
+
+    base = variance(lr, beta, 1.0)
+    scaled = variance(kappa * lr, 1 - kappa * (1 - beta), 1 / kappa)
+    optimizer = optsde.Momentum(lr=lr, beta=beta)
+    ratio, loss, _ = departure(optimizer, h * h * base, np.array([kappa]))
+    np.testing.assert_allclose(loss, scaled / base, rtol=1e-9)
+    np.testing.assert_allclose(ratio, h * h * scaled * kappa, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "limit"),
+    [
+        (optsde.SGD(lr=1.0), 1 - 0.5**0.5),
+        (optsde.RMSprop(lr=1.0), 0.5**0.5),
+        (optsde.Adam(lr=1.0, b1=0.9999999), 2**0.5),
+    ],
+)
+def test_limits_of_small_ratios(optimizer, limit):
+    """κ·(G/N) at which loss or speed is off by √2, as the module says."""
+    kappas = np.geomspace(1, 1e5, 20_001)
+    _, loss, speed = departure(optimizer, 1e-4, kappas)
+    fails = (np.abs(np.log(loss)) > np.log(2) / 2) | (speed < 0.5**0.5)
+    assert kappas[fails.argmax()] * 1e-4 == pytest.approx(limit, rel=2e-3)
+
+
+@functools.cache
+def measured(optimizer, sigma, horizon=1000.0, times=4):
+    """A plan and its noise along a short run on the quadratic from (3, …, 3)."""
+    std = lambda theta: jnp.full_like(theta, sigma)  # noqa: E731
+    loss = lambda theta: 0.5 * theta @ theta  # noqa: E731
+    sampler = partial(gradients.gaussian, loss, gradients.diagonal(std))
+    plan = optsde.Plan(optimizer=optimizer, batch_size=1, horizon=horizon)
+    dynamics = optsde.discrete(plan, sampler, jnp.full(64, 3.0))
+    at = np.linspace(0, horizon, times + 1)[1:]
+    keys = jax.random.split(jax.random.key(0), 4)
+    probe = noise_probe(plan, sampler, draws=64)
+    return plan, optsde.ensemble(dynamics, keys, at, probe).values, at
+
+
+def test_memory_bounds_kappa_in_the_linear_form_only():
+    plan, noises, _ = measured(optsde.Adam(lr=1e-4, b1=0.9, b2=0.99), 100.0, 400.0)
+    linear, power = predict(plan, noises), predict(plan, noises, memory="power")
+    assert linear.kappa == pytest.approx(10)
+    assert linear.cannot_hold_beyond == pytest.approx(10)
+    assert "1 − b1 = 0.1 grows to 1" in linear.because
+    assert [b.name for b in linear.limits] == ["memory of b1", "memory of b2", "signal"]
+    assert [b.name for b in power.limits] == ["signal"]
+    with pytest.raises(ValueError, match="no memory left"):
+        optsde.scale(plan, 11)
+
+
+def test_it_says_beforehand_that_the_rule_will_fail():
+    plan, noises, at = measured(optsde.RMSprop(lr=1e-3, beta=0.99), 0.3, 400.0)
+    found = predict(plan, noises, at)
+    assert found.kappa < 5
+    assert "The rule will fail" in str(found)
+    assert "signal rules already at κ = 1" in found.because
+
+
+def test_the_start_lags_and_few_steps_are_left():
+    plan, noises, at = measured(optsde.RMSprop(lr=0.02, beta=0.99), 3.0, 400.0, 16)
+    found = predict(plan, noises, at)
+    text = str(found)
+    assert "times slower and will lag" in text
+    assert "steps are left" in text
+    assert "square-root rule expected to hold up to κ" in text
+    sgd, noises, at = measured(optsde.SGD(lr=0.02), 3.0, 400.0, 8)
+    found = predict(sgd, noises, at)
+    assert "linear rule expected to hold" in str(found)
+    assert "lag" not in str(found)
+    assert found.low <= found.kappa <= found.high
+
+
+def test_heavy_tails_bound_kappa():
+    plan, noises, _ = measured(optsde.SGD(lr=1e-4), 100.0, 400.0)
+    heavy = predict(plan, noises, tails=Tail(1.5, 1.4, 1.6, 1.0))
+    assert heavy.kappa == pytest.approx(8)  # 8^(1/1.5 − 1/2) = √2
+    assert "κ^-0.33, not κ^-0.5" in heavy.because
+    light = predict(plan, noises, tails=[Tail(1.85, 1.75, 1.95, 1.0)])
+    assert light.because.startswith("G/N")
+
+
+def test_one_measurement_a_list_and_a_stack_are_the_same_thing():
+    plan, noises, _at = measured(optsde.SGD(lr=0.02), 3.0, 400.0)
+    single = jax.tree.map(lambda x: x[0], noises)
+    listed = [jax.tree.map(lambda x, i=i: x[i], single) for i in range(4)]
+    assert predict(plan, listed).kappa == predict(plan, single).kappa
+    last = predict(plan, listed[-1])
+    assert last.low < last.kappa < last.high
+
+
+def test_bad_input_is_refused():
+    plan, noises, _ = measured(optsde.RMSprop(lr=0.02, beta=0.99), 3.0, 400.0)
+    with pytest.raises(ValueError, match="noises is empty"):
+        predict(plan, [])
+    with pytest.raises(ValueError, match="times has 3 entries"):
+        predict(plan, noises, times=[1, 2, 3])
+    with pytest.raises(ValueError, match="at most two"):
+        predict(plan, jax.tree.map(lambda x: x[None], noises))
+    broken = dataclasses.replace(
+        noises, weighted=jax.tree.map(lambda x: x * jnp.nan, noises.weighted)
+    )
+    with pytest.raises(ValueError, match="not finite"):
+        predict(plan, broken)
