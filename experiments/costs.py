@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import recipe
+from experiments import recipe, tasks
 from experiments.launch import UsageError
 from optsde.analysis import table
 
@@ -47,7 +47,7 @@ def stand_in(config: ConfigDict):
     from optsde import data
 
     if config.dataset in data.loading.AT_HAND:
-        return recipe.load(config)
+        return tasks.load(config)
     if config.dataset not in SHAPES:
         raise UsageError(
             f"--config.dataset={config.dataset}: its shape is not known without the "
@@ -80,7 +80,7 @@ def _costs(config: ConfigDict, dataset, speed: float) -> list[str]:
 
     from optsde.dynamics import Engine
 
-    task = recipe.build_task(ConfigDict(config.to_dict() | {"stream": False}), dataset)
+    task = tasks.build_task(ConfigDict(config.to_dict() | {"stream": False}), dataset)
     if hasattr(task.model, "form"):  # as on an accelerator, wherever this is compiled
         task = dataclasses.replace(task, model=task.model.clone(form="direct"))
     built = recipe.build_run(config, task)

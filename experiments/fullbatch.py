@@ -13,7 +13,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import optsde
-from experiments import fullbatch_report, recipe
+from experiments import fullbatch_report, recipe, tasks
 from experiments.launch import launch
 from experiments.rundir import RunDir
 from optsde.analysis import verdict_table
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> None:
-    dataset = recipe.load(config)
+    dataset = tasks.load(config)
     rundir.begin()
     rows = recipe.rows_of(config)
     if "rows" not in config:
@@ -73,7 +73,7 @@ def train_row(config: ConfigDict, dataset, folder: Path, label: str) -> dict[str
         print(f"{label}: read from {folder}")
         return columns
     folder.mkdir(parents=True, exist_ok=True)
-    built = recipe.build_run(config, recipe.build_task(config, dataset))
+    built = recipe.build_run(config, tasks.build_task(config, dataset))
     if recipe.differences_cross_kinks(config, built.task.model):
         print(KINKS, file=sys.stderr)
     shards = max(1, jax.device_count() // config.seeds)

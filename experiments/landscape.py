@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import optsde
-from experiments import recipe
+from experiments import recipe, tasks
 from experiments.landscape_report import (
     DATA,
     draw_line,
@@ -182,7 +182,7 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
         directions = [random_direction(key, params) for key in keys]
         distance = np.linspace(-config.radius, config.radius, config.points)
     _keep_to_one_checkpoint(rundir, steps)
-    task = recipe.build_task(source, recipe.load(source))
+    task = tasks.build_task(source, tasks.load(source))
     rundir.begin()
     rundir.add_curves({"steps": np.asarray(steps)})
     values = evaluate_slice(rundir, task, params, directions, distance)

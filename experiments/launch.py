@@ -7,6 +7,7 @@ Exit code 0: done. 1: the run diverged. 2: the command was wrong, and nothing wa
 written. 130: interrupted; the same command goes on where it stopped.
 """
 
+import dataclasses
 import difflib
 import hashlib
 import importlib.util
@@ -25,6 +26,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments.rundir import RunDir
 from optsde.dynamics import Trajectory
 from optsde.mesh import enable_compilation_cache, expose_cpu_cores
+from optsde.optimizers import Optimizer, by_name
 from optsde.train.loop import DivergedError
 
 OTHER_FLAGS = "--workdir=DIR, --devices=N (of the CPU), --dry_run, --help"
@@ -32,6 +34,12 @@ OTHER_FLAGS = "--workdir=DIR, --devices=N (of the CPU), --dry_run, --help"
 
 class UsageError(Exception):
     """The user's input cannot be run; the message says what can."""
+
+
+def require(holds: bool, config, name: str, allowed: str, prefix: str = "") -> None:
+    """Refuse a setting unless it holds, and say what is allowed."""
+    if not holds:
+        raise UsageError(f"--config.{prefix}{name}={config[name]}: needs {allowed}")
 
 
 def launch(
@@ -75,6 +83,23 @@ def launch(
         rundir.finish("interrupted", [])
         hint = "the same command goes on from what is finished"
         sys.exit(_complain(f"\nexperiments.{study}: interrupted; {hint}", 130))
+
+
+def optimizer_of(config: ConfigDict) -> Optimizer:
+    """The optimizer that config.optimizer names and sets."""
+    options = config.optimizer.to_dict()
+    name = options.pop("name")
+    family = by_name(name)
+    fields = [field.name for field in dataclasses.fields(family)]
+    if sorted(options) != sorted(fields):
+        raise UsageError(
+            f"--config.optimizer.name={name}: it has the settings {', '.join(fields)}, "
+            "this preset those of another optimizer; see --help for the presets"
+        )
+    try:
+        return family(**options).checked()
+    except ValueError as error:
+        raise UsageError(f"--config.optimizer.{error}") from None
 
 
 def refuse_divergence(trajectory: Trajectory, label: str, hint: str) -> None:

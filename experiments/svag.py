@@ -5,7 +5,6 @@ the SDE, and then the scaling rule for the batch must hold. Writes a run directo
 the curves, a figure, and verdicts with intervals.
 """
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 
 import optsde
 from experiments import weak_error
-from experiments.launch import UsageError, launch, refuse_divergence
+from experiments.launch import launch, optimizer_of, refuse_divergence, require
 from experiments.rundir import RunDir
 from experiments.svag_report import (
     arm_label,
@@ -28,7 +27,6 @@ from experiments.svag_report import (
 )
 from optsde.analysis import verdict_table
 from optsde.dynamics import Dynamics
-from optsde.optimizers import by_name
 
 
 def main() -> None:
@@ -40,24 +38,24 @@ def check(config: ConfigDict) -> None:
         weak_error.check(config)
         return
     for name in ("batch_size", "substeps", "curve_every"):
-        _require(config[name] >= 1, config, name, "an integer ≥ 1")
+        require(config[name] >= 1, config, name, "an integer ≥ 1")
     for name in ("seeds", "sde_seeds"):
-        _require(config[name] >= 2, config, name, "at least 2, for standard errors")
-    _require(config.bound > 0, config, "bound", "a positive number of percent")
+        require(config[name] >= 2, config, name, "at least 2, for standard errors")
+    require(config.bound > 0, config, "bound", "a positive number of percent")
     ells, times, batches = config.ells, config.times, config.small_batches
-    _require(min(ells) >= 1, config, "ells", "numbers ≥ 1")
-    _require(1 in ells, config, "ells", "1 among them: it is the plain run")
-    _require(len(set(ells)) == len(ells) > 1, config, "ells", "two or more, distinct")
+    require(min(ells) >= 1, config, "ells", "numbers ≥ 1")
+    require(1 in ells, config, "ells", "1 among them: it is the plain run")
+    require(len(set(ells)) == len(ells) > 1, config, "ells", "two or more, distinct")
     rising = all(a < b for a, b in itertools.pairwise((0, *times)))
-    _require(bool(times) and rising, config, "times", "positive, rising times")
-    _require(min(config.widths, default=1) >= 1, config, "widths", "integers ≥ 1")
-    _require(
+    require(bool(times) and rising, config, "times", "positive, rising times")
+    require(min(config.widths, default=1) >= 1, config, "widths", "integers ≥ 1")
+    require(
         all(float(t).is_integer() and t % config.curve_every == 0 for t in times),
         config,
         "times",
         f"multiples of curve_every={config.curve_every}",
     )
-    _require(
+    require(
         min(batches, default=1) >= 1 and len(set(batches)) == len(batches),
         config,
         "small_batches",
@@ -65,7 +63,7 @@ def check(config: ConfigDict) -> None:
     )
     for name, plan in plans(config).items():
         steps = config.curve_every / plan.dt
-        _require(
+        require(
             abs(steps - round(steps)) < 1e-9,
             config,
             "small_batches" if name.startswith("batch") else "ells",
@@ -73,28 +71,10 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def _require(holds: bool, config: ConfigDict, name: str, allowed: str) -> None:
-    if not holds:
-        raise UsageError(f"--config.{name}={config[name]}: needs {allowed}")
-
-
 def plans(config: ConfigDict) -> dict[str, optsde.Plan]:
     """One plan for each discrete arm, all rescaled from the base run."""
-    options = config.optimizer.to_dict()
-    name = options.pop("name")
-    family = by_name(name)
-    fields = [field.name for field in dataclasses.fields(family)]
-    if sorted(options) != sorted(fields):
-        raise UsageError(
-            f"--config.optimizer.name={name}: it has the settings {', '.join(fields)}, "
-            "this preset those of another optimizer; see --help for the presets"
-        )
-    try:
-        optimizer = family(**options).checked()
-    except ValueError as error:
-        raise UsageError(f"--config.optimizer.{error}") from None
     base = optsde.Plan(
-        optimizer=optimizer,
+        optimizer=optimizer_of(config),
         batch_size=config.batch_size,
         horizon=max(config.times),
     )

@@ -10,7 +10,7 @@ import pytest
 from test_launch import ROOT, environment
 
 from configs import fullbatch as configs
-from experiments import costs, recipe
+from experiments import costs, recipe, tasks
 from optsde.train import load_params
 from optsde.train.metrics import read
 
@@ -122,7 +122,7 @@ def test_who_is_warned_of_kinks():
     def warned(preset, **options):
         config = configs.get_config(preset).unlock()
         config.options.update(options)
-        model = recipe.build_model(config, 10)
+        model = tasks.build_model(config, 10)
         return recipe.differences_cross_kinks(config, model)
 
     assert warned("digits_fb_strong")
@@ -208,7 +208,7 @@ def test_counted_operations_of_resnet_18():
     config = configs.get_config("fb_longer").unlock()
     config.train_size = 256
     dataset = costs.stand_in(config)
-    built = recipe.build_run(config, recipe.build_task(config, dataset))
+    built = recipe.build_run(config, tasks.build_task(config, dataset))
     keys = jax.random.split(jax.random.key(0), 1)
     state = jax.eval_shape(jax.vmap(built.dynamics.init), keys)
     counted = costs._flops(config, built, state) / 256

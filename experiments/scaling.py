@@ -1,0 +1,307 @@
+"""Tuned at batch B: what at κB, and will it hold? Three answers, from cheap to sure.
+
+Predict measures signal and noise of the gradient along a short base run. Simulate runs
+SVAG: where it does not change with ℓ, the SDE describes the run, and the rule must
+hold. Verify trains at κB under the optimizer's own rule and under the rules people use
+instead, on one clock, with the same seeds. --dry_run prints the hyperparameters.
+"""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+import optsde
+from experiments import scaling_report, tasks
+from experiments.launch import UsageError, launch, optimizer_of, require
+from experiments.rundir import RunDir
+from experiments.scaling_report import Arm, Columns
+from optsde import schedules
+from optsde.analysis import verdict_table
+from optsde.optimizers import Memory
+from optsde.train import metrics
+
+
+def main() -> None:
+    launch(
+        "scaling",
+        __doc__,
+        "configs/scaling.py:digits",
+        check,
+        run,
+        dry_run=show_plans,
+    )
+
+
+def check(config: ConfigDict) -> None:
+    """Refuse settings that cannot be run, before anything is compiled or written."""
+    for name in ("batch_size", "evaluations", "group", "statistics"):
+        require(config[name] >= 1, config, name, "an integer ≥ 1")
+    require(config.seeds >= 3, config, "seeds", "at least 3, for intervals")
+    require(config.probe_seeds >= 1, config, "probe_seeds", "at least 1")
+    require(config.bound > 0, config, "bound", "a positive number of percent")
+    require(0 <= config.alpha <= 2, config, "alpha", "0 (off) or up to 2 (Gaussian)")
+    require(0 < config.imbalance <= 1, config, "imbalance", "a share in (0, 1]")
+    require(0 <= config.label_noise < 1, config, "label_noise", "a share in [0, 1)")
+    kinds = ("live", "none", "masked")
+    require(config.augment in kinds, config, "augment", f"one of {', '.join(kinds)}")
+    require(config.memory in ("linear", "power"), config, "memory", "linear or power")
+    allowed = ", ".join(scaling_report.RULES)
+    for rule in config.rules:
+        require(rule in scaling_report.RULES, config, "rules", f"some of: {allowed}")
+    require("rule" in config.rules, config, "rules", "'rule' among them")
+    kappas = config.kappas
+    require(bool(kappas) and min(kappas) > 1, config, "kappas", "numbers above 1")
+    require(min(config.ells, default=2) > 1, config, "ells", "numbers above 1")
+    require(
+        0 < config.svag_until <= 1 and 0 < config.probe_until <= 1,
+        config,
+        "svag_until",
+        "it and probe_until to be shares of the run in (0, 1]",
+    )
+    every = config.horizon / config.evaluations
+    for arm in arms(config):
+        steps = every / arm.plan.dt
+        require(
+            abs(steps - round(steps)) < 1e-9 and round(steps) >= 1,
+            config,
+            "ells" if arm.ell else "kappas",
+            f"whole steps in horizon/evaluations = {every:g} base steps",
+        )
+    for name in ("svag_until", "probe_until"):
+        looks = config[name] * config.evaluations
+        require(
+            abs(looks - round(looks)) < 1e-9 and round(looks) >= 1,
+            config,
+            name,
+            f"a whole number of the {config.evaluations} evaluations",
+        )
+    tasks.build_model(config, 10)
+
+
+def base_plan(config: ConfigDict) -> optsde.Plan:
+    schedule = schedules.constant()
+    after = config.schedule
+    if after.cosine:
+        schedule = schedules.cosine(after.cosine)
+    elif after.milestones:
+        schedule = schedules.milestones([t - after.warmup for t in after.milestones])
+    if after.warmup:
+        ramp = schedules.exponential_warmup if after.exponential else schedules.warmup
+        schedule = ramp(after.warmup, after=schedule)
+    return optsde.Plan(
+        optimizer=optimizer_of(config),
+        batch_size=config.batch_size,
+        horizon=config.horizon,
+        schedule=schedule,
+        clip=config.clip or None,
+    ).checked()
+
+
+def arms(config: ConfigDict) -> list[Arm]:
+    """The base run, SVAG at each ℓ, and every rule at each κ."""
+    base = base_plan(config)
+    made = [Arm("base", base)]
+    for ell in config.ells:
+        plan = optsde.svag(base, ell, memory=config.memory)
+        until = config.horizon * config.svag_until
+        made.append(Arm("svag", dataclasses.replace(plan, horizon=until), ell=ell))
+    for kappa, rule in itertools.product(config.kappas, config.rules):
+        try:
+            plan = _by_rule(base, kappa, rule, config.memory)
+        except ValueError as error:
+            raise UsageError(
+                f"--config.kappas: {kappa:g} among them: {error}"
+            ) from None
+        made.append(Arm(rule, plan, kappa=kappa))
+    return made
+
+
+def _by_rule(base: optsde.Plan, kappa: float, rule: str, memory: str) -> optsde.Plan:
+    """The plan at κ under one of the rules of `scaling_report.RULES`."""
+    if rule in ("linear", "sqrt_lr_only", "fixed"):
+        return optsde.scale(base, kappa, rule)
+    plan = optsde.scale(base, kappa, memory=memory)
+    old, new = base.optimizer, plan.optimizer
+    names = [field.name for field in dataclasses.fields(old)]
+    decays = [n for n in names if isinstance(old.rule.get(n), Memory)]
+    changes = {
+        "rule": {},
+        "rule_but_lr_linear": {"lr": old.lr * kappa},
+        "rule_but_lr_fixed": {"lr": old.lr},
+        "rule_but_betas_fixed": {n: getattr(old, n) for n in decays},
+        "rule_but_eps_fixed": {n: getattr(old, n) for n in names if "eps" in n},
+        "rule_but_decay_fixed": {"weight_decay": old.weight_decay},
+    }[rule]
+    return dataclasses.replace(plan, optimizer=dataclasses.replace(new, **changes))
+
+
+def show_plans(config: ConfigDict) -> None:
+    base, *others = arms(config)
+    for arm in others:
+        if arm.rule in ("svag", "rule"):
+            print(f"{arm.label}\n{optsde.explain(base.plan, arm.plan)}\n")
+
+
+def run(config: ConfigDict, rundir: RunDir) -> None:
+    import jax
+
+    jax.config.update("jax_default_matmul_precision", "highest")
+    task = build_task(config)
+    rundir.begin()
+    prediction = predict(config, task)
+    print(f"{prediction}\n", flush=True)
+    columns: Columns = {}
+    for group in grouped(arms(config)):
+        columns |= train_group(config, task, group, rundir.path / "arms")
+    verdicts = scaling_report.judge(config, columns, prediction)
+    print("", scaling_report.difference_table(config, columns), "", sep="\n")
+    print(verdict_table(verdicts), "", sep="\n")
+    print(scaling_report.answer(config, columns, prediction))
+    figure = rundir.figure("scaling")
+    scaling_report.draw(config, columns, prediction, figure)
+    rundir.finish("done", verdicts, prediction=scaling_report.to_json(prediction))
+    print(f"\nfigure: {figure}\nsummary: {rundir.path / 'summary.json'}")
+
+
+def build_task(config: ConfigDict):
+    """The task, with its labels made rarer or wrong where the config asks for that."""
+    from optsde import data
+
+    dataset = tasks.load(config)
+    train = dataset.train
+    if config.imbalance < 1:
+        train = data.imbalanced(train, config.imbalance)
+    if config.label_noise:
+        random = np.random.RandomState(config.seed)
+        wrong = random.rand(len(train[1])) < config.label_noise
+        other = random.randint(dataset.classes, size=len(train[1]))
+        train = train[0], np.where(wrong, other, train[1]).astype(train[1].dtype)
+    return tasks.build_task(config, dataclasses.replace(dataset, train=train))
+
+
+def sampler_of(config: ConfigDict, task):
+    """Batches of independent draws; heavy tails are added where the config asks."""
+    from optsde import gradients
+
+    group = None if config.group == 1 else config.group
+
+    def sampler(batch_size: int):
+        oracle = gradients.minibatch(
+            task.losses, task.train, batch_size, group=group, augment=task.augment
+        )
+        if not config.alpha:
+            return oracle
+        larger = batch_size / config.batch_size
+        size = config.tail_size * larger ** (1 / config.alpha - 1)
+        return gradients.heavy_tailed(oracle, config.alpha, size)
+
+    return sampler
+
+
+def predict(config: ConfigDict, task):
+    """From a few seeds of the base run, up to `probe_until` of its length."""
+    import jax
+
+    from optsde import measure
+    from optsde.dynamics import Engine
+
+    plan, sampler = base_plan(config), sampler_of(config, task)
+    engine = Engine(optsde.discrete(plan, sampler, task.init), config.probe_seeds)
+    state = engine.init(_keys(config, config.probe_seeds))
+    look = engine.each(measure.noise_probe(plan, sampler, config.draws))
+    every = round(config.horizon / config.evaluations)
+    progress = optsde.Progress(f"{'predict':24}")
+    count = round(config.probe_until * config.evaluations)
+    noises = []
+    progress.begin(0)
+    for number in range(1, count + 1):
+        state, _ = engine.advance(state, (), every)
+        noises.append(jax.block_until_ready(look(state)))
+        progress.update(number * every, count * every)
+    first = jax.tree.map(lambda x: x[0], state)
+    oracle = sampler(plan.batch_size)
+    draw = optsde.gradients.Draw(first.key, first.step)
+    tail = measure.tail_index(oracle, first.params, draw)
+    stacked = jax.tree.map(lambda *x: np.stack(x, axis=1), *noises)
+    return measure.predict(
+        plan,
+        stacked,
+        times=[every * (i + 1) for i in range(count)],
+        tails=tail,
+        kappas=config.kappas,
+        memory=config.memory,
+        close=1 + config.bound / 100,
+    )
+
+
+def grouped(made: list[Arm]) -> list[list[Arm]]:
+    """Arms of one step and batch, which run as one ensemble."""
+    groups: dict[tuple, list[Arm]] = {}
+    for arm in made:
+        groups.setdefault((arm.kappa, arm.ell), []).append(arm)
+    return list(groups.values())
+
+
+def train_group(config: ConfigDict, task, group: list[Arm], folder: Path) -> Columns:
+    """Train, or go on with, all arms of a group: replicas are arms × seeds."""
+    import jax
+    import jax.numpy as jnp
+
+    from optsde import train
+    from optsde.dynamics import Engine
+
+    plan, place = group[0].plan, folder / group[0].group
+    every = round(config.horizon / config.evaluations / plan.dt)
+    log = place / "metrics.jsonl"
+    columns = metrics.read(log)
+    if columns and columns["step"][-1] == plan.steps:
+        print(f"{group[0].group}: read from {place}")
+        return scaling_report.split_columns(columns, group, config.seeds)
+    place.mkdir(parents=True, exist_ok=True)
+    sampler = sampler_of(config, task)
+    keys = _keys(config, config.seeds)
+    replicas = len(group) * config.seeds
+
+    if len(group) == 1:
+        engine = Engine(
+            optsde.discrete(plan, sampler, task.init), replicas, with_info=True
+        )
+    else:
+
+        def dynamics(optimizer):
+            changed = dataclasses.replace(plan, optimizer=optimizer)
+            return optsde.discrete(changed, sampler, task.init)
+
+        members = jax.tree.map(
+            lambda *x: jnp.repeat(jnp.array(x, float), config.seeds),
+            *(arm.plan.optimizer for arm in group),
+        )
+        engine = Engine(dynamics, replicas, members=members, with_info=True)
+    train.fit(
+        engine,
+        jnp.tile(keys, len(group)),
+        plan.steps,
+        evaluate=task.evaluator(engine),
+        log_every=every,
+        evaluate_every=every,
+        writers=[train.JsonLines(log)],
+        checkpoints=train.Checkpoints(place / "checkpoints"),
+        checkpoint_every=every * max(1, config.evaluations // 4),
+        progress=optsde.Progress(f"{group[0].group:24}"),
+        stop_at_divergence=False,
+    )
+    return scaling_report.split_columns(metrics.read(log), group, config.seeds)
+
+
+def _keys(config: ConfigDict, count: int):
+    """The same seeds for every arm, so that differences are paired."""
+    import jax
+
+    return jax.random.split(jax.random.key(config.seed), count)
+
+
+if __name__ == "__main__":
+    main()

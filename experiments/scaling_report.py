@@ -1,0 +1,254 @@
+"""What `experiments.scaling` shows: differences from the base run, verdicts, figure."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+import optsde
+from optsde.analysis import Estimate, Verdict, above, agrees, estimate, interval, table
+from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
+
+RULES = {
+    "rule": "the rule",
+    "linear": "lr × κ, all else alone",
+    "sqrt_lr_only": "lr × √κ, all else alone",
+    "fixed": "nothing changed",
+    "rule_but_lr_linear": "the rule, but lr × κ",
+    "rule_but_lr_fixed": "the rule, but lr alone",
+    "rule_but_betas_fixed": "the rule, but β alone",
+    "rule_but_eps_fixed": "the rule, but ε alone",
+    "rule_but_decay_fixed": "the rule, but λ alone",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way of training; all arms have the same seeds and the same clock."""
+
+    rule: str
+    plan: optsde.Plan
+    kappa: float = 0.0
+    ell: float = 0.0
+
+    @property
+    def group(self) -> str:
+        """Of arms that differ in their optimizer alone."""
+        if self.ell:
+            return f"svag{self.ell:g}"
+        return f"kappa{self.kappa:g}" if self.kappa else "base"
+
+    @property
+    def label(self) -> str:
+        if self.ell:
+            return f"SVAG ℓ = {self.ell:g}"
+        if not self.kappa:
+            return f"base, batch {self.plan.batch_size}"
+        return f"κ = {self.kappa:g}, {RULES[self.rule]}"
+
+
+# Of each arm, held-out loss and accuracy [seeds, evaluations]; NaN after divergence.
+Columns = dict[tuple[str, str], dict[str, np.ndarray]]
+
+
+def split_columns(columns: dict[str, list], group: list[Arm], seeds: int) -> Columns:
+    """The columns of metrics of a group, one arm after the other."""
+    out: Columns = {}
+    for number, arm in enumerate(group):
+        mine = slice(number * seeds, (number + 1) * seeds)
+        out[arm.group, arm.rule] = {
+            name: np.array(columns[f"test_{name}"], float)[:, mine].T
+            for name in ("loss", "accuracy")
+        }
+    return out
+
+
+def to_json(prediction) -> dict:
+    return {
+        "kappa": prediction.kappa,
+        "low": prediction.low,
+        "high": prediction.high,
+        "because": prediction.because,
+        "cannot_hold_beyond": prediction.cannot_hold_beyond,
+    }
+
+
+def difference(columns: Columns, arm: tuple[str, str], name: str) -> Estimate:
+    """From the base run, over the second half of the arm's evaluations, paired."""
+    mine, base = columns[arm][name], columns["base", "base"][name]
+    last = mine.shape[1]
+    late = slice(last // 2 + 1, last)  # evaluation 0 is the initial point
+    change = np.mean(mine[:, late] - base[:, late], axis=1)
+    unit = np.mean(base[:, late]) if name == "loss" else 1.0
+    return estimate(100 * change / unit)
+
+
+def distance_gain(columns: Columns, control: tuple[str, str], arm: tuple[str, str]):
+    """How much further the control's mean curve lies from the base run's, in % of loss.
+
+    The distance of two curves is the mean of |difference| over the evaluations; its
+    error comes from leaving out one seed at a time.
+    """
+    base = columns["base", "base"]["loss"]
+
+    def gain(kept):
+        distance = {
+            a: np.abs((columns[a]["loss"] - base)[kept, 1:].mean(0)).mean()
+            for a in (control, arm)
+        }
+        return 100 * (distance[control] - distance[arm]) / base[kept, 1:].mean()
+
+    seeds = np.arange(len(base))
+    without = np.array([gain(seeds != s) for s in seeds])
+    count = len(seeds)
+    se = np.sqrt((count - 1) / count * np.sum((without - without.mean()) ** 2))
+    return Estimate(np.asarray(gain(seeds >= 0)), np.asarray(se), count - 1)
+
+
+def judge(config: ConfigDict, columns: Columns, prediction) -> list[Verdict]:
+    """Does the rule hold at each κ, is it the nearest, was it foreseen?"""
+    verdicts = []
+    for ell in config.ells:
+        x = difference(columns, (f"svag{ell:g}", "svag"), "loss")
+        claim = f"svag{ell:g}_matches_base"
+        verdicts.append(agrees(claim, x, config.bound, "% of loss"))
+    for kappa in config.kappas:
+        x = difference(columns, (f"kappa{kappa:g}", "rule"), "loss")
+        verdict = agrees(f"rule_holds_at_{kappa:g}", x, config.bound, "% of loss")
+        foreseen = kappa <= prediction.kappa
+        verdicts.append(dataclasses.replace(verdict, expected=foreseen))
+    for kappa, rule in itertools.product(config.kappas, config.rules):
+        group = f"kappa{kappa:g}"
+        if rule == "rule" or kappa > config.controls_until:
+            continue
+        if not np.isfinite(columns[group, rule]["loss"]).all():
+            continue  # diverged: the table says so
+        x = distance_gain(columns, (group, rule), (group, "rule"))
+        claim = f"nearer_than_{rule}_at_{kappa:g}"
+        verdicts.append(above(claim, x, 0.0, "% of loss"))
+    verdicts = [
+        dataclasses.replace(
+            v, expected=v.expected and v.claim not in config.known_false
+        )
+        for v in verdicts
+    ]
+    return [*verdicts, _foreseen(config, verdicts, prediction)]
+
+
+def largest(config: ConfigDict, verdicts: list[Verdict]) -> tuple[float, float]:
+    """(the largest κ up to which the rule holds, the first at which it does not)."""
+    held = {v.claim: v.holds for v in verdicts}
+    up_to = 1.0
+    for kappa in sorted(config.kappas):
+        if not held[f"rule_holds_at_{kappa:g}"]:
+            return up_to, kappa
+        up_to = kappa
+    return up_to, np.inf
+
+
+def _foreseen(config: ConfigDict, verdicts: list[Verdict], prediction) -> Verdict:
+    """Within a factor 2: not below half of what held, not above twice what did not."""
+    held, failed = largest(config, verdicts)
+    holds = held / 2 <= prediction.kappa <= 2 * failed
+    return Verdict(
+        "prediction_within_a_factor_2",
+        prediction.kappa,
+        prediction.low,
+        prediction.high,
+        held,
+        "κ; bound: the largest that held",
+        bool(holds),
+    )
+
+
+def answer(config: ConfigDict, columns: Columns, prediction) -> str:
+    """In words: predicted, and seen."""
+    held, failed = largest(config, judge(config, columns, prediction))
+    seen = f"held up to κ = {held:g}" if held > 1 else "did not hold at any κ tried"
+    if np.isfinite(failed):
+        seen += f", and was not shown to within ±{config.bound:g}% at κ = {failed:g}"
+    return (
+        f"predicted: up to κ = {prediction.kappa:.3g} [{prediction.low:.3g}, "
+        f"{prediction.high:.3g}]; seen: the {prediction.rule} rule {seen}"
+    )
+
+
+def difference_table(config: ConfigDict, columns: Columns) -> str:
+    rows = []
+    for (group, rule), found in columns.items():
+        late = found["loss"].shape[1]
+        name = RULES.get(rule, "")
+        if group == "base":
+            loss, accuracy = (
+                estimate(found[n][:, late // 2 + 1 :].mean(1))
+                for n in ("loss", "accuracy")
+            )
+            cells = [
+                f"{loss.mean:.4f} ± {loss.se:.4f}",
+                f"{100 * accuracy.mean:.2f} ± {100 * accuracy.se:.2f}",
+            ]
+        elif not np.isfinite(found["loss"]).all():
+            cells = ["diverged", ""]
+        else:
+            cells = []
+            for n in ("loss", "accuracy"):
+                i = interval(difference(columns, (group, rule), n))
+                cells.append(f"{i.value:+.2f} [{i.low:+.2f}, {i.high:+.2f}]")
+        title = {"base": "base"}.get(group) or group.replace("kappa", "κ = ").replace(
+            "svag", "SVAG ℓ = "
+        )
+        rows.append([title, name, *cells])
+    header = ["", "", "held-out loss, % from base", "accuracy, points from base"]
+    return table(header, rows, "llrr")
+
+
+def draw(config: ConfigDict, columns: Columns, prediction: Any, path: Path) -> None:
+    """Curves at one κ, and the difference from the base run at every κ."""
+    figure, (left, right) = new_figure(2, width=11, height=4.6)
+    shown = max([k for k in config.kappas if k <= config.controls_until])
+    times = np.linspace(0, config.horizon, config.evaluations + 1)[1:]
+    colours = dict(zip(config.rules, COLOURS, strict=False))
+
+    def curve(arm, label, **style):
+        loss = columns[arm]["loss"][:, 1:]
+        if np.isfinite(loss).all():
+            band(left, times[: loss.shape[1]], estimate(loss), label=label, **style)
+
+    for rule in config.rules:
+        style = dict(colour=colours[rule], lw=2.2 if rule == "rule" else 1.6)
+        curve((f"kappa{shown:g}", rule), RULES[rule], **style)
+    for ell, dashes in zip(config.ells, ("--", ":", "-."), strict=False):
+        curve((f"svag{ell:g}", "svag"), f"SVAG ℓ = {ell:g}", colour="grey", ls=dashes)
+    curve(("base", "base"), f"base, batch {config.batch_size}", colour="black")
+    left.set_title(f"batch × {shown:g}, bands 95%", fontsize=12)
+    left.set_xlabel("time, in steps of the base run", fontsize=12)
+    left.set_ylabel("held-out loss", fontsize=12)
+    left.legend(fontsize=9, frameon=False)
+    plain_log_axis(left)
+
+    kappas = np.array(sorted(config.kappas), float)
+    for number, rule in enumerate(config.rules):
+        offset = 1.03 ** (number - (len(config.rules) - 1) / 2)
+        points = [difference(columns, (f"kappa{k:g}", rule), "loss") for k in kappas]
+        spans = [interval(p) for p in points]
+        value = np.array([s.value for s in spans])
+        error = [value - [s.low for s in spans], [s.high for s in spans] - value]
+        style = dict(color=colours[rule], capsize=3, marker="o", ms=4)
+        right.errorbar(kappas * offset, value, error, **style, label=RULES[rule])
+    right.axhspan(-config.bound, config.bound, color="grey", alpha=0.15, lw=0)
+    right.axvspan(prediction.low, prediction.high, color=COLOURS[0], alpha=0.10, lw=0)
+    right.axvline(
+        prediction.kappa, color=COLOURS[0], ls="--", lw=1.2, label="predicted limit"
+    )
+    right.set_xscale("log", base=2)
+    right.set_yscale("symlog", linthresh=2 * config.bound)
+    right.set_xlim(kappas[0] / 1.3, kappas[-1] * 1.3)
+    right.set_xticks(kappas, [f"{k:g}" for k in kappas])
+    right.set_xlabel("κ, batch in units of the base batch", fontsize=12)
+    right.set_ylabel("held-out loss, % from the base run", fontsize=12)
+    right.set_title(f"grey: ±{config.bound:g}%, bars 95%", fontsize=12)
+    right.legend(fontsize=9, frameon=False)
+    save(figure, path)
