@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 import optsde
 
 OPTIMIZERS = {
-    "digits": optsde.Adam(lr=5e-4, b1=0.98, b2=0.995),
-    "digits_rmsprop": optsde.RMSprop(lr=5e-4, beta=0.995),
-    "digits_adamw": optsde.Adam(lr=5e-4, b1=0.98, b2=0.995, weight_decay=1.0),
+    "digits": optsde.Adam(lr=1.4e-3, b1=0.998, b2=0.998),
+    "digits_rmsprop": optsde.RMSprop(lr=1.4e-3, beta=0.998),
+    "digits_adamw": optsde.Adam(lr=1.4e-3, b1=0.998, b2=0.998, weight_decay=0.5),
     "digits_sgd": optsde.SGD(lr=0.01),
-    "digits_momentum": optsde.Momentum(lr=0.01, beta=0.98),
-    "digits_adagrad": optsde.AdaGrad(lr=1e-2, s0=1e-3),
-    "lm": optsde.Adam(lr=1.4e-3, b1=0.975, b2=0.995, weight_decay=0.1),
+    "digits_momentum": optsde.Momentum(lr=0.01, beta=0.995),
+    "digits_adagrad": optsde.AdaGrad(lr=2e-2, s0=1e-3),
+    "lm": optsde.Adam(lr=7e-4, b1=0.975, b2=0.995, weight_decay=0.1),
 }
 PRESETS = {
     "digits": "Adam on digits",
@@ -47,11 +47,12 @@ def _digits() -> ConfigDict:
             model="mlp",
             options=dict(hidden=(64,)),
             batch_size=2,
-            horizon=3200.0,
-            kappas=(2, 4, 8, 16, 32),
-            ells=(2,),
+            horizon=5120.0,
+            label_noise=0.3,
+            kappas=(2, 4, 8, 16, 32, 64),
+            ells=(2, 4),
             svag_until=0.25,
-            seeds=16,
+            seeds=64,
         )
     )
     return config
@@ -67,8 +68,9 @@ def _text() -> ConfigDict:
             train_size=45_000,
             test_size=256,
             batch_size=2,
-            horizon=3200.0,
-            kappas=(4, 8, 16),
+            horizon=3072.0,
+            kappas=(2, 4, 8, 16, 32),
+            controls_until=8.0,
             ells=(2,),
             svag_until=0.25,
             seeds=6,
@@ -96,7 +98,7 @@ def _shared() -> ConfigDict:
     config.alpha = 0.0  # index of stable noise added to gradients; 0: none
     config.tail_size = 0.0  # its scale at the base batch
     config.batch_size = 2
-    config.horizon = 3200.0  # steps of the base run
+    config.horizon = 5120.0  # steps of the base run
     config.schedule = ConfigDict(
         dict(warmup=0.0, exponential=False, milestones=(), cosine=0.0)
     )
@@ -104,13 +106,15 @@ def _shared() -> ConfigDict:
     config.kappas = (2, 4, 8, 16, 32)
     config.rules = ("rule", "linear", "sqrt_lr_only", "fixed")
     config.memory = "power"  # decays become β**κ; linear: 1 − κ(1 − β)
-    config.controls_until = 8  # largest κ at which the controls are judged
+    config.controls_until = 64.0  # largest κ at which the other rules run too
     config.ells = (2,)
     config.svag_until = 0.25  # share of the run that SVAG takes part in
     config.evaluations = 8
     config.probe_seeds = 4  # for the prediction
     config.probe_until = 1.0
     config.draws = 64  # gradients of one measurement
+    config.close = 1.2  # factor of noise-driven loss and of speed, for the prediction
+    config.tail_group = 16  # batches in a term, of which sums are formed
     config.seeds = 16
     config.seed = 0
     config.bound = 5.0  # percent of loss, for "the same as the base run"

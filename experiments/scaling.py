@@ -42,6 +42,7 @@ def check(config: ConfigDict) -> None:
     require(config.seeds >= 3, config, "seeds", "at least 3, for intervals")
     require(config.probe_seeds >= 1, config, "probe_seeds", "at least 1")
     require(config.bound > 0, config, "bound", "a positive number of percent")
+    require(config.close > 1, config, "close", "a factor above 1")
     require(0 <= config.alpha <= 2, config, "alpha", "0 (off) or up to 2 (Gaussian)")
     require(0 < config.imbalance <= 1, config, "imbalance", "a share in (0, 1]")
     require(0 <= config.label_noise < 1, config, "label_noise", "a share in [0, 1)")
@@ -109,6 +110,8 @@ def arms(config: ConfigDict) -> list[Arm]:
         until = config.horizon * config.svag_until
         made.append(Arm("svag", dataclasses.replace(plan, horizon=until), ell=ell))
     for kappa, rule in itertools.product(config.kappas, config.rules):
+        if rule != "rule" and kappa > config.controls_until:
+            continue
         try:
             plan = _by_rule(base, kappa, rule, config.memory)
         except ValueError as error:
@@ -224,7 +227,7 @@ def predict(config: ConfigDict, task):
     first = jax.tree.map(lambda x: x[0], state)
     oracle = sampler(plan.batch_size)
     draw = optsde.gradients.Draw(first.key, first.step)
-    tail = measure.tail_index(oracle, first.params, draw)
+    tail = measure.tail_index(oracle, first.params, draw, group=config.tail_group)
     stacked = jax.tree.map(lambda *x: np.stack(x, axis=1), *noises)
     return measure.predict(
         plan,
@@ -233,7 +236,7 @@ def predict(config: ConfigDict, task):
         tails=tail,
         kappas=config.kappas,
         memory=config.memory,
-        close=1 + config.bound / 100,
+        close=config.close,
     )
 
 

@@ -25,6 +25,9 @@ RULES = {
 }
 
 
+JUDGED_UNTIL = 8  # largest κ at which the rule must lie nearer than each control
+
+
 @dataclasses.dataclass(frozen=True)
 class Arm:
     """One way of training; all arms have the same seeds and the same clock."""
@@ -122,7 +125,7 @@ def judge(config: ConfigDict, columns: Columns, prediction) -> list[Verdict]:
         verdicts.append(dataclasses.replace(verdict, expected=foreseen))
     for kappa, rule in itertools.product(config.kappas, config.rules):
         group = f"kappa{kappa:g}"
-        if rule == "rule" or kappa > config.controls_until:
+        if rule == "rule" or kappa > min(JUDGED_UNTIL, config.controls_until):
             continue
         if not np.isfinite(columns[group, rule]["loss"]).all():
             continue  # diverged: the table says so
@@ -208,7 +211,8 @@ def difference_table(config: ConfigDict, columns: Columns) -> str:
 def draw(config: ConfigDict, columns: Columns, prediction: Any, path: Path) -> None:
     """Curves at one κ, and the difference from the base run at every κ."""
     figure, (left, right) = new_figure(2, width=11, height=4.6)
-    shown = max([k for k in config.kappas if k <= config.controls_until])
+    judged = [k for k in config.kappas if k <= min(JUDGED_UNTIL, config.controls_until)]
+    shown = max(judged, default=min(config.kappas))
     times = np.linspace(0, config.horizon, config.evaluations + 1)[1:]
     colours = dict(zip(config.rules, COLOURS, strict=False))
 
@@ -232,12 +236,13 @@ def draw(config: ConfigDict, columns: Columns, prediction: Any, path: Path) -> N
     kappas = np.array(sorted(config.kappas), float)
     for number, rule in enumerate(config.rules):
         offset = 1.03 ** (number - (len(config.rules) - 1) / 2)
-        points = [difference(columns, (f"kappa{k:g}", rule), "loss") for k in kappas]
+        ran = [k for k in kappas if (f"kappa{k:g}", rule) in columns]
+        points = [difference(columns, (f"kappa{k:g}", rule), "loss") for k in ran]
         spans = [interval(p) for p in points]
         value = np.array([s.value for s in spans])
         error = [value - [s.low for s in spans], [s.high for s in spans] - value]
         style = dict(color=colours[rule], capsize=3, marker="o", ms=4)
-        right.errorbar(kappas * offset, value, error, **style, label=RULES[rule])
+        right.errorbar(np.array(ran) * offset, value, error, **style, label=RULES[rule])
     right.axhspan(-config.bound, config.bound, color="grey", alpha=0.15, lw=0)
     right.axvspan(prediction.low, prediction.high, color=COLOURS[0], alpha=0.10, lw=0)
     right.axvline(

@@ -27,11 +27,12 @@ from optsde.analysis.statistics import Estimate, Interval, interval
 from optsde.analysis.tables import table
 from optsde.measure.noise import Noise
 from optsde.measure.tails import Tail
-from optsde.optimizers import Adam, HeavyBall, Memory, Momentum, Optimizer
+from optsde.optimizers import Adam, HeavyBall, Memory, Momentum, Optimizer, Power
 from optsde.plan import Plan
 
 CLOSE = math.sqrt(2)
 FEW_STEPS = 50
+RULE_OF_LR = {0.0: "fixed-lr", 0.5: "square-root", 1.0: "linear"}  # by its power of κ
 GAUSSIAN = 1.9  # α whose interval reaches this counts as 2
 
 
@@ -109,7 +110,7 @@ def predict(
     adaptive = plan.optimizer.noise_exponent == 2
     late = _ratio(stacked, adaptive)
     limits = [*_memory(plan.optimizer, memory), _signal(plan, late, memory, close)]
-    limits += _tails(tails, close)
+    limits += _tails(tails)
     least = min(limits, key=lambda bound: bound.kappa)
     never = CLOSE**2 * (1 + 1 / late.value) if late.value > 0 else math.inf
     hard = [b.kappa for b in limits if b.name.startswith("memory")]
@@ -117,7 +118,7 @@ def predict(
     steps = [math.ceil(plan.steps / kappa - 1e-9) for kappa in kappas]
     rows = zip(kappas, steps, q, loss, speed, strict=True)
     return Prediction(
-        rule="square-root" if adaptive else "linear",
+        rule=RULE_OF_LR.get(_power_of_lr(plan.optimizer), "optimizer's own"),
         kappa=least.kappa,
         low=min(bound.low for bound in limits),
         high=min(bound.high for bound in limits),
@@ -178,6 +179,11 @@ def _finite_steps(optimizer: Optimizer, kappas: np.ndarray, memory: str) -> np.n
     else:
         decay = np.maximum(1 - kappas * (1 - beta), 0)
     return (1 - decay) / (1 + decay)
+
+
+def _power_of_lr(optimizer: Optimizer) -> float | None:
+    law = optimizer.rule.get("lr")
+    return law.exponent if isinstance(law, Power) else None
 
 
 def _stacked(noises: Noise | Sequence[Noise]) -> Noise:
@@ -245,15 +251,15 @@ def _signal(plan: Plan, ratio: Interval, memory: str, close: float) -> Bound:
     return Bound("signal", kappa, low, high, why)
 
 
-def _tails(tails: Tail | Sequence[Tail] | None, close: float) -> list[Bound]:
-    """κ at which κ^(1/α − 1/2), by which noise is larger than the rule's, is `close`."""
+def _tails(tails: Tail | Sequence[Tail] | None) -> list[Bound]:
+    """κ at which κ^(1/α − 1/2), by which noise is larger than the rule's, is √2."""
     if tails is None:
         return []
     every = [tails] if isinstance(tails, Tail) else list(tails)
     tail = min(every, key=lambda t: t.high)
 
     def limit(alpha: float) -> float:
-        return close ** (2 * alpha / (2 - alpha)) if alpha < 2 else math.inf
+        return CLOSE ** (2 * alpha / (2 - alpha)) if alpha < 2 else math.inf
 
     if tail.high >= GAUSSIAN:
         why = f"α = {tail.alpha:.3g}: noise shrinks as 1/√κ"
