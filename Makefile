@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 
-.PHONY: help demo test lint types format check bench lock clean
+.PHONY: help demo test notebooks lint types format check bench lock clean
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1|/' | column -t -s '|'
 
@@ -14,6 +14,9 @@ demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, two minutes
 test: $(VENV)/dev ## all tests and doctests, on 8 simulated devices
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python -m doctest README.md
+
+notebooks: $(VENV)/dev ## run the lessons, and check their answers
+	$(BIN)/python -m pytest tests/test_notebooks.py
 
 lint: $(VENV)/dev ## style
 	$(BIN)/ruff check .
