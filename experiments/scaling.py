@@ -154,7 +154,9 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
     jax.config.update("jax_default_matmul_precision", "highest")
     task = build_task(config)
     rundir.begin()
-    prediction = predict(config, task)
+    noises, times, prediction = predict(config, task)
+    print(scaling_report.noise_table(noises, times, config.batch_size), end="\n\n")
+    print(scaling_report.group_table(noises), end="\n\n")
     print(f"{prediction}\n", flush=True)
     columns: Columns = {}
     for group in grouped(arms(config)):
@@ -205,7 +207,7 @@ def sampler_of(config: ConfigDict, task):
 
 
 def predict(config: ConfigDict, task):
-    """From a few seeds of the base run, up to `probe_until` of its length."""
+    """(noise, its times, prediction) of a few seeds of the base run."""
     import jax
 
     from optsde import measure
@@ -229,15 +231,17 @@ def predict(config: ConfigDict, task):
     draw = optsde.gradients.Draw(first.key, first.step)
     tail = measure.tail_index(oracle, first.params, draw, group=config.tail_group)
     stacked = jax.tree.map(lambda *x: np.stack(x, axis=1), *noises)
-    return measure.predict(
+    times = [every * (i + 1) for i in range(count)]
+    prediction = measure.predict(
         plan,
         stacked,
-        times=[every * (i + 1) for i in range(count)],
-        tails=tail,
+        times,
+        tail,
         kappas=config.kappas,
         memory=config.memory,
         close=config.close,
     )
+    return stacked, times, prediction
 
 
 def grouped(made: list[Arm]) -> list[list[Arm]]:

@@ -79,6 +79,60 @@ def to_json(prediction) -> dict:
     }
 
 
+def noise_table(noises: Any, times: list[float], batch_size: int) -> str:
+    """Signal and noise of one batch along the run, with errors over seeds."""
+    import jax
+
+    plain, share = noises.total(), np.asarray(noises.dominated()).mean(0)
+    rows = []
+    for number, time in enumerate(times):
+        here = jax.tree.map(lambda x, i=number: x[:, i : i + 1], noises)
+        ratios = [here.total(weighted, pool=True).ratio for weighted in (False, True)]
+        cells = [_spread(x[:, number]) for x in (plain.signal, plain.noise)]
+        cells += [f"{float(ratio):.3g}" for ratio in ratios]
+        cells.append(f"{batch_size / float(ratios[0]):.3g}" if ratios[0] > 0 else "–")
+        shares = [f"{100 * x:.0f}" for x in share[number]]
+        rows.append([f"{time:g}", *cells, " ".join(shares)])
+    kappas = ", ".join(f"{kappa:g}" for kappa in noises.kappas)
+    header = ["t", "signal ‖ḡ‖²", "noise Tr Σ", "G/N", "in 1/P", "noise scale"]
+    header.append(f"% of coordinates ruled by noise, κ = {kappas}")
+    return table(header, rows, "rrrrrrr")
+
+
+def group_table(noises: Any) -> str:
+    """The same for each group of parameters, over the second half of the times."""
+    import jax
+
+    half = jax.tree.leaves(noises.plain.squares)[0].shape[1] // 2
+    late = jax.tree.map(lambda x: np.asarray(x)[:, half:], noises)
+
+    def is_level(x):
+        return hasattr(x, "signal")
+
+    plain, weighted = (late.groups(w) for w in (False, True))
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(plain, is_leaf=is_level),
+        jax.tree.leaves(weighted, is_leaf=is_level),
+        strict=True,
+    )
+    rows = []
+    for (path, level), other in pairs:
+        name = "/".join(str(key.key) for key in path)
+        cells = [_spread(np.mean(x, axis=1)) for x in (level.signal, level.noise)]
+        ratio = np.sum(other.signal) / np.sum(other.noise)
+        rows.append([name, *cells, f"{ratio:.3g}"])
+    header = ["parameters", "signal ‖ḡ‖²", "noise Tr Σ", "G/N in 1/P"]
+    return table(header, rows, "lrrr")
+
+
+def _spread(values) -> str:
+    values = np.asarray(values, float)
+    if len(values) == 1:
+        return f"{values[0]:.3g}"
+    mean, se, _ = estimate(values)
+    return f"{mean:.3g} ± {se:.1g}"
+
+
 def difference(columns: Columns, arm: tuple[str, str], name: str) -> Estimate:
     """From the base run, over the second half of the arm's evaluations, paired."""
     mine, base = columns[arm][name], columns["base", "base"][name]

@@ -30,7 +30,8 @@ IMAGES = {
     "fashion_mnist": Statistics(10, (0.2860,), (0.3530,)),
     "svhn_cropped": Statistics(10, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
 }
-TEXTS = ("tiny_shakespeare", "lm1b", "wiki40b/en")  # any set of TFDS with a text feature will do
+# Any set of TFDS with a text feature will do.
+TEXTS = ("tiny_shakespeare", "lm1b", "wiki40b/en")
 NAMES = (*IMAGES, *TEXTS)
 
 

@@ -181,9 +181,9 @@ def _finite_steps(optimizer: Optimizer, kappas: np.ndarray, memory: str) -> np.n
     return (1 - decay) / (1 + decay)
 
 
-def _power_of_lr(optimizer: Optimizer) -> float | None:
+def _power_of_lr(optimizer: Optimizer) -> float:
     law = optimizer.rule.get("lr")
-    return law.exponent if isinstance(law, Power) else None
+    return law.exponent if isinstance(law, Power) else math.nan
 
 
 def _stacked(noises: Noise | Sequence[Noise]) -> Noise:
