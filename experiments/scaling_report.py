@@ -137,7 +137,7 @@ def difference(columns: Columns, arm: tuple[str, str], name: str) -> Estimate:
     """From the base run, over the second half of the arm's evaluations, paired."""
     mine, base = columns[arm][name], columns["base", "base"][name]
     last = mine.shape[1]
-    late = slice(last // 2 + 1, last)  # evaluation 0 is the initial point
+    late = slice((last - 1) // 2 + 1, last)  # evaluation 0 is the initial point
     change = np.mean(mine[:, late] - base[:, late], axis=1)
     unit = np.mean(base[:, late]) if name == "loss" else 1.0
     return estimate(100 * change / unit)
@@ -240,7 +240,7 @@ def difference_table(config: ConfigDict, columns: Columns) -> str:
         name = RULES.get(rule, "")
         if group == "base":
             loss, accuracy = (
-                estimate(found[n][:, late // 2 + 1 :].mean(1))
+                estimate(found[n][:, (late - 1) // 2 + 1 :].mean(1))
                 for n in ("loss", "accuracy")
             )
             cells = [
