@@ -49,6 +49,30 @@ PRESETS = {
 DEFAULT = "digits"
 
 
+# Seen not to hold, or not to be resolved, in the runs that docs/scaling.md reports.
+KNOWN_FALSE = {
+    "digits_rmsprop": (
+        "nearer_than_sqrt_lr_only_at_2",
+        "nearer_than_sqrt_lr_only_at_8",
+    ),
+    "digits_adagrad": ("nearer_than_fixed_at_2", "nearer_than_fixed_at_4"),
+    "digits_sgd": ("prediction_within_a_factor_2",),
+    "digits_imbalanced": ("nearer_than_linear_at_2", "prediction_within_a_factor_2"),
+    "digits_signal": tuple(
+        f"nearer_than_{rule}_at_{kappa}"
+        for rule, kappa in (
+            ("linear", 2),
+            ("linear", 4),
+            ("sqrt_lr_only", 2),
+            ("sqrt_lr_only", 4),
+            ("sqrt_lr_only", 8),
+        )
+    ),
+    "digits_heavy_tails": ("svag2_matches_base", "prediction_within_a_factor_2"),
+    "lm": ("svag2_matches_base",),
+}
+
+
 def get_config(preset: str = DEFAULT) -> ConfigDict:
     config = _shared()
     optimizer, changes = _preset(preset)
@@ -57,6 +81,7 @@ def get_config(preset: str = DEFAULT) -> ConfigDict:
     schedule = changes.pop("schedule", {})
     config.update(changes)
     config.schedule.update(schedule)
+    config.known_false = KNOWN_FALSE.get(preset, ())
     return config.lock()
 
 
@@ -84,6 +109,8 @@ def _digits(name: str) -> tuple[optsde.Optimizer, dict]:
         ells=(),
         seeds=8,
     )
+    heavy = dict(alpha=1.2, tail_size=0.1, seeds=32, kappas=(8, 64), ells=(2,))
+    heavy |= dict(rules=("rule", "sqrt_lr_only"))  # stable numbers take time to draw
     fast = optsde.Adam(lr=8e-3, b1=0.9, b2=0.99)
     return {
         "digits": (ADAM, noisy),
@@ -95,7 +122,7 @@ def _digits(name: str) -> tuple[optsde.Optimizer, dict]:
         "digits_clean": (ADAM, {}),
         "digits_signal": (fast, small),
         "digits_imbalanced": (ADAM, dict(noisy, imbalance=0.02)),
-        "digits_heavy_tails": (ADAM, dict(noisy, alpha=1.5, tail_size=0.01)),
+        "digits_heavy_tails": (ADAM, noisy | heavy),
         "digits_normalised": (optsde.SGD(lr=0.1, l2=0.01), normalised),
     }[name]
 

@@ -264,7 +264,8 @@ def _shown(value) -> str:
 
 
 def _help(study: str, doc: str, module: ModuleType, path: str, base: ConfigDict) -> str:
-    presets = [f"  {name:20} {text}" for name, text in module.PRESETS.items()]
+    width = max(map(len, module.PRESETS))
+    presets = [f"  {name:{width}} {text}" for name, text in module.PRESETS.items()]
     settings = [f"  --config.{k}={_shown(v)}" for k, v in _flatten(base).items()]
     usage = (
         f"usage: python -m experiments.{study} [--config={path}:PRESET] "

@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,17 @@ class RunDir:
 
     def _write(self, name: str, content: dict) -> None:
         partial = self.path / f"{name}.partial"
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.write_text(json.dumps(_plain(content), indent=2) + "\n")
         os.replace(partial, self.path / name)
+
+
+def _plain(content):
+    """The same with null for numbers that JSON has not: NaN and the infinities."""
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
 
 
 def _readable(file: Path, read: Callable):

@@ -186,13 +186,12 @@ def judge(config: ConfigDict, columns: Columns, prediction) -> list[Verdict]:
         x = distance_gain(columns, (group, rule), (group, "rule"))
         claim = f"nearer_than_{rule}_at_{kappa:g}"
         verdicts.append(above(claim, x, 0.0, "% of loss"))
-    verdicts = [
-        dataclasses.replace(
-            v, expected=v.expected and v.claim not in config.known_false
-        )
+    verdicts.append(_foreseen(config, verdicts, prediction))
+    unlikely = config.known_false
+    return [
+        dataclasses.replace(v, expected=v.expected and v.claim not in unlikely)
         for v in verdicts
     ]
-    return [*verdicts, _foreseen(config, verdicts, prediction)]
 
 
 def largest(config: ConfigDict, verdicts: list[Verdict]) -> tuple[float, float]:
