@@ -155,7 +155,11 @@ def _text(name: str) -> tuple[optsde.Optimizer, dict]:
     adam = optsde.Adam(lr=6e-4, b1=0.975, b2=0.995, weight_decay=0.1)
     optimizer, changes, options = {
         "lm": (LM, small, options),
-        "lm_masked": (LM, small | masked, options | dict(causal=False)),
+        "lm_masked": (
+            LM,
+            small | masked | dict(bound=4.0),  # an eighth of the tokens to judge by
+            options | dict(causal=False),
+        ),
         "wikitext_gpt": (adam, large | dict(batch_size=512), gpt),
         "bert_masked": (
             adam,

@@ -297,13 +297,15 @@ def draw(config: ConfigDict, columns: Columns, prediction: Any, path: Path) -> N
         style = dict(color=colours[rule], capsize=3, marker="o", ms=4)
         right.errorbar(np.array(ran) * offset, value, error, **style, label=RULES[rule])
     right.axhspan(-config.bound, config.bound, color="grey", alpha=0.15, lw=0)
-    right.axvspan(prediction.low, prediction.high, color=COLOURS[0], alpha=0.10, lw=0)
-    right.axvline(
-        prediction.kappa, color=COLOURS[0], ls="--", lw=1.2, label="predicted limit"
-    )
+    edge = kappas[-1] * 2
+    span = (min(prediction.low, edge), min(prediction.high, edge))
+    right.axvspan(*span, color=COLOURS[0], alpha=0.10, lw=0)
+    if prediction.kappa < edge:
+        style = dict(color=COLOURS[0], ls="--", lw=1.2)
+        right.axvline(prediction.kappa, label="predicted limit", **style)
     right.set_xscale("log", base=2)
     right.set_yscale("symlog", linthresh=2 * config.bound)
-    right.set_xlim(kappas[0] / 1.3, kappas[-1] * 1.3)
+    right.set_xlim(kappas[0] / 1.3, edge / 1.4)
     right.set_xticks(kappas, [f"{k:g}" for k in kappas])
     right.set_xlabel("κ, batch in units of the base batch", fontsize=12)
     right.set_ylabel("held-out loss, % from the base run", fontsize=12)
