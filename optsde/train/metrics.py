@@ -4,6 +4,7 @@ A writer takes rows, dictionaries of names and numbers that begin with `step`. `
 says at which step a run goes on: later rows are forgotten, so that none comes twice.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -78,8 +79,13 @@ class Wandb:
                 "writer 'wandb' needs wandb: pip install -e .[wandb]"
             ) from None
         self._wandb = wandb
+        place = str(directory.resolve())
         self._options = dict(
-            project="optsde", dir=str(directory), id=directory.name, config=dict(config)
+            project="optsde",
+            dir=place,
+            id=hashlib.sha256(place.encode()).hexdigest()[:12],
+            name=directory.name,
+            config=dict(config),
         )
         self._run: Any = None
 
