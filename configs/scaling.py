@@ -228,7 +228,6 @@ def _shared() -> ConfigDict:
     config.augment = "none"  # live, none, or masked (text)
     config.group = 1  # examples that share BatchNorm's statistics; 1: no BatchNorm
     config.statistics = 10_000
-    config.stream = False
     config.alpha = 0.0  # index of stable noise added to gradients; 0: none
     config.tail_size = 0.0  # its scale at the base batch
     config.batch_size = 2

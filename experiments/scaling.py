@@ -177,6 +177,9 @@ def build_task(config: ConfigDict):
 
     dataset = tasks.load(config)
     train = dataset.train
+    for name, off in (("imbalance", 1.0), ("label_noise", 0.0)):
+        labels = train[1].ndim == 1 or config[name] == off
+        require(labels, config, name, f"a set of labels ({config.dataset} has none)")
     if config.imbalance < 1:
         train = data.imbalanced(train, config.imbalance)
     if config.label_noise:

@@ -51,7 +51,7 @@ def build_task(config: ConfigDict, dataset):
         held_out = data.frozen(held_out, augment, copies=1)
     plain = dataset.train[0][: config.statistics]
     held_out, plain = jax.tree.map(jnp.asarray, (held_out, plain))
-    if config.stream:
+    if config.get("stream", False):
         examples = data.Stream(data.Arrays(*examples))
     else:
         examples = jax.tree.map(jnp.asarray, examples)

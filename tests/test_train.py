@@ -258,6 +258,9 @@ def test_a_full_batch_cannot_be_streamed():
     stream = data.Stream(data.Arrays(*map(np.asarray, EXAMPLES)))
     with pytest.raises(ValueError, match="needs its data on the device"):
         gradients.full_batch(LOSSES, stream)
+    oracle = gradients.minibatch(LOSSES, stream, 4)
+    with pytest.raises(ValueError, match="which an Engine feeds"):
+        oracle(None, gradients.Draw(jax.random.key(0), jnp.int32(0)))
 
 
 def test_evaluation_against_numpy():

@@ -93,6 +93,11 @@ class ExampleOracle:
         if rows is None:
             rows, at_once = -(-self.size // data_shards()), len(self.gains)
         index, data = self.index(draw), self.data
+        if isinstance(data, Stream):
+            raise ValueError(
+                "this oracle's data is a Stream, which an Engine feeds to the steps of "
+                "a run; for one gradient, give it the examples themselves"
+            )
         if isinstance(data, Window):
             index, data = _in_order(index), data.at(draw.step)
         groups = grouped(index, rows, self._weights(rows))

@@ -249,6 +249,8 @@ def _signal(plan: Plan, ratio: Interval, memory: str, close: float) -> Bound:
     why = (
         f"G/N = {ratio.value:.2g} at κ = 1 grows with κ, and the noise no longer rules"
     )
+    if ratio.value <= 0:
+        why = f"no signal was seen in the noise, G/N = {ratio.value:.2g}"
     if ratio.value > 0.5:
         why = f"signal rules already at κ = 1: G/N = {ratio.value:.2g}"
     return Bound("signal", kappa, low, high, why)
