@@ -158,7 +158,6 @@ def get_config(preset: str = DEFAULT) -> ConfigDict:
     table = {name: ROW | settings for name, settings in rows.items()}
     for name, (base, change) in CONTROLS.items():
         table[name] = table[base] | change
-    # On this subset the penalty's own effect is smaller than on others (docs).
     seeds = 12 if family == "digits" else 4  # a row of text takes half a minute
     settings = dict(rows=table, seeds=seeds, known_false=KNOWN_FALSE[family])
     return ConfigDict(shared | settings).lock()

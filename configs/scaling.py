@@ -143,6 +143,10 @@ def _text(name: str) -> tuple[optsde.Optimizer, dict]:
     )
     large = dict(
         dataset="wiki40b/en",
+        test_size=4096,
+        group=32,
+        probe_seeds=1,
+        probe_until=0.25,
         horizon=20_480.0,
         schedule=dict(warmup=1024.0),
         kappas=(2, 4, 8, 16),
@@ -173,6 +177,7 @@ def _text(name: str) -> tuple[optsde.Optimizer, dict]:
 def _cifar10(name: str) -> tuple[optsde.Optimizer, dict]:
     epoch = 50_000 / 256
     shared = dict(dataset="cifar10", augment="live", group=128, evaluations=20, seeds=3)
+    shared |= dict(probe_seeds=1, probe_until=0.1)
     adaptive = dict(
         batch_size=256,
         horizon=97_280.0,  # 498 epochs, a multiple of every κ
@@ -226,7 +231,7 @@ def _shared() -> ConfigDict:
     config.imbalance = 1.0  # the rarest class's share of what the commonest has
     config.label_noise = 0.0  # share of training labels that are random
     config.augment = "none"  # live, none, or masked (text)
-    config.group = 1  # examples that share BatchNorm's statistics; 1: no BatchNorm
+    config.group = 1  # examples in a pass, which share BatchNorm's statistics; 1: all
     config.statistics = 10_000
     config.alpha = 0.0  # index of stable noise added to gradients; 0: none
     config.tail_size = 0.0  # its scale at the base batch
@@ -251,5 +256,6 @@ def _shared() -> ConfigDict:
     config.seeds = 64
     config.seed = 0
     config.bound = 5.0  # percent of loss, for "the same as the base run"
+    config.verify = True  # or only predict
     config.known_false = ()
     return config

@@ -113,16 +113,16 @@ class RunDir:
 
     def _write(self, name: str, content: dict) -> None:
         partial = self.path / f"{name}.partial"
-        partial.write_text(json.dumps(_plain(content), indent=2) + "\n")
+        partial.write_text(json.dumps(plain(content), indent=2) + "\n")
         os.replace(partial, self.path / name)
 
 
-def _plain(content):
+def plain(content):
     """The same with null for numbers that JSON has not: NaN and the infinities."""
     if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
+        return {key: plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
+        return [plain(value) for value in content]
     return None if isinstance(content, float) and not isfinite(content) else content
 
 

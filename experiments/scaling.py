@@ -1,6 +1,7 @@
 """Tuned at batch B: what at κB, and will it hold? Three answers, from cheap to sure.
 
-Predict measures signal and noise of the gradient along a short base run. Simulate runs
+Predict measures signal and noise of the gradient along a base run (`probe_until` of it,
+with `probe_seeds` seeds); with --config.verify=False nothing else runs. Simulate runs
 SVAG: where it does not change with ℓ, the SDE describes the run, and the rule must
 hold. Verify trains at κB under the optimizer's own rule and under the rules people use
 instead, on one clock, with the same seeds. --dry_run prints the hyperparameters.
@@ -8,7 +9,9 @@ instead, on one clock, with the same seeds. --dry_run prints the hyperparameters
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -16,12 +19,13 @@ from ml_collections import ConfigDict
 import optsde
 from experiments import scaling_report, tasks
 from experiments.launch import UsageError, launch, optimizer_of, require
-from experiments.rundir import RunDir
+from experiments.rundir import RunDir, plain
 from experiments.scaling_report import Arm, Columns
 from optsde import schedules
 from optsde.analysis import verdict_table
-from optsde.optimizers import Memory
+from optsde.optimizers import Memory, Optimizer
 from optsde.train import metrics
+from optsde.train.loop import DivergedError
 
 
 def main() -> None:
@@ -41,13 +45,33 @@ def check(config: ConfigDict) -> None:
         require(config[name] >= 1, config, name, "an integer ≥ 1")
     require(config.seeds >= 3, config, "seeds", "at least 3, for intervals")
     require(config.probe_seeds >= 1, config, "probe_seeds", "at least 1")
+    require(config.tail_group >= 1, config, "tail_group", "an integer ≥ 1")
+    fine = config.draws >= 32 and config.draws % 16 == 0
+    require(fine, config, "draws", "a multiple of 16 from 32 on")
+    fine = config.group <= config.batch_size
+    require(fine, config, "group", f"at most batch_size={config.batch_size}")
+    fine = (config.alpha > 0) == (config.tail_size > 0)
+    require(fine, config, "tail_size", "a positive number with alpha, 0 without")
+    text = config.model == "transformer"
+    fine = config.augment in (("none", "masked") if text else ("none", "live"))
+    require(fine, config, "augment", "none, or live for images, masked for text")
+    both = config.schedule.cosine and config.schedule.milestones
+    require(not both, config, "schedule", "cosine or milestones, not both")
+    known = (
+        type(base_plan(config).optimizer).preconditioner is not Optimizer.preconditioner
+    )
+    require(
+        known,
+        config.optimizer,
+        "name",
+        "a preconditioner to weigh noise by",
+        "optimizer.",
+    )
     require(config.bound > 0, config, "bound", "a positive number of percent")
     require(config.close > 1, config, "close", "a factor above 1")
     require(0 <= config.alpha <= 2, config, "alpha", "0 (off) or up to 2 (Gaussian)")
     require(0 < config.imbalance <= 1, config, "imbalance", "a share in (0, 1]")
     require(0 <= config.label_noise < 1, config, "label_noise", "a share in [0, 1)")
-    kinds = ("live", "none", "masked")
-    require(config.augment in kinds, config, "augment", f"one of {', '.join(kinds)}")
     require(config.memory in ("linear", "power"), config, "memory", "linear or power")
     allowed = ", ".join(scaling_report.RULES)
     for rule in config.rules:
@@ -154,20 +178,21 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
     jax.config.update("jax_default_matmul_precision", "highest")
     task = build_task(config)
     rundir.begin()
-    noises, times, prediction = predict(config, task)
-    print(scaling_report.noise_table(noises, times, config.batch_size), end="\n\n")
-    print(scaling_report.group_table(noises), end="\n\n")
-    print(f"{prediction}\n", flush=True)
+    prediction = foretell(config, task, rundir.path / "prediction.json")
+    print(f"{prediction.text}\n", flush=True)
+    if not config.verify:
+        rundir.finish("done", [], prediction=scaling_report.to_json(prediction))
+        return
     columns: Columns = {}
     for group in grouped(arms(config)):
         columns |= train_group(config, task, group, rundir.path / "arms")
     verdicts = scaling_report.judge(config, columns, prediction)
     print("", scaling_report.difference_table(config, columns), "", sep="\n")
     print(verdict_table(verdicts), "", sep="\n")
-    print(scaling_report.answer(config, columns, prediction))
+    print(scaling_report.answer(config, verdicts, prediction))
+    rundir.finish("done", verdicts, prediction=scaling_report.to_json(prediction))
     figure = rundir.figure("scaling")
     scaling_report.draw(config, columns, prediction, figure)
-    rundir.finish("done", verdicts, prediction=scaling_report.to_json(prediction))
     print(f"\nfigure: {figure}\nsummary: {rundir.path / 'summary.json'}")
 
 
@@ -209,6 +234,26 @@ def sampler_of(config: ConfigDict, task):
     return sampler
 
 
+def foretell(config: ConfigDict, task, file: Path) -> SimpleNamespace:
+    """The prediction as figures and text, made once and kept in `file`."""
+    if file.exists():
+        held = json.loads(file.read_text())
+        return SimpleNamespace(
+            **{k: np.inf if v is None else v for k, v in held.items()}
+        )
+    noises, times, prediction = predict(config, task)
+    text = [
+        scaling_report.noise_table(noises, times, config.batch_size),
+        scaling_report.group_table(noises),
+        str(prediction),
+    ]
+    made = scaling_report.to_json(prediction) | {"text": "\n\n".join(text)}
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(plain(made), indent=2) + "\n")
+    partial.replace(file)
+    return SimpleNamespace(**made)
+
+
 def predict(config: ConfigDict, task):
     """(noise, its times, prediction) of a few seeds of the base run."""
     import jax
@@ -227,12 +272,21 @@ def predict(config: ConfigDict, task):
     progress.begin(0)
     for number in range(1, count + 1):
         state, _ = engine.advance(state, (), every)
-        noises.append(jax.block_until_ready(look(state)))
+        noises.append(engine.kept(jax.block_until_ready(look(state))))
+        if not np.isfinite(noises[-1].total().noise).all():
+            begin = (number - 1) * every
+            raise DivergedError(
+                f"the base run between t = {begin} and {begin + every}; try a smaller "
+                "--config.optimizer.lr"
+            )
         progress.update(number * every, count * every)
     first = jax.tree.map(lambda x: x[0], state)
     oracle = sampler(plan.batch_size)
     draw = optsde.gradients.Draw(first.key, first.step)
-    tail = measure.tail_index(oracle, first.params, draw, group=config.tail_group)
+    try:
+        tail = measure.tail_index(oracle, first.params, draw, group=config.tail_group)
+    except ValueError:  # gradients too sparse to say
+        tail = None
     stacked = jax.tree.map(lambda *x: np.stack(x, axis=1), *noises)
     times = [every * (i + 1) for i in range(count)]
     prediction = measure.predict(
@@ -274,22 +328,27 @@ def train_group(config: ConfigDict, task, group: list[Arm], folder: Path) -> Col
     sampler = sampler_of(config, task)
     keys = _keys(config, config.seeds)
     replicas = len(group) * config.seeds
+    shards = max(1, jax.device_count() // replicas)
 
     if len(group) == 1:
         engine = Engine(
-            optsde.discrete(plan, sampler, task.init), replicas, with_info=True
+            optsde.discrete(plan, sampler, task.init),
+            replicas,
+            shards=shards,
+            with_info=True,
         )
     else:
 
-        def dynamics(optimizer):
-            changed = dataclasses.replace(plan, optimizer=optimizer)
-            return optsde.discrete(changed, sampler, task.init)
+        def dynamics(plan):
+            return optsde.discrete(plan, sampler, task.init)
 
         members = jax.tree.map(
             lambda *x: jnp.repeat(jnp.array(x, float), config.seeds),
-            *(arm.plan.optimizer for arm in group),
+            *(arm.plan for arm in group),
         )
-        engine = Engine(dynamics, replicas, members=members, with_info=True)
+        engine = Engine(
+            dynamics, replicas, members=members, shards=shards, with_info=True
+        )
     train.fit(
         engine,
         jnp.tile(keys, len(group)),

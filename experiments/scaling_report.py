@@ -71,6 +71,7 @@ def split_columns(columns: dict[str, list], group: list[Arm], seeds: int) -> Col
 
 def to_json(prediction) -> dict:
     return {
+        "rule": prediction.rule,
         "kappa": prediction.kappa,
         "low": prediction.low,
         "high": prediction.high,
@@ -220,9 +221,9 @@ def _foreseen(config: ConfigDict, verdicts: list[Verdict], prediction) -> Verdic
     )
 
 
-def answer(config: ConfigDict, columns: Columns, prediction) -> str:
+def answer(config: ConfigDict, verdicts: list[Verdict], prediction) -> str:
     """In words: predicted, and seen."""
-    held, failed = largest(config, judge(config, columns, prediction))
+    held, failed = largest(config, verdicts)
     seen = f"held up to κ = {held:g}" if held > 1 else "did not hold at any κ tried"
     if np.isfinite(failed):
         seen += f", and was not shown to within ±{config.bound:g}% at κ = {failed:g}"
@@ -267,10 +268,10 @@ def draw(config: ConfigDict, columns: Columns, prediction: Any, path: Path) -> N
     judged = [k for k in config.kappas if k <= min(JUDGED_UNTIL, config.controls_until)]
     shown = max(judged, default=min(config.kappas))
     times = np.linspace(0, config.horizon, config.evaluations + 1)[1:]
-    colours = dict(zip(config.rules, COLOURS, strict=False))
+    colours = dict(zip(config.rules, itertools.cycle(COLOURS), strict=False))
 
     def curve(arm, label, **style):
-        loss = columns[arm]["loss"][:, 1:]
+        loss = columns[arm]["loss"][:, 1:] if arm in columns else np.array([np.nan])
         if np.isfinite(loss).all():
             band(left, times[: loss.shape[1]], estimate(loss), label=label, **style)
 
@@ -290,6 +291,8 @@ def draw(config: ConfigDict, columns: Columns, prediction: Any, path: Path) -> N
     for number, rule in enumerate(config.rules):
         offset = 1.03 ** (number - (len(config.rules) - 1) / 2)
         ran = [k for k in kappas if (f"kappa{k:g}", rule) in columns]
+        if not ran:
+            continue
         points = [difference(columns, (f"kappa{k:g}", rule), "loss") for k in ran]
         spans = [interval(p) for p in points]
         value = np.array([s.value for s in spans])

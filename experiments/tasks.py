@@ -25,7 +25,7 @@ def load(config: ConfigDict):
     from optsde import data
 
     options = {}
-    if config.dataset == "text":
+    if config.model == "transformer":
         options["context"] = config.options.length
     size = config.train_size or None
     try:

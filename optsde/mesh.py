@@ -16,8 +16,8 @@ def expose_cpu_cores(count: int | None = None) -> None:
     """Make jax see each CPU core as a device, so that replicas run on all of them.
 
     XLA runs small operations on one thread; two devices keep two cores busy. Call it
-    before anything touches a device. Without effect on GPUs and TPUs, or where
-    XLA_FLAGS or JAX_NUM_CPU_DEVICES set the number already.
+    before anything touches a device. Without effect on GPUs and TPUs; XLA_FLAGS or
+    JAX_NUM_CPU_DEVICES may set the number already.
     """
     _let_cores_wait()
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):

@@ -173,6 +173,21 @@ def test_convolution_against_loops(form, size, stride):
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12)
 
 
+def test_forms_are_chosen_for_the_device(monkeypatch):
+    """A convolution on an accelerator, products on a CPU."""
+    x = images(2, 8, 3)
+    layer = Conv(4)
+    params = fill(layer, x)
+
+    def text():
+        forward = jax.make_jaxpr(lambda p: layer.apply({"params": p}, x))
+        return str(forward(params))
+
+    assert "conv_general" not in text()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "conv_general" in text()
+
+
 def check_forms_agree(stride, bound):
     """Values and gradients, in units of the largest one."""
     x = images(3, 8, 5)

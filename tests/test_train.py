@@ -218,19 +218,21 @@ def test_a_streamed_run_is_the_resident_run(kind, ell):
     """
     plan = optsde.Plan(optimizer=optsde.Adam(lr=3e-3), batch_size=20, horizon=STEPS)
 
+    replicas = 3  # does not divide the two rows of four devices
+
     def params(examples, *lengths):
         dynamics = optsde.discrete(
             optsde.svag(plan, ell),
             partial(kind, LOSSES, examples, augment=jitter),
             lambda key: models.init_params(MODEL, key, EXAMPLES[0]),
         )
-        built = Engine(dynamics, 2, shards=2, with_info=True)
-        state = built.init(jax.random.split(jax.random.key(0), 2))
+        built = Engine(dynamics, replicas, shards=4, with_info=True)
+        state = built.init(jax.random.split(jax.random.key(0), replicas))
         total = built.no_info(state)
         for length in lengths:
             state, total = built.advance(state, total, length)
             state = jax.tree.map(jnp.copy, state) if length == 50 else state
-        return state.params, total
+        return built.kept((state.params, total))
 
     mine, total = params(EXAMPLES, 90)
     stream = data.Stream(data.Arrays(*map(np.asarray, EXAMPLES)))

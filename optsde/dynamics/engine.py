@@ -59,13 +59,14 @@ class Engine:
 
     def spread(self, tree: PyTree) -> PyTree:
         """Place replicas on the mesh; the last is repeated until they divide evenly."""
-        missing = -self.replicas % self.mesh.shape[REPLICA]
+        rows = self.mesh.shape[REPLICA]
 
         def fill(x):
-            return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)])
+            if missing := -x.shape[0] % rows:
+                return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)])
+            return x
 
-        if missing:
-            tree = jax.tree.map(fill, tree)
+        tree = jax.tree.map(fill, tree)
         return jax.device_put(tree, NamedSharding(self.mesh, OVER))
 
     def kept(self, tree: PyTree) -> PyTree:

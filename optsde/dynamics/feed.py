@@ -45,7 +45,7 @@ class Feed:
         self.length = max(1, min(LONGEST_WINDOW, fitting))
         # On the host's own device, where the work of the others delays nothing.
         self._chosen = jax.jit(self._indices)
-        self._follows: jax.Array | None = None
+        self._follows: tuple = None, None
         self._windows: Iterator[Window] = iter(())
         self._window: Any = None
         self._step = self._first = 0
@@ -65,7 +65,7 @@ class Feed:
 
     def parts(self, state: State, steps: int) -> Iterator[tuple[Window, int]]:
         """The windows that the next steps need, and how many steps each one serves."""
-        if state.step is not self._follows:
+        if not (state.step is self._follows[0] and state.key is self._follows[1]):
             self._begin(state)
         end = self._step + steps
         while self._step < end:
@@ -78,17 +78,22 @@ class Feed:
 
     def follow(self, state: State) -> None:
         """What the last of the parts led to: going on from it reads nothing anew."""
-        self._follows = state.step
+        self._follows = state.step, state.key
 
     def _begin(self, state: State) -> None:
         """Go to where a state stands that this feed has not led to."""
-        self._step, self._window = int(state.step[0]), None
-        firsts = range(self._step - self._step % self.length, 2**31, self.length)
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            key_data = np.asarray(jax.random.key_data(state.key))
-            keys = jax.random.wrap_key_data(
-                jnp.asarray(key_data), impl=jax.random.key_impl(state.key)
+        steps = np.unique(np.asarray(state.step))
+        if len(steps) > 1:
+            raise ValueError(
+                f"a stream needs replicas at one step; these are at {steps.tolist()}"
             )
+        self._step, self._window = int(steps[0]), None
+        firsts = range(self._step - self._step % self.length, 2**31, self.length)
+        host = jax.local_devices(backend="cpu")[0]
+        key_data = np.asarray(jax.random.key_data(state.key))
+        keys = jax.random.wrap_key_data(
+            jax.device_put(key_data, host), impl=jax.random.key_impl(state.key)
+        )
 
         def batches():
             indices = (np.asarray(self._chosen(keys, first)) for first in firsts)

@@ -18,7 +18,7 @@ from optsde.gradients.oracles import Sampler
 from optsde.plan import Plan
 from optsde.types import PyTree
 
-KAPPAS = (1, 4, 16, 64)
+KAPPAS = (1, 4, 16)
 
 
 class Levels(NamedTuple):

@@ -123,7 +123,7 @@ def predict(
         low=min(bound.low for bound in limits),
         high=min(bound.high for bound in limits),
         because=least.because,
-        cannot_hold_beyond=min([never, *hard]),
+        cannot_hold_beyond=min([max(never, least.kappa), *hard]),
         limits=tuple(limits),
         expected=tuple(Expected(*row) for row in rows),
         cautions=(

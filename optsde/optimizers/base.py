@@ -92,7 +92,8 @@ class Optimizer:
         that hold nothing yet count as 1.
         """
         raise TypeError(
-            f"{type(self).__name__} divides by no P: a sign takes the place of it"
+            f"{type(self).__name__} does not define preconditioner(state, params); "
+            "sign methods and Lion have none"
         )
 
     def transform(
