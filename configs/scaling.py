@@ -27,7 +27,7 @@ from optsde.models import SCALE_INVARIANT
 ADAM = optsde.Adam(lr=1.4e-3, b1=0.998, b2=0.998)
 LM = optsde.Adam(lr=7e-4, b1=0.975, b2=0.995, weight_decay=0.1)
 PRESETS = {
-    "digits": "Adam on digits, a third of whose labels are random",
+    "digits": "Adam on digits, with 30% of the labels random",
     "digits_rmsprop": "RMSprop",
     "digits_adamw": "AdamW",
     "digits_sgd": "SGD, whose rule is linear",
