@@ -8,49 +8,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-import optsde
+from experiments.scaling_plans import RULES, Arm
 from optsde.analysis import Estimate, Verdict, above, agrees, estimate, interval, table
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 
-RULES = {
-    "rule": "the rule",
-    "linear": "lr × κ, all else alone",
-    "sqrt_lr_only": "lr × √κ, all else alone",
-    "fixed": "nothing changed",
-    "rule_but_lr_linear": "the rule, but lr × κ",
-    "rule_but_lr_fixed": "the rule, but lr alone",
-    "rule_but_betas_fixed": "the rule, but β alone",
-    "rule_but_eps_fixed": "the rule, but ε alone",
-    "rule_but_decay_fixed": "the rule, but λ alone",
-}
-
-
 JUDGED_UNTIL = 8  # largest κ at which the rule must lie nearer than each control
-
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One way of training; all arms have the same seeds and the same clock."""
-
-    rule: str
-    plan: optsde.Plan
-    kappa: float = 0.0
-    ell: float = 0.0
-
-    @property
-    def group(self) -> str:
-        """Of arms that differ in their optimizer alone."""
-        if self.ell:
-            return f"svag{self.ell:g}"
-        return f"kappa{self.kappa:g}" if self.kappa else "base"
-
-    @property
-    def label(self) -> str:
-        if self.ell:
-            return f"SVAG ℓ = {self.ell:g}"
-        if not self.kappa:
-            return f"base, batch {self.plan.batch_size}"
-        return f"κ = {self.kappa:g}, {RULES[self.rule]}"
 
 
 # Of each arm, held-out loss and accuracy [seeds, evaluations]; NaN after divergence.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_launch import ROOT, environment
 
-from experiments import scaling, scaling_report
+from experiments import scaling, scaling_plans, scaling_report
 from optsde import data, measure
 
 spec = importlib.util.spec_from_file_location("c", ROOT / "configs" / "scaling.py")
@@ -43,7 +43,7 @@ def test_presets_pass_their_own_checks(preset):
 
 
 def test_arms_change_what_their_names_say():
-    rules = tuple(scaling_report.RULES)
+    rules = tuple(scaling_plans.RULES)
     config = tiny("digits_adamw", rules=rules, kappas=(4,), ells=(2,), svag_until=0.5)
     config.optimizer.eps = 1e-3
     made = {arm.rule: arm.plan for arm in scaling.arms(config)}
