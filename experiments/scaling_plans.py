@@ -1,4 +1,4 @@
-"""The arms of `experiments.scaling`: a plan for each rule, κ and ℓ, from its settings."""
+"""The arms of `experiments.scaling`: a plan for each rule, κ and ℓ of a config."""
 
 import dataclasses
 import itertools
