@@ -161,7 +161,8 @@ def _text(name: str) -> tuple[optsde.Optimizer, dict]:
         "lm": (LM, small, options),
         "lm_masked": (
             LM,
-            small | masked | dict(bound=4.0),  # an eighth of the tokens to judge by
+            # A seventh of the tokens to judge by.
+            small | masked | dict(bound=4.0, kappas=(4, 8, 16, 32)),
             options | dict(causal=False),
         ),
         "wikitext_gpt": (adam, large | dict(batch_size=512), gpt),
