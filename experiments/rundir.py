@@ -63,10 +63,10 @@ class RunDir:
         import jax
 
         (self.path / "figures").mkdir(parents=True, exist_ok=True)
-        self._write("config.json", self.settings)
+        self.write("config.json", self.settings)
         devices = [str(device) for device in jax.local_devices()]
         versions = {name: metadata.version(name) for name in PACKAGES}
-        self._write(
+        self.write(
             "meta.json",
             {
                 "revision": _revision(),
@@ -109,20 +109,21 @@ class RunDir:
             "seconds": round(time.monotonic() - self.begun, 1),
             "verdicts": [verdict.to_json() for verdict in verdicts],
         }
-        self._write("summary.json", summary | extra)
+        self.write("summary.json", summary | extra)
 
-    def _write(self, name: str, content: dict) -> None:
+    def write(self, name: str, content: dict) -> None:
+        """One JSON file, which is whole whenever it is there."""
         partial = self.path / f"{name}.partial"
-        partial.write_text(json.dumps(plain(content), indent=2) + "\n")
+        partial.write_text(json.dumps(_plain(content), indent=2) + "\n")
         os.replace(partial, self.path / name)
 
 
-def plain(content):
+def _plain(content):
     """The same with null for numbers that JSON has not: NaN and the infinities."""
     if isinstance(content, dict):
-        return {key: plain(value) for key, value in content.items()}
+        return {key: _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [plain(value) for value in content]
+        return [_plain(value) for value in content]
     return None if isinstance(content, float) and not isfinite(content) else content
 
 

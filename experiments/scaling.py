@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 import optsde
 from experiments import scaling_report, tasks
 from experiments.launch import launch, require
-from experiments.rundir import RunDir, plain
+from experiments.rundir import RunDir
 from experiments.scaling_plans import Arm, arms, base_plan, check, grouped
 from experiments.scaling_report import Columns
 from optsde.analysis import verdict_table
@@ -50,7 +50,7 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
     jax.config.update("jax_default_matmul_precision", "highest")
     task = build_task(config)
     rundir.begin()
-    prediction = foretell(config, task, rundir.path / "prediction.json")
+    prediction = foretell(config, task, rundir)
     print(f"{prediction.text}\n", flush=True)
     if not config.verify:
         rundir.finish("done", [], prediction=scaling_report.to_json(prediction))
@@ -106,8 +106,9 @@ def sampler_of(config: ConfigDict, task):
     return sampler
 
 
-def foretell(config: ConfigDict, task, file: Path) -> SimpleNamespace:
-    """The prediction as figures and text, made once and kept in `file`."""
+def foretell(config: ConfigDict, task, rundir: RunDir) -> SimpleNamespace:
+    """The prediction as figures and text, made once and kept in prediction.json."""
+    file = rundir.path / "prediction.json"
     if file.exists():
         held = json.loads(file.read_text())
         return SimpleNamespace(
@@ -120,9 +121,7 @@ def foretell(config: ConfigDict, task, file: Path) -> SimpleNamespace:
         str(prediction),
     ]
     made = scaling_report.to_json(prediction) | {"text": "\n\n".join(text)}
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(plain(made), indent=2) + "\n")
-    partial.replace(file)
+    rundir.write(file.name, made)
     return SimpleNamespace(**made)
 
 

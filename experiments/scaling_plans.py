@@ -35,7 +35,7 @@ class Arm:
 
     @property
     def group(self) -> str:
-        """Of arms that differ in their optimizer alone."""
+        """Of arms that share batch, steps and noise: they run as one ensemble."""
         if self.ell:
             return f"svag{self.ell:g}"
         return f"kappa{self.kappa:g}" if self.kappa else "base"

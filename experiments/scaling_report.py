@@ -32,14 +32,8 @@ def split_columns(columns: dict[str, list], group: list[Arm], seeds: int) -> Col
 
 
 def to_json(prediction) -> dict:
-    return {
-        "rule": prediction.rule,
-        "kappa": prediction.kappa,
-        "low": prediction.low,
-        "high": prediction.high,
-        "because": prediction.because,
-        "cannot_hold_beyond": prediction.cannot_hold_beyond,
-    }
+    names = ("rule", "kappa", "low", "high", "because", "cannot_hold_beyond")
+    return {name: getattr(prediction, name) for name in names}
 
 
 def noise_table(noises: Any, times: list[float], batch_size: int) -> str:
@@ -96,11 +90,16 @@ def _spread(values) -> str:
     return f"{mean:.3g} ± {se:.1g}"
 
 
+def _late(column: np.ndarray) -> slice:
+    """The second half of the evaluations; number 0 is the initial point."""
+    last = column.shape[1]
+    return slice((last - 1) // 2 + 1, last)
+
+
 def difference(columns: Columns, arm: tuple[str, str], name: str) -> Estimate:
     """From the base run, over the second half of the arm's evaluations, paired."""
     mine, base = columns[arm][name], columns["base", "base"][name]
-    last = mine.shape[1]
-    late = slice((last - 1) // 2 + 1, last)  # evaluation 0 is the initial point
+    late = _late(mine)
     change = np.mean(mine[:, late] - base[:, late], axis=1)
     unit = np.mean(base[:, late]) if name == "loss" else 1.0
     return estimate(100 * change / unit)
@@ -198,11 +197,10 @@ def answer(config: ConfigDict, verdicts: list[Verdict], prediction) -> str:
 def difference_table(config: ConfigDict, columns: Columns) -> str:
     rows = []
     for (group, rule), found in columns.items():
-        late = found["loss"].shape[1]
         name = RULES.get(rule, "")
         if group == "base":
             loss, accuracy = (
-                estimate(found[n][:, (late - 1) // 2 + 1 :].mean(1))
+                estimate(found[n][:, _late(found[n])].mean(1))
                 for n in ("loss", "accuracy")
             )
             cells = [
