@@ -32,6 +32,11 @@ def cosine(horizon: float, end: float = 0.0) -> Schedule:
     return multiplier
 
 
+def linear(horizon: float, start: float = 1.0, end: float = 0.0) -> Schedule:
+    """A straight line from `start` at time 0 to `end` at `horizon`, and `end` after."""
+    return lambda t: start + (end - start) * jnp.clip(t / horizon, 0, 1)
+
+
 def milestones(times: Sequence[float], factor: float = 0.1) -> Schedule:
     """1, and `factor` times that after each of the given times."""
     return lambda t: factor ** sum(jnp.where(t >= at, 1.0, 0.0) for at in times)
@@ -56,6 +61,64 @@ def warmup_cosine(warmup: float, horizon: float, end: float = 0.0) -> Schedule:
             f"warmup={warmup:g} must lie in [0, horizon) with horizon={horizon:g}"
         )
     return _after(warmup, lambda t: t / warmup, cosine(horizon - warmup, end))
+
+
+def one_cycle(
+    horizon: float, rise: float = 0.3, start: float = 0.04, end: float = 0.0
+) -> Schedule:
+    """Half a cosine from `start` up to 1 over the share `rise`, and another to `end`.
+
+    The form of torch's OneCycleLR with three numbers: Smith and Topin's own (2018) is
+    made of straight lines.
+    """
+    if not 0 < rise < 1:
+        raise ValueError(f"rise={rise:g} must lie between 0 and 1, a share of horizon")
+    up = cosine(rise * horizon, end=start)
+    down = cosine((1 - rise) * horizon, end)
+    return _after(rise * horizon, lambda t: up(rise * horizon - t), down)
+
+
+def cyclic(period: float, low: float = 0.0, high: float = 1.0) -> Schedule:
+    """Triangles: `low` at each multiple of `period`, `high` half-way between them."""
+    return exponential_cyclic(period, low, high, growth=1.0)
+
+
+def exponential_cyclic(
+    period: float, low: float = 0.0, high: float = 1.0, growth: float = 1.5
+) -> Schedule:
+    """Triangles whose peaks grow: cycle c = 0, 1, … rises from `low` to high·growth^c.
+
+    torch's CyclicLR in mode exp_range lets the amplitude follow the step instead, and
+    shrinks it; here every cycle is a triangle with one peak.
+    """
+
+    def multiplier(t):
+        cycle = jnp.floor(t / period)
+        rising = 1 - jnp.abs(2 * (t / period - cycle) - 1)
+        return low + (high * growth**cycle - low) * rising
+
+    return multiplier
+
+
+def restarts(period: float, stretch: float = 1.0, end: float = 0.0) -> Schedule:
+    """Half cosines from 1 to `end`, begun anew (SGDR, Loshchilov and Hutter 2017).
+
+    The first lasts `period`, each further one `stretch` times the one before it.
+    """
+    if stretch < 1:
+        raise ValueError(f"stretch={stretch:g} must be at least 1")
+
+    def multiplier(t):
+        if stretch == 1:
+            phase = t / period - jnp.floor(t / period)
+        else:
+            begun = 1 + t / period * (stretch - 1)
+            number = jnp.floor(jnp.log(begun) / jnp.log(stretch) + 1e-6)
+            length = stretch**number
+            phase = (begun - length) / (length * (stretch - 1))
+        return end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(phase, 0, 1)))
+
+    return multiplier
 
 
 def _after(time: float, ramp: Schedule, rest: Schedule) -> Schedule:

@@ -8,10 +8,11 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import optsde
-from optsde import data, gradients, models, train
+from optsde import data, gradients, measure, models, train
 from optsde.dynamics import Engine
 from optsde.train.metrics import read
 
@@ -83,6 +84,33 @@ def assert_identical(a, b):
     for x, y in zip(mine, other, strict=True):
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, y)
+
+
+def change_probe():
+    """How far the parameters have moved since the last look; how many looks."""
+
+    def look(scale, state, memory):
+        before, count = memory
+        moved = optax.tree.norm(optax.tree.sub(state.params, before))
+        return {"moved": scale * moved, "looks": count + 1}, (state.params, count + 1)
+
+    def init(state):
+        return state.params, jnp.int32(0)
+
+    return measure.Probe(look, init, jnp.float32(2))
+
+
+def test_probes_remember_through_an_interruption(tmp_path):
+    options = dict(probes=[change_probe()], probe_every=20, replicas=3)
+    whole = fit(tmp_path / "whole", **options)
+    fit(tmp_path / "parts", **options, steps=40)
+    parts = fit(tmp_path / "parts", **options)
+    assert parts.row == whole.row
+    rows = read(tmp_path / "whole" / "metrics.jsonl")
+    seen = [x for x in rows["looks"] if x is not None]
+    assert seen == [[k] * 3 for k in (1, 2, 3, 4)]
+    assert rows["moved"][0] == [0, 0, 0]
+    assert min(rows["moved"][2]) > 0
 
 
 def test_rows_say_what_happened(tmp_path):

@@ -57,6 +57,10 @@ class Engine:
         self._loop = None
         self._zeros: PyTree = None
 
+    def set_members(self, members: PyTree) -> None:
+        """Go on with other hyperparameters of the same shapes; compiles nothing."""
+        self._given = self._given[0], self.spread(members)
+
     def spread(self, tree: PyTree) -> PyTree:
         """Place replicas on the mesh; the last is repeated until they divide evenly."""
         rows = self.mesh.shape[REPLICA]

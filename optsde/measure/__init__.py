@@ -8,6 +8,7 @@ from optsde.measure.noise import (
     noise_scale,
 )
 from optsde.measure.prediction import Bound, Prediction, departure, predict
+from optsde.measure.probe import Probe
 from optsde.measure.tails import Tail, tail_index
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Levels",
     "Noise",
     "Prediction",
+    "Probe",
     "Tail",
     "departure",
     "gradient_noise",

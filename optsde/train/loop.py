@@ -17,6 +17,7 @@ import numpy as np
 
 from optsde.dynamics import Engine
 from optsde.dynamics.progress import Progress
+from optsde.measure.probe import Probe
 from optsde.mesh import replicated
 from optsde.train.checkpoints import Checkpoints
 from optsde.train.metrics import Writer
@@ -48,6 +49,8 @@ def fit(
     evaluate: Evaluate | None = None,
     log_every: int = 100,
     evaluate_every: int | None = None,
+    probes: Sequence[Probe] = (),
+    probe_every: int | None = None,
     describe: Callable[[int], dict[str, float]] = lambda step: {},
     writers: Sequence[Writer] = (),
     checkpoints: Checkpoints | None = None,
@@ -58,37 +61,51 @@ def fit(
     """Run to `steps`, or on to it from the newest checkpoint.
 
     A row of metrics has the step, the means of loss and gradient norm over the steps
-    since the last row, what `describe(step)` says (such as lr), and each
-    `evaluate_every` steps and at both ends what `evaluate(state)` gives.
+    since the last row, what `describe(step)` says (such as lr), each `evaluate_every`
+    steps and at both ends what `evaluate(state)` gives, and what the probes say each
+    `probe_every`.
     engine: made with with_info=True. checkpoint_every: in steps; and always at the end.
     stop_at_divergence: raise DivergedError at the first row with a number that is not
     finite; else go on, where the other replicas are of interest.
     SIGTERM or Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
     """
-    evaluate_every = evaluate_every or steps
-    if evaluate_every % log_every and evaluate_every != steps:
-        raise ValueError(
-            f"evaluate_every={evaluate_every} must be a multiple of "
-            f"log_every={log_every}"
-        )
+    evaluate_every, probe_every = evaluate_every or steps, probe_every or steps
+    for name, every in ("evaluate", evaluate_every), ("probe", probe_every):
+        if every % log_every and every != steps:
+            raise ValueError(
+                f"{name}_every={every} must be a multiple of log_every={log_every}"
+            )
     rows = _Rows(writers, engine.replicas, stop_at_divergence)
     state = engine.init(keys)
     total = engine.no_info(state)
+    looks = [engine.each(probe.look, probe.source) for probe in probes]
+    memory = [engine.each(probe.init)(state) for probe in probes]
     step = since = 0
 
     def whole():
         at = replicated(jnp.int32(since), engine.mesh)
-        return {"state": state, "total": total, "since": at}
+        held = {"state": state, "total": total, "since": at}
+        return held | ({"memory": memory} if jax.tree.leaves(memory) else {})
 
     if checkpoints is not None and (held := checkpoints.latest()) is not None:
         step = held
         saved = checkpoints.restore(step, whole())
         state, total, since = saved["state"], saved["total"], int(saved["since"])
+        memory = saved.get("memory", memory)
     engine.compile(state)
 
+    def due(every, at):
+        return at % every == 0 or at == steps
+
     def look(state, at):
-        due = at % evaluate_every == 0 or at == steps
-        return evaluate(state) if evaluate and due else {}
+        row = describe(at)
+        if evaluate and due(evaluate_every, at):
+            row = evaluate(state) | row
+        for number, probe in enumerate(looks):
+            if due(probe_every, at):
+                said, memory[number] = probe(state, memory[number])
+                row = row | said
+        return row
 
     def save():
         rows.finish()
@@ -100,7 +117,7 @@ def fit(
     with _polite_stop() as stopping:
         try:
             if step == 0:
-                rows.add(0, 0, (), look(state, 0) | describe(0))
+                rows.add(0, 0, (), look(state, 0))
             begun = tick = time.monotonic()
             first, chunk, before, length = step, 1, total, 1
             if progress:
@@ -117,7 +134,7 @@ def fit(
                 chunk = max(1, min(2 * chunk, int(CHUNK_SECONDS / pace), LONGEST_CHUNK))
                 before, length = total, count
                 if step == row_end:
-                    rows.add(step, since, total, look(state, step) | describe(step))
+                    rows.add(step, since, total, look(state, step))
                     since, total = step, engine.no_info(state)
                 if checkpoint_every and step % checkpoint_every == 0:
                     save()
