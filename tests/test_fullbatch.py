@@ -10,7 +10,8 @@ import pytest
 from test_launch import ROOT, environment
 
 from configs import fullbatch as configs
-from experiments import costs, recipe, tasks
+from experiments import tasks
+from experiments.fullbatch import costs, recipe
 from optsde.train import load_params
 from optsde.train.metrics import read
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import landscape, landscape_report
+from experiments import landscape
+from experiments.landscape import report
 from experiments.launch import UsageError
 from experiments.rundir import RunDir
 from optsde import models, train
@@ -165,8 +166,8 @@ def test_an_interrupted_slice_goes_on(tmp_path, monkeypatch):
 
 
 def test_barrier_is_above_the_higher_end():
-    assert landscape_report.barrier(np.array([1.0, 4.0, 2.0])) == 2.0
-    assert landscape_report.barrier(np.array([3.0, 1.0, 2.0])) == 0.0
+    assert report.barrier(np.array([1.0, 4.0, 2.0])) == 2.0
+    assert report.barrier(np.array([3.0, 1.0, 2.0])) == 0.0
 
 
 # ---- of a run

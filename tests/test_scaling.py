@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from test_launch import ROOT, environment
 
-from experiments import scaling, scaling_plans, scaling_report
+from experiments import scaling
+from experiments.scaling import plans, report
 from optsde import data, measure
 
 spec = importlib.util.spec_from_file_location("c", ROOT / "configs" / "scaling.py")
@@ -43,7 +44,7 @@ def test_presets_pass_their_own_checks(preset):
 
 
 def test_arms_change_what_their_names_say():
-    rules = tuple(scaling_plans.RULES)
+    rules = tuple(plans.RULES)
     config = tiny("digits_adamw", rules=rules, kappas=(4,), ells=(2,), svag_until=0.5)
     config.optimizer.eps = 1e-3
     made = {arm.rule: arm.plan for arm in scaling.arms(config)}
@@ -110,7 +111,7 @@ def test_verdicts_of_known_outcome(tmp_path):
     config = tiny(seeds=8, kappas=(2, 4, 8, 16), horizon=64.0, ells=(2,))
     config.svag_until = 0.5
     columns = columns_of(config, {"linear": 0.1, "sqrt_lr_only": -0.06, "svag": 0.07})
-    verdicts = {v.claim: v for v in scaling_report.judge(config, columns, Predicted)}
+    verdicts = {v.claim: v for v in report.judge(config, columns, Predicted)}
     held = {claim: v.holds for claim, v in verdicts.items()}
     assert not held["svag2_matches_base"]
     np.testing.assert_allclose(verdicts["svag2_matches_base"].value, 7.0)
@@ -123,19 +124,19 @@ def test_verdicts_of_known_outcome(tmp_path):
     assert not held["nearer_than_linear_at_8"]
     assert "nearer_than_linear_at_16" not in held
     assert held["prediction_within_a_factor_2"]
-    assert scaling_report.largest(config, list(verdicts.values())) == (4, 8)
+    assert report.largest(config, list(verdicts.values())) == (4, 8)
 
     class TooFar(Predicted):
         kappa = 17.0
 
-    *_, last = scaling_report.judge(config, columns, TooFar)
+    *_, last = report.judge(config, columns, TooFar)
     assert (last.claim, last.holds) == ("prediction_within_a_factor_2", False)
-    words = scaling_report.answer(config, list(verdicts.values()), Predicted)
+    words = report.answer(config, list(verdicts.values()), Predicted)
     assert "held up to κ = 4, and was not shown to within ±5% at κ = 8" in words
     columns["kappa2", "linear"]["loss"][2, 3:] = np.nan
-    assert "diverged" in scaling_report.difference_table(config, columns)
+    assert "diverged" in report.difference_table(config, columns)
     figure = tmp_path / "figure.png"
-    scaling_report.draw(config, columns, Predicted, figure)
+    report.draw(config, columns, Predicted, figure)
     assert figure.stat().st_size > 10_000
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import recipe, tasks
+from experiments import tasks
+from experiments.fullbatch import recipe
 from experiments.launch import UsageError
 from optsde.analysis import table
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.scaling_plans import RULES, Arm
+from experiments.scaling.plans import RULES, Arm
 from optsde.analysis import Estimate, Verdict, above, agrees, estimate, interval, table
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 

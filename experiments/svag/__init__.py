@@ -13,10 +13,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import optsde
-from experiments import weak_error
 from experiments.launch import launch, optimizer_of, refuse_divergence, require
 from experiments.rundir import RunDir
-from experiments.svag_report import (
+from experiments.svag import weak_error
+from experiments.svag.report import (
     arm_label,
     draw,
     grid,
@@ -151,7 +151,3 @@ def simulate(config: ConfigDict, rundir: RunDir, arms) -> dict[str, np.ndarray]:
         for time, loss in zip(trajectory.times.tolist(), mean, strict=True):
             rundir.log(arm=name, time=time, loss=loss)
     return rundir.curves()
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import optsde
-from experiments import fullbatch_report, recipe, tasks
+from experiments import tasks
+from experiments.fullbatch import recipe, report
 from experiments.launch import launch
 from experiments.rundir import RunDir
 from optsde.analysis import verdict_table
@@ -42,19 +43,19 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
     rows = recipe.rows_of(config)
     if "rows" not in config:
         columns = train_row(rows["run"], dataset, rundir.path, "train")
-        fullbatch_report.draw_run(columns, rundir.figure("run"))
-        rundir.finish("done", [], last=fullbatch_report.last_row(columns))
-        print(f"\n{fullbatch_report.run_table(columns)}")
+        report.draw_run(columns, rundir.figure("run"))
+        rundir.finish("done", [], last=report.last_row(columns))
+        print(f"\n{report.run_table(columns)}")
     else:
         ends: dict[str, Mapping] = {}
         for name, row in rows.items():
             folder = rundir.path / "rows" / name
             ends[name] = train_row(row, dataset, folder, name)
-        verdicts = fullbatch_report.judge(ends, config.known_false)
-        print("", fullbatch_report.row_table(ends, config), "", sep="\n")
-        print(fullbatch_report.difference_table(ends), "", sep="\n")
+        verdicts = report.judge(ends, config.known_false)
+        print("", report.row_table(ends, config), "", sep="\n")
+        print(report.difference_table(ends), "", sep="\n")
         print(verdict_table(verdicts))
-        fullbatch_report.draw_rows(ends, config, rundir.figure("table"))
+        report.draw_rows(ends, config, rundir.figure("table"))
         rundir.finish("done", verdicts)
     print(f"\nfigures: {rundir.path / 'figures'}")
     print(f"summary: {rundir.path / 'summary.json'}")
@@ -99,10 +100,6 @@ def train_row(config: ConfigDict, dataset, folder: Path, label: str) -> dict[str
 
 
 def recipe_costs(config: ConfigDict) -> None:
-    from experiments import costs
+    from experiments.fullbatch import costs
 
     costs.report(config)
-
-
-if __name__ == "__main__":
-    main()

@@ -15,8 +15,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import optsde
-from experiments import recipe, tasks
-from experiments.landscape_report import (
+from experiments import tasks
+from experiments.fullbatch import recipe
+from experiments.landscape.report import (
     DATA,
     draw_line,
     draw_plane,
@@ -278,7 +279,3 @@ def compiled_points(task, shared: tuple, directions: int):
 
     places = jax.ShapeDtypeStruct((CHUNK, directions), jnp.float32)
     return jax.jit(of_points).lower(shared, places).compile()
-
-
-if __name__ == "__main__":
-    main()

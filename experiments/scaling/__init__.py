@@ -16,11 +16,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import optsde
-from experiments import scaling_report, tasks
+from experiments import tasks
 from experiments.launch import launch, require
 from experiments.rundir import RunDir
-from experiments.scaling_plans import Arm, arms, base_plan, check, grouped
-from experiments.scaling_report import Columns
+from experiments.scaling import report
+from experiments.scaling.plans import Arm, arms, base_plan, check, grouped
+from experiments.scaling.report import Columns
 from optsde.analysis import verdict_table
 from optsde.train import metrics
 from optsde.train.loop import DivergedError
@@ -53,18 +54,18 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
     prediction = foretell(config, task, rundir)
     print(f"{prediction.text}\n", flush=True)
     if not config.verify:
-        rundir.finish("done", [], prediction=scaling_report.to_json(prediction))
+        rundir.finish("done", [], prediction=report.to_json(prediction))
         return
     columns: Columns = {}
     for group in grouped(arms(config)):
         columns |= train_group(config, task, group, rundir.path / "arms")
-    verdicts = scaling_report.judge(config, columns, prediction)
-    print("", scaling_report.difference_table(config, columns), "", sep="\n")
+    verdicts = report.judge(config, columns, prediction)
+    print("", report.difference_table(config, columns), "", sep="\n")
     print(verdict_table(verdicts), "", sep="\n")
-    print(scaling_report.answer(config, verdicts, prediction))
-    rundir.finish("done", verdicts, prediction=scaling_report.to_json(prediction))
+    print(report.answer(config, verdicts, prediction))
+    rundir.finish("done", verdicts, prediction=report.to_json(prediction))
     figure = rundir.figure("scaling")
-    scaling_report.draw(config, columns, prediction, figure)
+    report.draw(config, columns, prediction, figure)
     print(f"\nfigure: {figure}\nsummary: {rundir.path / 'summary.json'}")
 
 
@@ -116,11 +117,11 @@ def foretell(config: ConfigDict, task, rundir: RunDir) -> SimpleNamespace:
         )
     noises, times, prediction = predict(config, task)
     text = [
-        scaling_report.noise_table(noises, times, config.batch_size),
-        scaling_report.group_table(noises),
+        report.noise_table(noises, times, config.batch_size),
+        report.group_table(noises),
         str(prediction),
     ]
-    made = scaling_report.to_json(prediction) | {"text": "\n\n".join(text)}
+    made = report.to_json(prediction) | {"text": "\n\n".join(text)}
     rundir.write(file.name, made)
     return SimpleNamespace(**made)
 
@@ -186,7 +187,7 @@ def train_group(config: ConfigDict, task, group: list[Arm], folder: Path) -> Col
     columns = metrics.read(log)
     if columns and columns["step"][-1] == plan.steps:
         print(f"{group[0].group}: read from {place}")
-        return scaling_report.split_columns(columns, group, config.seeds)
+        return report.split_columns(columns, group, config.seeds)
     place.mkdir(parents=True, exist_ok=True)
     sampler = sampler_of(config, task)
     keys = _keys(config, config.seeds)
@@ -225,7 +226,7 @@ def train_group(config: ConfigDict, task, group: list[Arm], folder: Path) -> Col
         progress=optsde.Progress(f"{group[0].group:24}"),
         stop_at_divergence=False,
     )
-    return scaling_report.split_columns(metrics.read(log), group, config.seeds)
+    return report.split_columns(metrics.read(log), group, config.seeds)
 
 
 def _keys(config: ConfigDict, count: int):
@@ -233,7 +234,3 @@ def _keys(config: ConfigDict, count: int):
     import jax
 
     return jax.random.split(jax.random.key(config.seed), count)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""python -m experiments.fullbatch"""
+
+from experiments.fullbatch import main
+
+main()

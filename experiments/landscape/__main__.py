@@ -1,0 +1,5 @@
+"""python -m experiments.landscape"""
+
+from experiments.landscape import main
+
+main()

@@ -1,0 +1,5 @@
+"""python -m experiments.svag"""
+
+from experiments.svag import main
+
+main()
