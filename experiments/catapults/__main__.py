@@ -1,0 +1,5 @@
+"""python -m experiments.catapults"""
+
+from experiments.catapults import main
+
+main()

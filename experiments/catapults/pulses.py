@@ -1,0 +1,242 @@
+"""Does it help to be catapulted, and is it the spike that helps?
+
+A segment is 30 steps at a base rate, 20 at `ratio` times the critical rate as it is
+then, and 50 at the base rate; the first k segments have their pulse, which gives k
+catapults. Two targets: a function of three directions among many, where one can see
+what the net has learnt, and the digits. Each from two inits: random, and antisymmetric,
+where the first function is zero. `capped` cuts each pulse short once the loss is large:
+spikes, but no flatter kernel.
+"""
+
+import dataclasses
+import itertools
+
+import numpy as np
+from ml_collections import ConfigDict
+
+import optsde
+from experiments.catapults import full_batch, nets
+from experiments.catapults.steps import Series, watch
+from experiments.catapults.targets import TARGETS
+from experiments.launch import require
+from experiments.rundir import RunDir
+from optsde.analysis import Estimate, Verdict, above, agrees, estimate, table
+from optsde.analysis.plots import COLOURS, new_figure, save
+from optsde.dynamics import Engine
+from optsde.measure.catapults import find_spikes
+
+INITS = {"random": "random function", "zero": "zero function"}
+BEFORE, PULSE, AFTER = 30, 20, 50
+SEGMENT = BEFORE + PULSE + AFTER
+CAP = 0.3  # of the loss at the start, where a capped pulse ends
+
+
+def check(config: ConfigDict) -> None:
+    require(config.seeds >= 2, config, "seeds", "at least 2, for standard errors")
+    for name in ("width", "segments", "train_size"):
+        require(config[name] >= 2, config, name, "an integer ≥ 2")
+    require(config.width % 2 == 0, config, "width", "an even number")
+    require(
+        0 in config.pulses and max(config.pulses) <= config.segments,
+        config,
+        "pulses",
+        f"numbers from 0 to segments={config.segments}, 0 among them",
+    )
+    for name in ("base", "ratio"):
+        require(config[name] > 0, config, name, "a positive number")
+    require(config.target in TARGETS, config, "target", ", ".join(TARGETS))
+
+
+def arms(config: ConfigDict) -> list[tuple[str, int, bool]]:
+    """(init, number of pulses, whether they are capped)."""
+    made = [(i, k, False) for i, k in itertools.product(INITS, config.pulses)]
+    if config.capped:
+        made.append(("random", config.segments, True))
+    return made
+
+
+def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
+    found = rundir.curves()
+    if not found:
+        found = simulate(config)
+        rundir.add_curves(found)
+    rows = {
+        arm: {name: x.reshape(config.seeds, -1)[:, i] for name, x in found.items()}
+        for i, arm in enumerate(arms(config))
+    }
+    print("", arm_table(config, rows), sep="\n")
+    draw(config, rows, rundir)
+    return judge(config, rows)
+
+
+def simulate(config: ConfigDict) -> dict[str, np.ndarray]:
+    """Numbers of each run at its end, [seeds · arms]; NaN where it diverged."""
+    import jax
+    import jax.numpy as jnp
+
+    target, made = TARGETS[config.target], arms(config)
+    model = nets.two_layer(config.width, target.outputs)
+    apply = nets.apply_of(model)
+
+    def make(seed):
+        data, draw = jax.random.split(jax.random.fold_in(jax.random.key(1), seed))
+        examples, held_out = target.draw(data, config)
+        starts = [
+            nets.initial(draw, model, examples[0], init == "zero") for init, *_ in made
+        ]
+        start = jax.tree.map(lambda *x: jnp.stack(x), *starts)
+        return jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (len(made), *x.shape)), (examples, held_out)
+        ), start
+
+    (examples, held_out), start = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:]),
+        jax.jit(jax.vmap(make))(config.seed + jnp.arange(config.seeds)),
+    )
+    ones = jnp.ones(config.seeds * len(made))
+    members = full_batch.Member(ones, examples, start, ones, ones, ones)
+    engine = full_batch.engine_of(model, members, config.segments * SEGMENT)
+    series = pulsed(config, engine, model, members)
+    test = engine.each(lambda held, state: target.judge(apply, state.params, held))
+    ends = test(engine.spread(held_out), series.state)
+    counts = [len(find_spikes(x)) for x in series.loss]
+    first, last = series.seen["norm"].T
+    ends = {k: np.asarray(x)[: engine.replicas] for k, x in ends.items()}
+    return ends | {
+        "spikes": np.array(counts),
+        "train_loss": series.loss[:, -1],
+        "norm": last / first,
+    }
+
+
+def pulsed(config: ConfigDict, engine: Engine, model, members) -> Series:
+    """The whole run; `norm` [replicas, 2] is ‖K‖ at its start and its end."""
+    import jax.numpy as jnp
+
+    made = arms(config)
+    pulses, capped = (np.tile([arm[i] for arm in made], config.seeds) for i in (1, 2))
+    ratio = np.where(capped, config.capped_ratio, config.ratio)
+    inputs = engine.spread(members.examples[0])
+    sizes = engine.each(
+        lambda x, state: nets.critical_lr(nets.apply_of(model), state.params, x)
+    )
+
+    def critical(state):
+        return np.asarray(sizes(inputs, state))[: engine.replicas]
+
+    losses = []
+    total = config.segments * SEGMENT
+    progress = optsde.Progress(f"{engine.replicas} runs")
+
+    def go(state, steps: int, lr):
+        engine.set_members(members._replace(lr=jnp.asarray(lr, jnp.float32)))
+        at = sum(loss.shape[1] for loss in losses)
+        part = watch(engine, state, steps, start=at, total=total, progress=progress)
+        losses.append(part.loss)
+        return part.state
+
+    state = full_batch.started(engine)
+    begun = critical(state)
+    base = config.base * begun
+    for segment in range(config.segments):
+        state = go(state, BEFORE, base)
+        high = np.where(segment < pulses, ratio * critical(state), base)
+        over = np.zeros(len(base), bool)
+        for _ in range(PULSE):
+            state = go(state, 1, np.where(over, base, high))
+            over |= capped & (losses[-1][:, 0] > CAP * losses[0][:, 0])
+        state = go(state, AFTER, base)
+    norms = 1 / np.stack([begun, critical(state)], axis=1)
+    return Series(np.concatenate(losses, axis=1), {"norm": norms}, state, ())
+
+
+def gain(rows: dict, name: str, arm: tuple, control: tuple) -> Estimate:
+    """arm − control in that number, paired by seed, where both are finite."""
+    change = rows[arm][name] - rows[control][name]
+    return estimate(change[np.isfinite(change)])
+
+
+def judge(config: ConfigDict, rows: dict) -> list[Verdict]:
+    most = max(config.pulses)
+    skill = TARGETS[config.target].skill
+    verdicts = []
+    for init in INITS:
+        arm, control = (init, most, False), (init, 0, False)
+        better = gain(rows, skill, arm, control)
+        bound, unit = (0.0, "points") if skill == "accuracy" else (0.1, "of cosine")
+        claim = f"{most}_catapults_raise_{skill}_from_{init}"
+        verdicts.append(above(claim, better, bound, unit))
+        worse = gain(rows, "test_error", arm, control)
+        lower = Estimate(-worse.mean, worse.se, worse.dof)
+        claim = f"{most}_catapults_lower_test_error_from_{init}"
+        verdicts.append(above(claim, lower, bound, "of the held-out error"))
+    if skill == "accuracy":
+        claim = "zero_function_does_as_well_without_any"
+        x = gain(rows, skill, ("zero", 0, False), ("random", most, False))
+        verdicts.append(agrees(claim, x, 1.0, "points"))
+    if config.capped:
+        arm, control = ("random", config.segments, True), ("random", 0, False)
+        count = estimate(rows[arm]["spikes"])
+        verdicts.append(above("capped_pulses_give_spikes", count, 1.0, "spikes"))
+        x = gain(rows, "test_error", arm, control)
+        claim = "spikes_without_flattening_change_nothing"
+        verdicts.append(agrees(claim, x, 0.05, "of the held-out error"))
+    lost = sum(int((~np.isfinite(r["train_loss"])).sum()) for r in rows.values())
+    total = sum(len(r["train_loss"]) for r in rows.values())
+    verdicts.append(
+        Verdict("no_run_diverged", lost, lost, lost, 0, f"of {total} runs", lost == 0)
+    )
+    return [
+        dataclasses.replace(v, expected=v.claim not in config.known_false)
+        for v in verdicts
+    ]
+
+
+def arm_table(config: ConfigDict, rows: dict) -> str:
+    skill = TARGETS[config.target].skill
+    cells = []
+    for (init, count, capped), found in rows.items():
+        lost = int((~np.isfinite(found["train_loss"])).sum())
+        name = f"{INITS[init]}{', capped' if capped else ''}"
+        numbers = [_mean(found[n]) for n in (skill, "test_error", "norm", "spikes")]
+        cells.append([name, str(count), *numbers, str(lost)])
+    header = ["start", "pulses", TARGETS[config.target].skill_name, "held-out error"]
+    return table([*header, "‖K‖ end/start", "spikes", "lost"], cells, "lrrrrrr")
+
+
+def _mean(values: np.ndarray) -> str:
+    x = estimate(values[np.isfinite(values)])
+    return f"{x.mean:.3g} ± {x.se:.1g}"
+
+
+def draw(config: ConfigDict, rows: dict, rundir: RunDir) -> None:
+    target = TARGETS[config.target]
+    figure, axes = new_figure(3, width=13, height=4.4)
+    names = {
+        "test_error": "held-out error",
+        target.skill: target.skill_name,
+        "norm": "‖K‖ at the end, in units of the start",
+    }
+    for (init, title), colour in zip(INITS.items(), COLOURS, strict=False):
+        for ax, name in zip(axes, names, strict=True):
+            points = [
+                estimate(x[np.isfinite(x)])
+                for x in (rows[init, k, False][name] for k in config.pulses)
+            ]
+            mean, error = ([getattr(p, f) for p in points] for f in ("mean", "se"))
+            style = dict(color=colour, marker="o", capsize=4, lw=1.8, label=title)
+            ax.errorbar(config.pulses, mean, 1.96 * np.array(error), **style)
+    if config.capped:
+        for ax, name in zip(axes, names, strict=True):
+            x = estimate(rows["random", config.segments, True][name])
+            label = "random, spikes that are cut short"
+            style = dict(color=COLOURS[5], marker="s", capsize=4, ls="", label=label)
+            ax.errorbar([0], x.mean, 1.96 * x.se, **style)
+    for ax, label in zip(axes, names.values(), strict=True):
+        ax.set_xlabel("catapults", fontsize=12)
+        ax.set_ylabel(label, fontsize=12)
+        ax.set_xticks(config.pulses)
+    axes[0].legend(fontsize=10, frameon=False)
+    axes[1].set_title(config.title, fontsize=12)
+    axes[2].set(ylim=(0, None))
+    save(figure, rundir.figure(config.target))
