@@ -119,11 +119,13 @@ class RunDir:
 
 
 def _plain(content):
-    """The same with null for numbers that JSON has not: NaN and the infinities."""
+    """Plain Python numbers, with null for those that JSON has not: NaN, infinities."""
     if isinstance(content, dict):
         return {key: _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [_plain(value) for value in content]
+    if isinstance(content, np.generic):
+        content = content.item()
     return None if isinstance(content, float) and not isfinite(content) else content
 
 
