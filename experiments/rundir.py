@@ -93,6 +93,13 @@ class RunDir:
         np.savez(partial, **content)
         os.replace(partial, self.path / "curves.npz")
 
+    def once(self, make: Callable[[], Mapping[str, np.ndarray]]):
+        """All curves of a study that makes them at once; made only if not yet there."""
+        if not (found := self.curves()):
+            self.add_curves(make())
+            found = self.curves()
+        return found
+
     def log(self, **row) -> None:
         """One line of metrics.jsonl."""
         with open(self.path / "metrics.jsonl", "a") as file:

@@ -53,10 +53,7 @@ def check_digits(config: ConfigDict) -> None:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    curves = rundir.curves()
-    if not curves:
-        curves = simulate(config)
-        rundir.add_curves(curves)
+    curves = rundir.once(lambda: simulate(config))
     spikes = {name: [find_spikes(x) for x in curves[f"{name}_loss"]] for name in ARMS}
     print("", arm_table(curves, spikes), sep="\n")
     draw(config, curves, spikes, rundir)

@@ -28,10 +28,7 @@ def check(config: ConfigDict) -> None:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    curves = rundir.curves()
-    if not curves:
-        curves = simulate(config)
-        rundir.add_curves(curves)
+    curves = rundir.once(lambda: simulate(config))
     spikes = [find_spikes(x) for x in curves["growing_loss"]]
     print("", arm_table(curves), sep="\n")
     draw(config, curves, spikes, rundir)

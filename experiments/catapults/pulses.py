@@ -55,10 +55,7 @@ def arms(config: ConfigDict) -> list[tuple[str, int, bool]]:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    found = rundir.curves()
-    if not found:
-        found = simulate(config)
-        rundir.add_curves(found)
+    found = rundir.once(lambda: simulate(config))
     rows = {
         arm: {name: x.reshape(config.seeds, -1)[:, i] for name, x in found.items()}
         for i, arm in enumerate(arms(config))

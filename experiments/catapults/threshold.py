@@ -32,10 +32,7 @@ def check(config: ConfigDict) -> None:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    curves = rundir.curves()
-    if not curves:
-        curves = simulate(config)
-        rundir.add_curves(curves)
+    curves = rundir.once(lambda: simulate(config))
     found = summarised(config, curves)
     print("", ratio_table(config, found), sep="\n")
     draw(config, curves, found, rundir)

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import optsde
-from experiments.catapults.steps import Series, watch
+from experiments.catapults.steps import watch
 from experiments.launch import require
 from experiments.rundir import RunDir
 from optsde.analysis import Verdict, above, estimate, interval, within
@@ -35,17 +35,14 @@ def check(config: ConfigDict) -> None:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    series = simulate(config)
-    shape = config.seeds, len(config.ratios), -1
-    loss = series.loss.reshape(shape)
-    rate = series.seen["rate"].reshape(shape)
-    rundir.add_curves({"loss": loss, "rate": rate})
+    curves = rundir.once(lambda: simulate(config))
+    loss, rate = curves["loss"], curves["rate"]
     draw(config, loss, rate, rundir)
     return judge(config, loss, rate)
 
 
-def simulate(config: ConfigDict) -> Series:
-    """All ratios for all seeds at once; `rate` is ηλ at each step."""
+def simulate(config: ConfigDict) -> dict[str, np.ndarray]:
+    """loss, and rate = ηλ, [seeds, ratios, steps]."""
     import jax
     import jax.numpy as jnp
 
@@ -77,13 +74,16 @@ def simulate(config: ConfigDict) -> Series:
     lrs = engine.spread(members[0])
     state = engine.init(jax.random.split(jax.random.key(0), replicas))
     progress = optsde.Progress(f"{replicas} toys")
-    return watch(
+    series = watch(
         engine,
         state,
         config.steps,
         lambda state, memory: (look(lrs, state), memory),
         progress=progress,
     )
+    shape = config.seeds, len(config.ratios), config.steps
+    curves = {"loss": series.loss, "rate": series.seen["rate"]}
+    return {name: x.reshape(shape) for name, x in curves.items()}
 
 
 def fates(loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

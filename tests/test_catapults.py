@@ -1,0 +1,159 @@
+"""experiments.catapults: every study in small, and numbers of known outcome."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import catapults as configs
+from experiments import catapults
+from experiments.catapults import cyclic, full_batch, nets, pulses, toy
+from experiments.catapults.steps import watch
+from experiments.launch import UsageError
+from experiments.rundir import RunDir
+from optsde.measure import Spike
+
+DIGITS = dict(width=8, train_size=12, seeds=2)
+SMALL = {
+    "toy": dict(width=16, steps=30, seeds=2, ratios=(1.5, 2.5, 4.5)),
+    "cyclic": DIGITS | dict(cycles=1, period=40),
+    "threshold": DIGITS | dict(warm_steps=20, steps=20, ratios=(0.5, 2.0)),
+    "ntk": DIGITS | dict(cycles=1, period=40, every=20),
+    "adagrad": DIGITS | dict(cycles=1, period=40, every=20, warm_steps=20),
+    "features": DIGITS | dict(segments=2, pulses=(0, 2)),
+    "control": DIGITS | dict(segments=2, pulses=(0, 1)),
+}
+
+
+def small(preset, **changes):
+    config = configs.get_config(preset).unlock()
+    config.update(SMALL[preset] | changes)
+    return config
+
+
+@pytest.mark.parametrize("preset", configs.PRESETS)
+def test_presets_pass_their_own_checks(preset):
+    catapults.check(configs.get_config(preset))
+
+
+@pytest.mark.parametrize(
+    ("preset", "change", "says"),
+    [
+        ("toy", dict(ratios=(2.0, 1.0)), "needs positive, rising numbers"),
+        ("toy", dict(ratios=(2.0, 3.0)), "some below 1.95 and some above 4.1"),
+        ("cyclic", dict(train_size=1600), "2 to 1500 images"),
+        ("threshold", dict(ratios=(1.1, 1.3)), "some up to 1"),
+        ("ntk", dict(every=7), "a divisor of the 40 steps"),
+        ("adagrad", dict(warm_lr=0.0), "needs a positive number"),
+        ("features", dict(pulses=(0, 3)), "numbers from 0 to segments=2"),
+        ("control", dict(width=9), "an even number"),
+    ],
+)
+def test_bad_settings_are_refused(preset, change, says):
+    with pytest.raises(UsageError, match=says):
+        catapults.check(small(preset, **change))
+
+
+@pytest.mark.parametrize("preset", [p for p in SMALL if p != "control"])
+def test_each_study_in_small(preset, tmp_path, monkeypatch):
+    """It ends with a figure and verdicts; finished runs are read and not run again."""
+    config = small(preset)
+    catapults.check(config)
+    first = RunDir(tmp_path, "catapults", {})
+    catapults.run(config, first)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    claims = [verdict["claim"] for verdict in summary["verdicts"]]
+    assert len(set(claims)) == len(claims) >= 3
+    (figure,) = (tmp_path / "figures").glob("*.png")
+    assert figure.stat().st_size > 20_000
+
+    study = catapults._study(config)
+    monkeypatch.setattr(study, "simulate", None)
+    catapults.run(config, RunDir(tmp_path, "catapults", {}))
+    again = json.loads((tmp_path / "summary.json").read_text())
+    assert again["verdicts"] == summary["verdicts"]
+
+
+def test_watched_runs_are_gradient_descent(x64):
+    """Against the same descent written out, each replica on its own data and cycle."""
+    model = nets.two_layer(6, 3)
+    x, y = (
+        jax.random.normal(jax.random.key(k), (2, 5, d)) for k, d in ((1, 4), (2, 3))
+    )
+    keys = jax.random.split(jax.random.key(3), 2)
+    starts = jax.vmap(lambda key: nets.initial(key, model, x[0]))(keys)
+    starts = jax.tree.map(lambda w: w.astype(float), starts)
+    lr, high = jnp.array([0.1, 0.2]), jnp.array([1.0, 3.0])
+    member = full_batch.Member(lr, (x, y), starts, jnp.array([1.0, 0.5]), high, high)
+    member = member._replace(growth=jnp.ones(2))
+    engine = full_batch.engine_of(model, member, 8, period=4)
+    look, memory = full_batch.norms(engine, model, member)
+    series = watch(engine, full_batch.started(engine), 8, look, memory)
+    for i in range(2):
+        w, v = (np.asarray(starts[n]["kernel"][i]) for n in ("Dense_0", "Dense_1"))
+        for step in range(8):
+            hidden = np.maximum(np.asarray(x[i]) @ w / 2, 0)
+            f = hidden @ v / np.sqrt(6)
+            residual = f - np.asarray(y[i])
+            loss = np.sum(residual**2) / 5
+            np.testing.assert_allclose(series.loss[i, step], loss, 1e-10)
+            low = float(member.low[i])
+            rate = low + (float(high[i]) - low) * (0, 0.5, 1, 0.5)[step % 4]
+            back = 2 / 5 * residual @ v.T / np.sqrt(6) * (hidden > 0)
+            v = v - lr[i] * rate * 2 / 5 * hidden.T @ residual / np.sqrt(6)
+            w = w - lr[i] * rate * np.asarray(x[i]).T @ back / 2
+    assert series.seen["norm"].shape == (2, 8)
+
+
+def test_fates_of_the_toy():
+    loss = np.array([[4.0, 1, 0.1], [4, 9, 0.1], [4, 9, 20], [4, np.inf, np.nan]])
+    spiked, lost = toy.fates(loss)
+    assert spiked.tolist() == [False, True, True, True]
+    assert lost.tolist() == [False, False, True, True]
+
+
+def test_lower_after_each_catapult_takes_the_least():
+    spikes = [[Spike(2, 3, 9.0, 4)], [Spike(1, 2, 5.0, 3), Spike(4, 4, 5.0, None)]]
+    series = np.array([[1.0, 1, 1, 1, 0.4], [2, 2, 2, 1, 1]])
+    verdict = cyclic.lower_after("peak", series, spikes)
+    assert (verdict.low, verdict.high, verdict.holds) == (50.0, 60.0, True)
+    series[0, 4] = 1.1
+    verdict = cyclic.lower_after("peak", series, spikes)
+    assert not verdict.holds
+    np.testing.assert_allclose(verdict.low, -10.0)
+
+
+def test_antisymmetric_nets_begin_at_zero_with_the_kernel_of_half_the_width():
+    from optsde.measure import ntk
+
+    model, half = nets.two_layer(32, 2), nets.two_layer(16, 2)
+    x = jax.random.normal(jax.random.key(0), (7, 5))
+    params = nets.initial(jax.random.key(1), model, x, antisymmetric=True)
+    apply = nets.apply_of(model)
+    assert float(jnp.abs(apply(params, x)).max()) < 1e-6
+    first, last = (params[n]["kernel"] for n in ("Dense_0", "Dense_1"))
+    narrow = {"Dense_0": {"kernel": first[:, :16]}, "Dense_1": {"kernel": last[:16]}}
+    wide = ntk.kernel(apply, params, x)
+    other = ntk.kernel(nets.apply_of(half), narrow, x)
+    np.testing.assert_allclose(wide, other, 1e-4, 1e-6)
+
+
+def test_verdicts_of_pulses_are_paired_by_seed():
+    """A gain of 2 in every seed is certain, however far the seeds lie apart."""
+    config = small("control", pulses=(0, 8), segments=10)
+    level = 10.0 * np.arange(6)
+    gains = {("random", 0): 0, ("random", 8): 2, ("zero", 0): 2.5, ("zero", 8): 2.4}
+    jitter = 0.01 * np.array([1, -1, 2, -2, 0, 0])
+    rows = {}
+    for number, arm in enumerate(pulses.arms(config)):
+        shift = gains[arm[:2]] + number * jitter
+        numbers = dict(accuracy=level + shift, test_error=level - shift)
+        rows[arm] = numbers | dict(train_loss=0 * level, norm=1 + 0 * level)
+    verdicts = {v.claim: v for v in pulses.judge(config, rows)}
+    assert verdicts["8_catapults_raise_accuracy_from_random"].holds
+    assert not verdicts["8_catapults_raise_accuracy_from_zero"].holds
+    assert verdicts["zero_function_does_as_well_without_any"].holds
+    assert verdicts["no_run_diverged"].holds
+    assert set(config.known_false) <= set(verdicts)
