@@ -29,6 +29,8 @@ text with half the published lr, on 256 windows of 32 bytes.
 
 from ml_collections import ConfigDict
 
+from experiments import probes
+
 ROWS = {
     "sgd": "stochastic gradient descent, batch 128, 300 epochs",
     "fb": "full batch, 300 steps",
@@ -117,6 +119,7 @@ SHARED = dict(
     checkpoint_every=100,
     statistics=10_000,  # training examples from which BatchNorm's statistics are made
     stream=False,  # keep the training set on the host, for one too large for a device
+    **probes.SETTINGS,
     writers=(),  # "tensorboard", "wandb"; metrics.jsonl always
 )
 FAMILIES = {

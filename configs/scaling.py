@@ -258,5 +258,7 @@ def _shared() -> ConfigDict:
     config.seed = 0
     config.bound = 5.0  # percent of loss, for "the same as the base run"
     config.verify = True  # or only predict
+    config.probes = ()  # sharpness, ntk, invariance, spikes; of base run and SVAG
+    config.probe_examples = 0  # training examples that sharpness and ntk are of; 0: all
     config.known_false = ()
     return config

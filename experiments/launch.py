@@ -75,6 +75,7 @@ def launch(
     try:
         run(config, rundir)
     except UsageError as error:
+        rundir.withdraw()
         sys.exit(_complain(f"experiments.{study}: {error}", 2))
     except DivergedError as error:
         rundir.finish("diverged", [], reason=str(error))
@@ -141,6 +142,7 @@ def _parse(study: str, doc: str, default: str, argv: list[str]):
     if len(rest) > 1:
         raise UsageError(f"{rest[1]!r} is not a flag; see --help")
     config: Any = values["config"].value
+    _split_names(config)
     _check_tuples(config, _preset(module, path, preset))
     return config, preset or getattr(module, "DEFAULT", "default"), values
 
@@ -234,6 +236,15 @@ def _needed(default) -> str:
     elif isinstance(default, tuple) and all(isinstance(x, str) for x in default):
         kind = "a list of names"
     return f"needs {kind}, such as the default {_shown(default)}"
+
+
+def _split_names(config: ConfigDict) -> None:
+    """a,b for a list that is empty by default arrives as one name."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            _split_names(value)
+        elif isinstance(value, tuple) and all(isinstance(x, str) for x in value):
+            config[key] = tuple(name for x in value for name in x.split(","))
 
 
 def _check_tuples(config: ConfigDict, base: ConfigDict) -> None:

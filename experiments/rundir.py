@@ -6,6 +6,7 @@ part of a study is in curves.npz, whole; the same command reads it instead of ru
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -77,6 +78,15 @@ class RunDir:
                 "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             },
         )
+
+    def withdraw(self) -> None:
+        """Take back what `begin` wrote, where nothing has come of it."""
+        figures = self.path / "figures"
+        begun = {"config.json", "meta.json", "figures"}
+        if not figures.is_dir() or any(figures.iterdir()):
+            return
+        if {file.name for file in self.path.iterdir()} == begun:
+            shutil.rmtree(self.path)
 
     def curves(self) -> dict[str, np.ndarray]:
         """All that is finished."""

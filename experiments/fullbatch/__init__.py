@@ -13,7 +13,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import optsde
-from experiments import tasks
+from experiments import probes, tasks
 from experiments.fullbatch import recipe, report
 from experiments.launch import launch
 from experiments.rundir import RunDir
@@ -90,8 +90,13 @@ def train_row(config: ConfigDict, dataset, folder: Path, label: str) -> dict[str
         evaluate=built.task.evaluator(engine),
         log_every=config.log_every,
         evaluate_every=config.evaluate_every,
+        probes=probes.build(config, built.plan, built.task, built.sampler),
+        probe_every=config.probe_every,
         describe=lambda step: {"lr": float(built.plan.rate(step))},
-        writers=[train.JsonLines(log), *(extra[name]() for name in config.writers)],
+        writers=[
+            probes.writer(config, log),
+            *(extra[name]() for name in config.writers),
+        ],
         checkpoints=train.Checkpoints(folder / "checkpoints"),
         checkpoint_every=config.checkpoint_every or None,
         progress=optsde.Progress(f"{label:24}"),

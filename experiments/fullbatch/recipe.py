@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import optsde
+from experiments import probes
 from experiments.launch import require
 from experiments.tasks import build_model
 from optsde.schedules import warmup_cosine
@@ -19,6 +20,7 @@ class Run:
 
     plan: optsde.Plan
     task: Any  # optsde.train.Task
+    sampler: Callable
     dynamics: Any  # optsde.dynamics.Dynamics
 
 
@@ -54,6 +56,7 @@ def check(config: ConfigDict) -> None:
         "penalty_form",
         f"one of {', '.join(forms)}",
     )
+    probes.check(config)
     known = {"tensorboard", "wandb"}
     require(set(config.writers) <= known, config, "writers", "tensorboard, wandb")
     if "rows" in config:
@@ -129,4 +132,4 @@ def build_run(config: ConfigDict, task) -> Run:
         sampler = lambda batch: gradients.full_batch(  # noqa: E731
             task.losses, task.train, **options
         )
-    return Run(plan, task, optsde.discrete(plan, sampler, task.init))
+    return Run(plan, task, sampler, optsde.discrete(plan, sampler, task.init))

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from optsde.analysis import Estimate, Verdict, above, agrees, estimate, table
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
+from optsde.measure import find_spikes, phases
 
 Columns = Mapping[str, list]  # of a metrics.jsonl
 Ends = Mapping[str, Columns]  # of each row
@@ -122,15 +123,15 @@ def judge(ends: Ends, known_false: Sequence[str]) -> list[Verdict]:
 
 
 def run_table(columns: Columns) -> str:
-    """The rows that were evaluated; means over seeds."""
+    """The rows that were evaluated; means over seeds. Numbers of groups stay out."""
     shown = [i for i, x in enumerate(columns["test_loss"]) if x is not None]
     every = max(1, len(shown) // 10)
     picked = sorted({*shown[::every], shown[-1]})
-    names = [n for n in columns if n != "step"]
+    names = [n for n in columns if n != "step" and "/" not in n]
 
     def cell(name, i):
         value = columns[name][i]
-        return "" if value is None else f"{np.mean(value):.4g}"
+        return "" if value is None else f"{np.mean(np.asarray(value, float)):.4g}"
 
     rows = [[columns["step"][i], *(cell(n, i) for n in names)] for i in picked]
     return table(["step", *names], rows, "r" * (1 + len(names)))
@@ -145,17 +146,31 @@ def _curve(columns: Columns, name: str):
 
 
 def draw_run(columns: Columns, path: Path) -> None:
-    """Losses and accuracy of one row."""
-    figure, axes = new_figure(2, height=4.0)
+    """Losses and accuracy of one row, and its sharpness where that was asked for."""
+    probed = [n for n in columns if n.startswith("preconditioned_sharpness")]
+    figure, axes = new_figure(3 if probed else 2, width=13 if probed else 10, height=4)
     shown = (("loss", "training (in blocks)", 0), ("test_loss", "held out", 1))
     for name, label, colour in shown:
         _draw(axes[0], *_curve(columns, name), label, COLOURS[colour])
+    if "spike" in columns:
+        losses = np.asarray(_curve(columns, "loss")[1], float)
+        rows = [s for s in columns["step"] if s > 0]
+        for of_seed in losses.T:
+            for first, last in phases(find_spikes(of_seed, rows), rows[-1]):
+                axes[0].axvspan(first, last, color=COLOURS[5], alpha=0.15, lw=0)
     plain_log_axis(axes[0])
     axes[0].set_ylabel("loss", fontsize=12)
     axes[0].legend(fontsize=11, frameon=False)
     steps, values = _curve(columns, "test_accuracy")
     _draw(axes[1], steps, 100 * values, "held out", COLOURS[1])
     axes[1].set_ylabel("accuracy, %", fontsize=12)
+    for name in probed:
+        _draw(axes[2], *_curve(columns, name), "largest eigenvalue", COLOURS[0])
+        name = name.replace("preconditioned_sharpness", "threshold")
+        _draw(axes[2], *_curve(columns, name), "stability threshold", COLOURS[5])
+        axes[2].set_ylabel("curvature, as the optimizer sees it", fontsize=12)
+        axes[2].legend(fontsize=11, frameon=False)
+        plain_log_axis(axes[2])
     for ax in axes:
         ax.set_xlabel("step", fontsize=12)
     save(figure, path)

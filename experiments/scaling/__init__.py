@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import optsde
-from experiments import tasks
+from experiments import probes, tasks
 from experiments.launch import launch, require
 from experiments.rundir import RunDir
 from experiments.scaling import report
@@ -189,12 +189,12 @@ def train_group(config: ConfigDict, task, group: list[Arm], folder: Path) -> Col
         print(f"{group[0].group}: read from {place}")
         return report.split_columns(columns, group, config.seeds)
     place.mkdir(parents=True, exist_ok=True)
-    sampler = sampler_of(config, task)
+    sampler, lone = sampler_of(config, task), len(group) == 1
     keys = _keys(config, config.seeds)
     replicas = len(group) * config.seeds
     shards = max(1, jax.device_count() // replicas)
 
-    if len(group) == 1:
+    if lone:
         engine = Engine(
             optsde.discrete(plan, sampler, task.init),
             replicas,
@@ -220,7 +220,9 @@ def train_group(config: ConfigDict, task, group: list[Arm], folder: Path) -> Col
         evaluate=task.evaluator(engine),
         log_every=every,
         evaluate_every=every,
-        writers=[train.JsonLines(log)],
+        probes=probes.build(config, plan, task, sampler) if lone else (),
+        probe_every=every,
+        writers=[probes.writer(config, log)],
         checkpoints=train.Checkpoints(place / "checkpoints"),
         checkpoint_every=every * max(1, config.evaluations // 4),
         progress=optsde.Progress(f"{group[0].group:24}"),

@@ -6,7 +6,7 @@ import itertools
 from ml_collections import ConfigDict
 
 import optsde
-from experiments import tasks
+from experiments import probes, tasks
 from experiments.launch import UsageError, optimizer_of, require
 from optsde import schedules
 from optsde.optimizers import Memory, Optimizer
@@ -114,6 +114,7 @@ def check(config: ConfigDict) -> None:
             f"a whole number of the {config.evaluations} evaluations",
         )
     tasks.build_model(config, 10)
+    probes.check(config)
 
 
 def base_plan(config: ConfigDict) -> optsde.Plan:

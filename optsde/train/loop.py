@@ -101,11 +101,12 @@ def fit(
         row = describe(at)
         if evaluate and due(evaluate_every, at):
             row = evaluate(state) | row
+        seen = {}
         for number, probe in enumerate(looks):
             if due(probe_every, at):
                 said, memory[number] = probe(state, memory[number])
-                row = row | said
-        return row
+                seen |= said
+        return row, seen
 
     def save():
         rows.finish()
@@ -117,7 +118,7 @@ def fit(
     with _polite_stop() as stopping:
         try:
             if step == 0:
-                rows.add(0, 0, (), look(state, 0))
+                rows.add(0, 0, (), *look(state, 0))
             begun = tick = time.monotonic()
             first, chunk, before, length = step, 1, total, 1
             if progress:
@@ -134,7 +135,7 @@ def fit(
                 chunk = max(1, min(2 * chunk, int(CHUNK_SECONDS / pace), LONGEST_CHUNK))
                 before, length = total, count
                 if step == row_end:
-                    rows.add(step, since, total, look(state, step))
+                    rows.add(step, since, total, *look(state, step))
                     since, total = step, engine.no_info(state)
                 if checkpoint_every and step % checkpoint_every == 0:
                     save()
@@ -168,26 +169,30 @@ class _Rows:
         self.last: dict[str, Any] = {}
         self._waiting: tuple | None = None
 
-    def add(self, step: int, since: int, total: PyTree, extra: dict) -> None:
+    def add(
+        self, step: int, since: int, total: PyTree, extra: dict, seen: dict
+    ) -> None:
+        """`seen` by probes may be infinite, as a threshold is where lr is 0."""
         self.finish()
-        self._waiting = step, since, total, extra
+        self._waiting = step, since, total, extra, seen
 
     def finish(self) -> None:
         """Read and write what waits; refuse to go on from what is not finite."""
         if self._waiting is None:
             return
-        step, since, total, extra = self._waiting
+        step, since, total, extra, seen = self._waiting
         self._waiting = None
         sums = total._asdict() if total else {}
         means = {n: np.asarray(x) / (step - since) for n, x in sums.items()}
         row = {"step": step}
-        for name, value in (means | extra).items():
+        for name, value in (means | extra | seen).items():
             numbers = np.asarray(value, np.float64).reshape(-1)[: self.replicas]
             row[name] = numbers.item() if numbers.size == 1 else numbers.tolist()
         for writer in self.writers:
             writer.write(row)
         self.last = row
-        if self.strict and not all(np.isfinite(x).all() for x in row.values()):
+        judged = [x for name, x in row.items() if name not in seen]
+        if self.strict and not all(np.isfinite(x).all() for x in judged):
             raise DivergedError(f"between step {since} and {step}")
 
 

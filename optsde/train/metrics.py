@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from optsde.measure.catapults import SpikeDetector
+
 Row = Mapping[str, Any]
 
 
@@ -42,6 +44,42 @@ class JsonLines:
 
     def close(self) -> None:
         self._file.close()
+
+
+class MarkSpikes:
+    """Rows of a JsonLines with `spike`: 1 where the loss is part of one, else 0.
+
+    `options` are those of `measure.SpikeDetector`, whose window counts rows.
+    """
+
+    def __init__(self, rows: JsonLines, **options):
+        self._rows = rows
+        self._options = options
+        self._detectors: list[SpikeDetector] = []
+
+    def begin(self, step: int) -> None:
+        self._rows.begin(step)
+        self._detectors = []
+        for _, row in _lines(self._rows.path):
+            self._marked(row)
+
+    def write(self, row: Row) -> None:
+        self._rows.write(self._marked(row))
+
+    def close(self) -> None:
+        self._rows.close()
+
+    def _marked(self, row: Row) -> Row:
+        if "loss" not in row:  # before the first step
+            return row
+        given = row["loss"] if isinstance(row["loss"], list) else [row["loss"]]
+        losses = [math.nan if x is None else x for x in given]
+        self._detectors = self._detectors or [
+            SpikeDetector(**self._options) for _ in losses
+        ]
+        pairs = zip(self._detectors, losses, strict=True)
+        marks = [int(detector.update(row["step"], loss)) for detector, loss in pairs]
+        return {**row, "spike": marks if len(marks) > 1 else marks[0]}
 
 
 class TensorBoard:
