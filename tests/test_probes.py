@@ -19,7 +19,8 @@ BATCH_NORM = models.NormalisedMLP(10, (4,), norm="batch")
 
 
 def settings(*names, **changes):
-    return ConfigDict(probes.SETTINGS | dict(log_every=10, seed=0, probes=names) | changes)
+    given = dict(log_every=10, seed=0, probes=names)
+    return ConfigDict(probes.SETTINGS | given | changes)
 
 
 def task(model=None):

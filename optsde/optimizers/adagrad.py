@@ -61,6 +61,9 @@ class AdaGrad(Optimizer):
     def preconditioner(self, state, params):
         return denominator(state.s, self.eps, self.eps_root)
 
+    def alternating_gain(self, state=None):
+        return 1.0
+
     def limit(self, keep_signal: bool = False) -> Limit:
         def drift(state, mean, variance):
             ds = second_moment(mean, variance, keep_signal)

@@ -78,6 +78,14 @@ class Adam(Optimizer):
         v = debias_or(state.v, state.v_weight, filled(params, 1))
         return denominator(v, self.eps, self.eps_root)
 
+    def alternating_gain(self, state=None):
+        """That of m̂: m's own, divided by the weight 1 − b1^k of the next step.
+
+        Cohen et al. (2022) count this weight to P instead, which is the same.
+        """
+        m = (1 - self.b1) / (1 + self.b1)
+        return m if state is None else m / ema(state.m_weight, jnp.ones(()), self.b1)
+
     def limit(self, keep_signal: bool = False) -> Limit:
         c1, c2 = 1 - self.b1, 1 - self.b2
 

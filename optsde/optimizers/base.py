@@ -18,6 +18,7 @@ import optax
 
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.rules import Memory, Power, check_memory, remember
+from optsde.optimizers.stability import Stability
 from optsde.schedules import Schedule
 from optsde.types import PyTree, Scalar
 
@@ -53,7 +54,7 @@ def by_name(name: str) -> type["Optimizer"]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Optimizer:
+class Optimizer(Stability):
     """A family's hyperparameters; a pytree, so that they can be traced and stacked.
 
     Every family shrinks weights in the same three ways, all off by default:

@@ -100,6 +100,9 @@ class RMSprop(Optimizer):
             v = debias_or(v, state.weight, filled(params, 1))
         return denominator(v, self.eps, self.eps_root)
 
+    def alternating_gain(self, state=None):
+        return 1.0
+
     def limit(self, keep_signal: bool = False) -> Limit:
         c = 1 - self.beta
 

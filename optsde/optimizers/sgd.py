@@ -36,6 +36,9 @@ class SGD(Optimizer):
     def preconditioner(self, state, params):
         return filled(params, 1)
 
+    def alternating_gain(self, state=None):
+        return 1.0
+
     def limit(self, keep_signal: bool = False) -> Limit:
         return Limit(
             drift=lambda state, mean, variance: (mean, state),
@@ -76,6 +79,10 @@ class Momentum(Optimizer):
 
     def preconditioner(self, state, params):
         return filled(params, 1)
+
+    def alternating_gain(self, state=None):
+        m = (1 - self.beta) / (1 + self.beta)
+        return self.beta * m + (1 - self.beta) if self.nesterov else m
 
     def limit(self, keep_signal: bool = False) -> Limit:
         c = 1 - self.beta
@@ -124,6 +131,10 @@ class HeavyBall(Optimizer):
 
     def preconditioner(self, state, params):
         return filled(params, 1)
+
+    def alternating_gain(self, state=None):
+        v = 1 / (1 + self.beta)
+        return self.beta * v + 1 if self.nesterov else v
 
     def limit(self, keep_signal: bool = False) -> Limit:
         def drift(state, mean, variance):

@@ -1,0 +1,164 @@
+"""Curvature of a loss along a run: Hessian products, sharpness, and its threshold.
+
+A full-batch run that goes unstable in one direction mostly comes back, and its largest
+eigenvalue stays near the stability threshold of its optimizer: the edge of stability
+(Cohen et al. 2021; for preconditioned methods Cohen et al. 2022).
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from optsde.gradients import Draw, Oracle, full_batch
+from optsde.gradients.groups import mean_over
+from optsde.gradients.oracles import Losses
+from optsde.measure.probe import Probe
+from optsde.measure.spectrum import Product, random_vectors, top_eigenvalues
+from optsde.mesh import data_shards
+from optsde.models.losses import Loss
+from optsde.plan import Plan
+from optsde.types import PyTree
+
+
+def hessian(oracle: Oracle, params: PyTree, draw: Draw | None = None) -> Product:
+    """v -> ∇²f(θ) v of the loss whose gradient the oracle gives, at that draw.
+
+    `full_batch(losses, data, group)` makes it the mean over a whole data set, in groups
+    one after the other and shared by devices. `full_batch` needs no draw.
+    """
+    draw = Draw(jax.random.key(0), jnp.int32(0)) if draw is None else draw
+
+    def product(v):
+        return jax.jvp(lambda p: oracle(p, draw)[1], (params,), (v,))[1]
+
+    return product
+
+
+def gauss_newton(
+    outputs: Callable,
+    loss: Loss,
+    params: PyTree,
+    data: PyTree,
+    group: int | None = None,
+) -> Product:
+    """v -> mean of Jᵀ (∂²loss/∂outputs²) J v: the Hessian without the net's own bend.
+
+    outputs(params, inputs) and loss(outputs, targets) of each example, which must not
+    interact; data is (inputs, targets). `group` as in `full_batch`.
+    """
+    size = jax.tree.leaves(data)[0].shape[0]
+    rows = -(-size // data_shards()) if group is None else group
+
+    def product(v):
+        def of_group(examples, mask):
+            inputs, targets = examples
+
+            def net(p):
+                return outputs(p, inputs)
+
+            def mean_loss(z):
+                each = loss(z, targets)
+                return jnp.mean(each, where=True if mask is None else mask)
+
+            z, pull = jax.vjp(net, params)
+            _, jv = jax.jvp(net, (params,), (v,))
+            _, hjv = jax.jvp(jax.grad(mean_loss), (z,), (jv,))
+            return pull(hjv)[0]
+
+        return mean_over(of_group, data, rows)
+
+    return product
+
+
+def preconditioned(product: Product, divisor: PyTree) -> Product:
+    """v -> P^-½ A P^-½ v for a diagonal P > 0, like the parameters.
+
+    It has the eigenvalues of P⁻¹A, and is symmetric.
+    """
+    root = jax.tree.map(jnp.sqrt, divisor)
+
+    def over_root(v):
+        return jax.tree.map(jnp.divide, v, root)
+
+    return lambda v: over_root(product(over_root(v)))
+
+
+def stability_threshold(plan: Plan, state: PyTree) -> jax.Array:
+    """That of the plan's optimizer at the time of a state of `plan.transform()`.
+
+    That is, at the learning rate of the next step. The clip is left out.
+    """
+    clock, optimizer = plan.clock(state), plan.optimizer
+    if plan.schedule is not None:
+        s = plan.schedule(plan.time(state))
+        lr, decay = s * optimizer.lr, s * optimizer.absolute_decay
+        optimizer = dataclasses.replace(optimizer, lr=lr, absolute_decay=decay)
+    return jnp.asarray(optimizer.stability_threshold(clock.direction))
+
+
+def sharpness_probe(
+    plan: Plan,
+    losses: Losses,
+    data: PyTree,
+    group: int | None = None,
+    *,
+    tolerance: float = 1e-2,
+    **options,
+) -> Probe:
+    """λ_max of the Hessian along a run, and how far the step is from going unstable.
+
+    sharpness: λ_max(H) of the mean loss over the data. preconditioned_sharpness:
+    λ_max(P^-½ (H + l2) P^-½), which is unstable above `threshold`; sign methods and
+    Lion have neither. sharpness_residual: the larger of their relative residuals; above
+    the tolerance, the search has ended without meeting it. Values are better than their
+    residuals, whose square they are off by over the relative gap. `group` as in
+    `full_batch`, options as in `top_eigenvalues`; each begins where the last one ended.
+    A coordinate whose v is zero is divided by ε alone: where it has any curvature, as
+    after minibatches that did not touch it, it outweighs all others.
+    """
+    optimizer = plan.optimizer
+    names = ["sharpness"]
+    with contextlib.suppress(TypeError):
+        optimizer.stability_threshold()
+        names.append("preconditioned_sharpness")
+
+    def init(state):
+        key = jax.random.fold_in(state.key, _STREAM)
+        return random_vectors(key, state.params, len(names))
+
+    def look(examples, state, vectors):
+        key = Draw(state.key, state.step).stream(_STREAM).fresh()
+        product = hessian(full_batch(losses, examples, group), state.params)
+
+        def search(metric):
+            divisor, l2, vector = metric
+
+            def penalized(v):
+                return jax.tree.map(lambda h, x: h + l2 * x, product(v), v)
+
+            start = jax.tree.map(lambda x: x[None], vector)
+            scaled = preconditioned(penalized, divisor)
+            return top_eigenvalues(scaled, start, key, tolerance=tolerance, **options)
+
+        # One search, compiled once, in each of the two metrics.
+        metrics: list[PyTree] = [(jax.tree.map(jnp.ones_like, state.params), 0.0)]
+        if len(names) > 1:
+            direction = plan.clock(state.optimizer).direction
+            divisor = optimizer.preconditioner(direction, state.params)
+            metrics.append((divisor, optimizer.l2))
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *metrics)
+        pairs = jax.lax.map(search, (*stacked, vectors))
+
+        said = dict(zip(names, pairs.values[:, 0], strict=True))
+        if len(names) > 1:
+            said["threshold"] = stability_threshold(plan, state.optimizer)
+        said["sharpness_residual"] = jnp.max(pairs.residuals)
+        return said, jax.tree.map(lambda x: x[:, 0], pairs.vectors)
+
+    return Probe(look, init, jax.tree.map(jnp.asarray, data))
+
+
+_STREAM = 13

@@ -1,0 +1,228 @@
+"""The empirical neural tangent kernel, K = J Jᵀ with J = ∂f/∂θ over n·c outputs.
+
+`apply(params, x)` gives the outputs [n, c], each example's from its input alone. Near
+interpolation of L = (s/2) Σ|f − y|² the Hessian is s·JᵀJ, so ‖K‖ sets the critical
+learning rate 2/(s‖K‖).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optsde.measure.probe import Probe
+from optsde.types import PyTree, Scalar
+
+Apply = Callable[[PyTree, jax.Array], jax.Array]
+
+FORMS = {"full": "ik,jl->ikjl", "outputs": "ik,jk->kij", "trace": "ik,jk->ij"}
+LOSSES = {
+    "half_sum": lambda n, c: 1.0,  # ½ Σ|f − y|²
+    "half_mean": lambda n, c: 1 / n,  # the mean of models.squared_error
+    "mean": lambda n, c: 2 / n,  # (1/n) Σ|f − y|²
+    "mean_over_outputs": lambda n, c: 2 / (n * c),  # jnp.mean((f − y)**2)
+}
+"""The s of L = (s/2) Σ|f − y|² for each way of writing the loss."""
+
+
+def kernel(
+    apply: Apply, params: PyTree, x: jax.Array, form: str = "full", block: int = 32
+) -> jax.Array:
+    """K, exactly, in the type of the parameters.
+
+    form: "full" [n, c, n, c]; "outputs" [c, n, n], its diagonal blocks; "trace" [n, n],
+    their sum over outputs. Besides K it takes the memory of the jacobians of two blocks
+    of examples, 2·block·c numbers for each parameter.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form={form!r} is none of {', '.join(FORMS)}")
+    if block < 1:
+        raise ValueError(f"block={block} must be at least 1")
+    n = x.shape[0]
+    rows = min(block, n)
+    count = -(-n // rows)
+    filled = jnp.concatenate([x, jnp.repeat(x[:1], count * rows - n, axis=0)])
+    blocks = filled.reshape(count, rows, *x.shape[1:])
+
+    def jacobian(examples):
+        def of_one(example):
+            return jax.jacrev(lambda p: apply(p, example[None])[0])(params)
+
+        return jax.vmap(of_one)(examples)
+
+    def against_all(examples):
+        left = jacobian(examples)
+        return jax.lax.map(lambda other: _product(left, jacobian(other), form), blocks)
+
+    parts = jax.lax.map(against_all, blocks)  # [block, other block, …]
+    return _joined(parts, form, n)
+
+
+def exact_kernel(
+    apply: Apply, params: PyTree, x, form: str = "full", block: int = 32
+) -> np.ndarray:
+    """The same in float64, whatever jax is set to; on the host."""
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda p: jnp.asarray(np.asarray(p), float), (params, x))
+        found = jax.jit(kernel, static_argnums=(0, 3, 4))(apply, *wide, form, block)
+        return np.asarray(found)
+
+
+def norm(
+    apply: Apply,
+    params: PyTree,
+    x: jax.Array,
+    vector: jax.Array | None = None,
+    iterations: Scalar = 100,
+) -> tuple[jax.Array, jax.Array]:
+    """(‖K‖, its eigenvector [n, c]) by power iteration; K is never formed.
+
+    An iteration is one vjp and one jvp. The value comes from below, with an error that
+    falls as (λ₂/λ₁)^(2·iterations): with several outputs the two may be close. From the
+    `vector` of the last call few are enough after some steps of training; without one
+    it begins at a fixed random vector.
+    """
+    outputs, push = jax.linearize(lambda p: apply(p, x), params)
+    pull = jax.linear_transpose(push, params)
+    if vector is None:
+        vector = _random_like(outputs)
+
+    def iterate(_, carry):
+        _value, u = carry
+        image = push(*pull(u))
+        return jnp.sum(u * image), _unit(image)
+
+    start = jnp.zeros((), outputs.dtype), _unit(vector)
+    return jax.lax.fori_loop(0, iterations, iterate, start)
+
+
+def critical_lr(
+    norm: Scalar, examples: int, outputs: int = 1, loss: str = "half_mean"
+) -> Scalar:
+    """The learning rate 2/(s‖K‖) of gradient descent above which the loss spikes.
+
+    >>> critical_lr(norm=50.0, examples=100, loss="mean")  # n/‖K‖
+    2.0
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"loss={loss!r} is none of {', '.join(LOSSES)}")
+    return 2 / (LOSSES[loss](examples, outputs) * norm)
+
+
+class Spectrum(NamedTuple):
+    eigenvalues: np.ndarray  # float64, falling
+    norm: float
+    least: float
+    condition: float  # norm/least; infinite where least is lost in rounding
+    effective_rank: float  # (Σλ)²/Σλ², between 1 and their number
+
+
+def spectrum(kernel) -> Spectrum:
+    """The eigenvalues of K, [n, c, n, c] or [n, n], in float64 on the host.
+
+    Those of a kernel in float32 are good to about 1e-7‖K‖: for a condition number above
+    1e5 take `exact_kernel`.
+    """
+    matrix = _square(kernel)
+    eigenvalues = np.linalg.eigvalsh(matrix)[::-1]
+    top, least = float(eigenvalues[0]), float(eigenvalues[-1])
+    resolved = least > len(eigenvalues) * np.finfo(np.float64).eps * top
+    return Spectrum(
+        eigenvalues,
+        norm=top,
+        least=least,
+        condition=top / least if resolved else np.inf,
+        effective_rank=float(eigenvalues.sum() ** 2 / np.sum(eigenvalues**2)),
+    )
+
+
+def target_alignment(kernel, targets) -> float:
+    """yᵀKy/(‖K‖_F |y|²): 1 where K is y yᵀ (Cristianini et al. 2001).
+
+    K [n, c, n, c] or, for each output alike, [n, n]; targets [n, c].
+    """
+    y = np.asarray(targets, np.float64)
+    matrix = _square(kernel)
+    y = y.reshape(matrix.shape[0], -1)
+    return float(np.sum(y * (matrix @ y)) / (np.linalg.norm(matrix) * np.sum(y**2)))
+
+
+class ProbeMemory(NamedTuple):
+    vector: jax.Array
+    looks: jax.Array  # int32
+
+
+def ntk_probe(
+    apply: Apply,
+    x: jax.Array,
+    loss: str = "half_mean",
+    iterations: int = 5,
+    first: int = 100,
+) -> Probe:
+    """‖K‖ on the examples x and the critical learning rate of a loss over them.
+
+    Numbers: ntk_norm, ntk_critical_lr. Each look goes on from the eigenvector of the
+    last one with `iterations`; the first takes `first`.
+    """
+
+    def look(x, state, memory: ProbeMemory):
+        count = jnp.where(memory.looks == 0, first, iterations)
+        value, vector = norm(apply, state.params, x, memory.vector, count)
+        examples, outputs = vector.shape
+        critical = jnp.asarray(critical_lr(value, examples, outputs, loss))
+        said = {"ntk_norm": value, "ntk_critical_lr": critical}
+        return said, ProbeMemory(vector, memory.looks + 1)
+
+    def init(state):
+        shape = jax.eval_shape(apply, state.params, x)
+        return ProbeMemory(_random_like(shape), jnp.int32(0))
+
+    return Probe(look, init, x)
+
+
+def _product(left: PyTree, right: PyTree, form: str) -> jax.Array:
+    """J_a J_bᵀ for two blocks, leaf by leaf."""
+    inputs, outputs = FORMS[form].split("->")
+    one, two = inputs.split(",")
+
+    def of_leaf(a, b):
+        a, b = (j.reshape(*j.shape[:2], -1) for j in (a, b))
+        return jnp.einsum(f"{one}p,{two}p->{outputs}", a, b)
+
+    products = jax.tree.map(of_leaf, left, right)
+    return functools.reduce(jnp.add, jax.tree.leaves(products))
+
+
+def _joined(parts: jax.Array, form: str, n: int) -> jax.Array:
+    """Blocks [a, b, …] put in place, without the rows that filled the last one up."""
+    if form == "full":
+        a, b, i, k, j, m = parts.shape
+        whole = parts.transpose(0, 2, 3, 1, 4, 5).reshape(a * i, k, b * j, m)
+        return whole[:n, :, :n]
+    a, b, *_, i, j = parts.shape
+    whole = jnp.moveaxis(jnp.moveaxis(parts, 0, -3), 0, -2)
+    return whole.reshape(*parts.shape[2:-2], a * i, b * j)[..., :n, :n]
+
+
+def _square(kernel) -> np.ndarray:
+    kernel = np.asarray(kernel, np.float64)
+    if kernel.ndim == 4:
+        size = kernel.shape[0] * kernel.shape[1]
+        return kernel.reshape(size, size)
+    if kernel.ndim != 2:
+        raise ValueError(
+            f"a kernel of shape {kernel.shape}: needs [n, c, n, c] or [n, n]; of the "
+            "form 'outputs' take one output"
+        )
+    return kernel
+
+
+def _random_like(outputs) -> jax.Array:
+    return jax.random.normal(jax.random.key(0), outputs.shape, outputs.dtype)
+
+
+def _unit(u: jax.Array) -> jax.Array:
+    return u / jnp.maximum(jnp.linalg.norm(u), jnp.finfo(u.dtype).tiny)
