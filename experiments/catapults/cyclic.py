@@ -148,6 +148,8 @@ def _mean(x: Estimate) -> str:
 
 
 def draw(config: ConfigDict, curves: dict, spikes: dict, rundir: RunDir) -> None:
+    import jax.numpy as jnp
+
     from optsde.schedules import exponential_cyclic
 
     figure, (rates, losses, norms) = new_figure(3, width=14, height=4.4)
@@ -156,7 +158,9 @@ def draw(config: ConfigDict, curves: dict, spikes: dict, rundir: RunDir) -> None
         rate = exponential_cyclic(config.period, *cycle[1:4])
         norm = curves[f"{name}_norm"]
         style = dict(color=colour, lw=1.8)
-        rates.plot(steps, np.asarray(rate(steps)), **style, label=cycle.title)
+        rates.plot(
+            steps, np.asarray(rate(jnp.asarray(steps))), **style, label=cycle.title
+        )
         rates.plot(steps, norm[0, 0] / norm[0], ls=":", **style)
         losses.plot(steps, curves[f"{name}_loss"][0], **style)
         for seed in norm:

@@ -33,7 +33,8 @@ def _draw_rank3(key, config):
         jax.random.normal(train, (config.train_size, DIRECTIONS)),
         jax.random.normal(test, (1000, DIRECTIONS)),
     )
-    return tuple((x, rank3(x)[:, None]) for x in inputs)
+    examples, held_out = ((x, rank3(x)[:, None]) for x in inputs)
+    return examples, held_out
 
 
 def _judge_rank3(apply, params, held_out):
