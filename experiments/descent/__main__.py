@@ -1,0 +1,5 @@
+"""python -m experiments.descent"""
+
+from experiments.descent import main
+
+main()
