@@ -216,7 +216,7 @@ def draw(config: ConfigDict, rows: dict, rundir: RunDir) -> None:
         "norm": "‖K‖ at the end, in units of the start",
     }
     for number, (init, title) in enumerate(INITS.items()):
-        at = np.array(config.pulses) * +0.02 * number * max(config.pulses)
+        at = np.array(config.pulses) + 0.02 * number * max(config.pulses)
         for ax, name in zip(axes, names, strict=True):
             points = [_estimate(rows[init, k, False][name]) for k in config.pulses]
             mean, error = ([getattr(p, f) for p in points] for f in ("mean", "se"))
@@ -234,6 +234,7 @@ def draw(config: ConfigDict, rows: dict, rundir: RunDir) -> None:
         ax.set_ylabel(label, fontsize=12)
         ax.set_xticks(config.pulses)
     axes[0].legend(fontsize=10, frameon=False)
+    axes[0].set_title(f"means of {config.seeds} seeds, 95% bars", fontsize=12)
     axes[1].set_title(config.title, fontsize=12)
     axes[2].set(ylim=(0, None))
     save(figure, rundir.figure(config.target))
