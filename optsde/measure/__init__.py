@@ -1,5 +1,29 @@
 """Measure: what the noise is like along a run, and how far the rules will hold."""
 
+from optsde.measure import ntk
+from optsde.measure.catapults import Spike, SpikeDetector, find_spikes, phases
+from optsde.measure.curvature import (
+    gauss_newton,
+    hessian,
+    preconditioned,
+    sharpness_probe,
+    stability_threshold,
+)
+from optsde.measure.feature import agop, alignment
+from optsde.measure.intrinsic import (
+    Intrinsic,
+    Rates,
+    intrinsic_groups,
+    intrinsic_rates,
+    invariance_probe,
+)
+from optsde.measure.intrinsic_report import IntrinsicReport, intrinsic_report
+from optsde.measure.invariance import (
+    Invariance,
+    Kind,
+    invariance,
+    joint_invariance,
+)
 from optsde.measure.noise import (
     Levels,
     Noise,
@@ -7,21 +31,60 @@ from optsde.measure.noise import (
     noise_probe,
     noise_scale,
 )
+from optsde.measure.ntk import ntk_probe
 from optsde.measure.prediction import Bound, Prediction, departure, predict
 from optsde.measure.probe import Probe
+from optsde.measure.spectrum import (
+    Density,
+    Eigenpairs,
+    random_vectors,
+    spectral_density,
+    top_eigenvalues,
+    trace,
+)
 from optsde.measure.tails import Tail, tail_index
 
 __all__ = [
     "Bound",
+    "Density",
+    "Eigenpairs",
+    "Intrinsic",
+    "IntrinsicReport",
+    "Invariance",
+    "Kind",
     "Levels",
     "Noise",
     "Prediction",
     "Probe",
+    "Rates",
+    "Spike",
+    "SpikeDetector",
     "Tail",
+    "agop",
+    "alignment",
     "departure",
+    "find_spikes",
+    "gauss_newton",
     "gradient_noise",
+    "hessian",
+    "intrinsic_groups",
+    "intrinsic_rates",
+    "intrinsic_report",
+    "invariance",
+    "invariance_probe",
+    "joint_invariance",
     "noise_probe",
     "noise_scale",
+    "ntk",
+    "ntk_probe",
+    "phases",
+    "preconditioned",
     "predict",
+    "random_vectors",
+    "sharpness_probe",
+    "spectral_density",
+    "stability_threshold",
     "tail_index",
+    "top_eigenvalues",
+    "trace",
 ]

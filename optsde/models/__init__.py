@@ -15,6 +15,7 @@ from optsde.models.losses import (
 )
 from optsde.models.mlp import MLP
 from optsde.models.norm import BatchNorm, GroupNorm, LayerNorm
+from optsde.models.normalised import NormalisedMLP
 from optsde.models.registry import build
 from optsde.models.resnet import PreResNet, ResNet
 from optsde.models.small import DigitsNet, SmallConv
@@ -32,6 +33,7 @@ __all__ = [
     "DigitsNet",
     "GroupNorm",
     "LayerNorm",
+    "NormalisedMLP",
     "PreResNet",
     "ResNet",
     "SmallConv",

@@ -20,10 +20,13 @@ class MLP(nn.Module):
     activation: Callable[[jax.Array], jax.Array] = nn.relu
     parametrization: str = "standard"
     dtype: Any = None
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        layer = functools.partial(Dense, parametrization=self.parametrization)
+        layer = functools.partial(
+            Dense, use_bias=self.use_bias, parametrization=self.parametrization
+        )
         x = x.reshape(x.shape[0], -1)
         for width in self.widths[:-1]:
             x = self.activation(layer(width, dtype=self.dtype)(x))

@@ -9,6 +9,7 @@ import flax.linen as nn
 
 from optsde.models.densenet import DenseNet
 from optsde.models.mlp import MLP
+from optsde.models.normalised import NormalisedMLP
 from optsde.models.resnet import PreResNet, ResNet
 from optsde.models.small import DigitsNet, SmallConv
 from optsde.models.transformer import Transformer
@@ -21,8 +22,9 @@ def _mlp(
     activation: Callable = nn.relu,
     parametrization: str = "standard",
     dtype: Any = None,
+    use_bias: bool = True,
 ) -> MLP:
-    return MLP((*hidden, classes), activation, parametrization, dtype)
+    return MLP((*hidden, classes), activation, parametrization, dtype, use_bias)
 
 
 def _resnet(*blocks: int, bottleneck: bool = False) -> Callable[..., ResNet]:
@@ -40,6 +42,7 @@ def _preresnet(depth: int) -> Callable[..., PreResNet]:
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": _mlp,
+    "normalised_mlp": NormalisedMLP,
     "digitsnet": DigitsNet,
     "smallconv": SmallConv,
     "resnet18": _resnet(2, 2, 2, 2),
@@ -64,6 +67,7 @@ ACTIVATIONS = {
     "relu": nn.relu,
     "silu": nn.silu,
     "gelu": nn.gelu,
+    "softplus": nn.softplus,
     "tanh": nn.tanh,
     "identity": lambda x: x,
 }

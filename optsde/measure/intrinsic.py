@@ -1,0 +1,179 @@
+"""The intrinsic learning rate of normalized nets, after Li, Lyu and Arora (2020).
+
+Where the loss sees only the direction of w, a step of SGD turns it by the effective lr
+η/‖w‖², and noise makes ‖w‖ grow while weight decay shrinks it, at the rate λ_e = ηλ:
+
+    d‖w‖² = −2 λ_e ‖w‖² dt + η² Tr Σ̄/‖w‖² dt,    Tr Σ̄ on the unit sphere
+
+So ‖w‖⁴ goes to η² Tr Σ̄/(2 λ_e), and the effective lr to √(2 λ_e/Tr Σ̄), which λ_e alone
+sets. Here with the terms of finite steps: 2 λ_e is λ_e (2 − λ_e), and Tr Σ̄ counts in
+addition a share a of the mean gradient's Ḡ: for SGD all of it, with momentum β the
+share (1−β)/(1+β), and 2β(2β−1) less than that in Nesterov's form. Exact on a quadratic
+(Nesterov's for small Ḡ/Tr Σ̄), and for λ_e far below 1 − β.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optsde.gradients import Draw, ExampleOracle, Oracle, signed_mix
+from optsde.gradients.oracles import Sampler
+from optsde.measure.noise import Levels, gradient_noise
+from optsde.measure.probe import Probe
+from optsde.optimizers import SGD, HeavyBall, Momentum, Optimizer
+from optsde.plan import Plan
+from optsde.types import PyTree, Scalar
+
+ALL = "all"  # the invariant leaves as one group
+CLOSE = 0.1  # ‖w‖⁴ this near to its equilibrium, relatively, has arrived
+
+
+class Rates(NamedTuple):
+    """w ← (1 − λ_e) w − gain·g, once momentum has passed on all of g."""
+
+    gain: Scalar  # η, and η/(1−β) for the heavy ball
+    intrinsic: Scalar  # λ_e; 0 without weight decay
+    share: Scalar  # a, of Ḡ
+
+
+class Intrinsic(NamedTuple):
+    """Of one invariant group of parameters; signal and noise on its unit sphere."""
+
+    norm: jax.Array
+    effective_lr: jax.Array
+    signal: jax.Array
+    noise: jax.Array
+    equilibrium_norm: jax.Array
+    equilibrium_lr: jax.Array
+    steps: jax.Array  # until ‖w‖⁴ is within 10% of equilibrium, were the noise to stay
+
+
+def intrinsic_rates(optimizer: Optimizer, lr: Scalar | None = None) -> Rates:
+    """The rates of SGD or a momentum at `lr`, by default the optimizer's own.
+
+    The heavy ball's velocity multiplies what is in the gradient, l2 too, by 1/(1−β),
+    and not what is decoupled: so λ_e is lr·l2/(1−β), but lr·weight_decay.
+    """
+    if not isinstance(optimizer, SGD | Momentum | HeavyBall):
+        raise ValueError(
+            f"{type(optimizer).__name__} has no intrinsic lr: its steps are not "
+            "orthogonal to invariant weights; use SGD, Momentum or HeavyBall"
+        )
+    lr = optimizer.lr if lr is None else lr
+    beta = 0.0 if isinstance(optimizer, SGD) else optimizer.beta
+    share = (1 - beta) / (1 + beta)
+    if not isinstance(optimizer, SGD) and optimizer.nesterov:
+        share = share - 2 * beta * (2 * beta - 1)
+    gain = lr / (1 - beta) if isinstance(optimizer, HeavyBall) else lr
+    decoupled = lr * optimizer.weight_decay
+    # A schedule multiplies lr and the absolute decay alike.
+    absolute = optimizer.absolute_decay * (lr / optimizer.lr)
+    intrinsic = gain * optimizer.l2 + decoupled + absolute
+    return Rates(gain, intrinsic, share)
+
+
+def intrinsic(
+    rates: Rates, norm: jax.Array, signal: jax.Array, noise: jax.Array
+) -> Intrinsic:
+    """Of a group of this norm, with ‖ḡ‖² = signal and Tr Σ = noise at its point."""
+    square = norm**2
+    signal, noise = square * signal, square * noise
+    push = jnp.maximum(noise + rates.share * signal, 0)
+    pull = rates.intrinsic * (2 - rates.intrinsic)
+    still = (rates.gain**2 * push / pull) ** 0.25
+    away = jnp.abs((norm / still) ** 4 - 1)
+    steps = jnp.maximum(jnp.log(away / CLOSE), 0) / (4 * rates.intrinsic)
+    effective, last = rates.gain / square, rates.gain / still**2
+    return Intrinsic(norm, effective, signal, noise, still, last, steps)
+
+
+def intrinsic_groups(
+    oracle: Oracle,
+    params: PyTree,
+    draw: Draw,
+    rates: Rates,
+    invariant: Sequence[str],
+    draws: int = 64,
+    blocks: int = 16,
+) -> dict[str, Intrinsic]:
+    """`Intrinsic` of each invariant leaf by its path, and of all of them as ALL.
+
+    What is invariant leaf by leaf is so together, whatever the leaves' own norms are.
+    """
+    levels = gradient_noise(oracle, params, draw, draws, blocks).groups()
+    levels = by_path(levels, is_leaf=lambda x: isinstance(x, Levels))
+    squares = {name: jnp.sum(x**2) for name, x in by_path(params).items()}
+    sums = {
+        name: (squares[name], levels[name].signal, levels[name].noise)
+        for name in invariant
+    }
+    sums[ALL] = jax.tree.map(lambda *x: sum(x), *sums.values())
+    return {
+        name: intrinsic(rates, jnp.sqrt(square), signal, noise)
+        for name, (square, signal, noise) in sums.items()
+    }
+
+
+def invariance_probe(
+    plan: Plan,
+    sampler: Sampler,
+    invariant: Sequence[str],
+    draws: int = 64,
+    blocks: int = 16,
+) -> Probe:
+    """A run's effective lr, norms, noise on the sphere and predicted equilibrium.
+
+    invariant: paths of leaves, `intrinsic_report(…).invariant`. Of leaves that are so
+    only together, read the rows of ALL. A schedule's present rate counts. A look costs
+    `draws` gradients.
+    """
+    if not invariant:
+        raise ValueError(
+            "invariant names no leaf: intrinsic_report says which there are"
+        )
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    if not isinstance(oracle, ExampleOracle):
+        oracle = jax.tree_util.Partial(oracle)
+
+    wanted = ["norm", "effective_lr", "signal", "noise"]
+    if _has_decay(plan.optimizer):
+        wanted += ["equilibrium_norm", "equilibrium_lr"]
+
+    def look(oracle, state, memory):
+        # A schedule may end at 0, where 0/0 would be the equilibrium.
+        lr = jnp.maximum(plan.rate(state.step), 1e-6 * plan.optimizer.lr)
+        now = intrinsic_rates(plan.optimizer, lr)
+        found = intrinsic_groups(
+            oracle,
+            state.params,
+            Draw(state.key, state.step),
+            now,
+            invariant,
+            draws,
+            blocks,
+        )
+        row = {
+            f"{name}/{what}": getattr(group, what)
+            for name, group in found.items()
+            for what in wanted
+        }
+        return row | {"intrinsic_lr": jnp.asarray(now.intrinsic)}, memory
+
+    return Probe(look, source=oracle)
+
+
+def by_path(tree: PyTree, is_leaf=None) -> dict[str, Any]:
+    """The leaves by names such as Dense_0/kernel."""
+    found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in found
+    }
+
+
+def _has_decay(optimizer: Optimizer) -> bool:
+    """False where all decays are plain zeros, and there is no equilibrium."""
+    decays = optimizer.l2, optimizer.weight_decay, optimizer.absolute_decay
+    return not all(isinstance(x, int | float) and x == 0 for x in decays)
