@@ -125,7 +125,6 @@ SETTINGS: dict[str, dict] = {
     ),
     "features": dict(
         PULSES,
-        title="a function of three directions out of fifty",
         target="rank3",
         train_size=400,
         pulses=(0, 1, 2),
@@ -137,7 +136,6 @@ SETTINGS: dict[str, dict] = {
     ),
     "control": dict(
         PULSES,
-        title="256 digits",
         target="digits",
         train_size=256,
         pulses=(0, 3, 8),
@@ -145,7 +143,7 @@ SETTINGS: dict[str, dict] = {
         ratio=1.6,
         capped=False,
         capped_ratio=1.6,
-        known_false=("8_catapults_raise_accuracy_from_zero",),
+        known_false=("8_pulses_raise_accuracy_from_zero",),
     ),
     "cyclic": dict(
         study="cyclic",

@@ -86,15 +86,11 @@ SETTINGS: dict[str, dict] = {
     ),
     "schedules": ON_DIGITS
     | dict(
-        lrs=(0.001, 0.002, 0.004, 0.008, 0.016, 0.032),
+        seeds=32,  # and rates close together: what is compared differs by 1%
+        lrs=(0.0028, 0.004, 0.0056, 0.008, 0.011, 0.016, 0.022),
         beta=0.9,
-        # Seen not to hold, or not to be resolved, in the run of docs/descent.md.
-        known_false=(
-            "warm-up_beats_constant",
-            "exponential_warm-up_beats_constant",
-            "cyclic_beats_constant",
-            "exponential_cyclic_beats_constant",
-        ),
+        # Not resolved in the run of docs/descent.md.
+        known_false=("warm-up_beats_constant",),
     ),
 }
 

@@ -143,7 +143,13 @@ def _parse(study: str, doc: str, default: str, argv: list[str]):
         raise UsageError(f"{rest[1]!r} is not a flag; see --help")
     config: Any = values["config"].value
     _split_names(config)
-    _check_tuples(config, _preset(module, path, preset))
+    fresh = _preset(module, path, preset)
+    _check_tuples(config, fresh)
+    if config.get("study") != fresh.get("study"):
+        raise UsageError(
+            f"--config.study={config.study}: is set by the preset; take one of that "
+            f"study, as in --config={path}:PRESET"
+        )
     return config, preset or getattr(module, "DEFAULT", "default"), values
 
 
@@ -244,7 +250,8 @@ def _split_names(config: ConfigDict) -> None:
         if isinstance(value, ConfigDict):
             _split_names(value)
         elif isinstance(value, tuple) and all(isinstance(x, str) for x in value):
-            config[key] = tuple(name for x in value for name in x.split(","))
+            names = [name.strip() for x in value for name in x.split(",")]
+            config[key] = tuple(name for name in names if name)
 
 
 def _check_tuples(config: ConfigDict, base: ConfigDict) -> None:

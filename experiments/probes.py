@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from experiments.launch import UsageError, require
 
+AT_ONCE = 4096  # examples, whose activations ‖K‖ holds
 SETTINGS = dict(
     probes=(),  # of sharpness, ntk, invariance, spikes
     probe_every=100,  # steps
@@ -40,9 +41,11 @@ def build(config: ConfigDict, plan, task, sampler) -> list:
     Numbers of a part of the training set say so: sharpness_of_256.
     """
     made = []
-    for name in set(config.probes) - {SPIKES}:
+    for name, make in _BUILD.items():  # in one order: a checkpoint holds it
+        if name not in config.probes:
+            continue
         try:
-            made.append(_BUILD[name](config, plan, task, sampler))
+            made.append(make(config, plan, task, sampler))
         except ValueError as error:
             raise UsageError(f"--config.probes={name}: {error}") from None
     return made
@@ -60,6 +63,11 @@ def _ntk(config, plan, task, sampler):
     from optsde import measure, train
 
     inputs, targets = _examples(config, task)
+    if len(inputs) > AT_ONCE:
+        raise ValueError(
+            f"‖K‖ takes {len(inputs)} examples at once; set --config.probe_examples "
+            f"to {AT_ONCE} or fewer"
+        )
     params = _parameters(task)
     if train.statistics(task.model, params, inputs[:2], 2, task.prepare):
         raise ValueError(

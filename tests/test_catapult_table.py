@@ -145,6 +145,8 @@ def test_verdicts_of_known_outcome(tmp_path):
     last = verdicts.pop("sgd_gains_more_from_random_than_from_zero")
     assert not last.holds
     assert len(verdicts) == 20
+    known = set(configs.get_config("digits").known_false)
+    assert known <= {*verdicts, last.claim}
     for claim, verdict in verdicts.items():
         assert verdict.holds == (not claim.startswith("adam_best")), claim
     assert verdicts["adam_best_random"].expected
@@ -234,6 +236,7 @@ def test_only_missing_rows_are_trained(trainer, tmp_path, capsys, monkeypatch):
         (dict(evaluate_every=15), "evaluate_every=15: needs a multiple of 10 steps"),
         (dict(steps=50), "steps=50: needs a multiple of evaluate_every=20"),
         (dict(seeds=1), "seeds=1: needs at least 2"),
+        (dict(images=-5), "images=-5: needs 0"),
         (dict(adam_lr=0.0), "adam_lr=0.0: needs a positive number"),
         (dict(activation="step"), "activation 'step' is none of relu"),
         (dict(dataset="digit"), "did you mean 'digits'"),

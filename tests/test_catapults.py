@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from configs import catapults as configs
-from experiments import catapults
-from experiments.catapults import cyclic, full_batch, nets, pulses, toy
+from experiments.catapults import (
+    PACKAGE,
+    cyclic,
+    full_batch,
+    nets,
+    pulses,
+    threshold,
+    toy,
+)
 from experiments.catapults.steps import watch
 from experiments.launch import UsageError
 from experiments.rundir import RunDir
@@ -33,9 +40,15 @@ def small(preset, **changes):
     return config
 
 
-@pytest.mark.parametrize("preset", configs.PRESETS)
+@pytest.mark.parametrize("preset", [p for p in configs.PRESETS if p != "mnist"])
 def test_presets_pass_their_own_checks(preset):
-    catapults.check(configs.get_config(preset))
+    PACKAGE.check(configs.get_config(preset))
+
+
+def test_mnist_is_for_who_has_prepared_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPTSDE_DATA", str(tmp_path))
+    with pytest.raises(UsageError, match="prepare mnist"):
+        PACKAGE.check(configs.get_config("mnist"))
 
 
 @pytest.mark.parametrize(
@@ -48,30 +61,35 @@ def test_presets_pass_their_own_checks(preset):
         ("ntk", dict(every=7), "a divisor of the 40 steps"),
         ("adagrad", dict(warm_lr=0.0), "needs a positive number"),
         ("features", dict(pulses=(0, 3)), "numbers from 0 to segments=2"),
+        ("features", dict(pulses=(0,)), "rising numbers from 0"),
+        ("features", dict(pulses=(0, 2, 1)), "rising numbers from 0"),
         ("control", dict(width=9), "an even number"),
+        ("control", dict(train_size=1501), "2 to 1500 images"),
+        ("toy", dict(seed=-1), "seed=-1: needs an integer from 0"),
     ],
 )
 def test_bad_settings_are_refused(preset, change, says):
     with pytest.raises(UsageError, match=says):
-        catapults.check(small(preset, **change))
+        PACKAGE.check(small(preset, **change))
 
 
 @pytest.mark.parametrize("preset", [p for p in SMALL if p != "control"])
 def test_each_study_in_small(preset, tmp_path, monkeypatch):
     """It ends with a figure and verdicts; finished runs are read and not run again."""
     config = small(preset)
-    catapults.check(config)
+    PACKAGE.check(config)
     first = RunDir(tmp_path, "catapults", {})
-    catapults.run(config, first)
+    PACKAGE.run(config, first)
     summary = json.loads((tmp_path / "summary.json").read_text())
     claims = [verdict["claim"] for verdict in summary["verdicts"]]
     assert len(set(claims)) == len(claims) >= 3
+    assert set(config.get("known_false", ())) <= set(claims)
     (figure,) = (tmp_path / "figures").glob("*.png")
     assert figure.stat().st_size > 20_000
 
-    study = catapults._study(config)
+    study = PACKAGE.study(config)
     monkeypatch.setattr(study, "simulate", None)
-    catapults.run(config, RunDir(tmp_path, "catapults", {}))
+    PACKAGE.run(config, RunDir(tmp_path, "catapults", {}))
     again = json.loads((tmp_path / "summary.json").read_text())
     assert again["verdicts"] == summary["verdicts"]
 
@@ -114,6 +132,26 @@ def test_fates_of_the_toy():
     assert lost.tolist() == [False, False, True, True]
 
 
+def test_what_is_claimed_of_all_runs_is_that_of_the_worst():
+    """One toy of 40 ends above 2, and so not all below; and a net whose loss never
+    rises has no onset."""
+    rate = np.ones((40, 3, 2))
+    verdict = toy.judge(small("toy"), rate, rate)[-1]
+    assert (verdict.low, verdict.holds) == (1.0, True)
+    rate[7] = 2.1
+    verdict = toy.judge(small("toy"), rate, rate)[-1]
+    assert verdict.low < 0 < verdict.value
+    assert verdict.holds is False
+
+    config = small("threshold", ratios=(1.0, 1.05, 1.2))
+    shape = 2, 3
+    found = dict(spiked=np.zeros(shape, bool), rose=np.ones(shape, bool))
+    curves = dict(hessian=np.array([1.0, 1.01]), kernel=np.ones(2))
+    assert threshold.judge(config, curves, found)[-1].holds is True
+    found["rose"][0] = False
+    assert threshold.judge(config, curves, found)[-1].holds is False
+
+
 def test_lower_after_each_catapult_takes_the_least():
     spikes = [[Spike(2, 3, 9.0, 4)], [Spike(1, 2, 5.0, 3), Spike(4, 4, 5.0, None)]]
     series = np.array([[1.0, 1, 1, 1, 0.4], [2, 2, 2, 1, 1]])
@@ -152,8 +190,11 @@ def test_verdicts_of_pulses_are_paired_by_seed():
         numbers = dict(accuracy=level + shift, test_error=level - shift)
         rows[arm] = numbers | dict(train_loss=0 * level, norm=1 + 0 * level)
     verdicts = {v.claim: v for v in pulses.judge(config, rows)}
-    assert verdicts["8_catapults_raise_accuracy_from_random"].holds
-    assert not verdicts["8_catapults_raise_accuracy_from_zero"].holds
+    assert verdicts["8_pulses_raise_accuracy_from_random"].holds
+    assert not verdicts["8_pulses_raise_accuracy_from_zero"].holds
     assert verdicts["zero_function_does_as_well_without_any"].holds
     assert verdicts["no_run_diverged"].holds
     assert set(config.known_false) <= set(verdicts)
+    rows["random", 8, False]["accuracy"][1:] = np.nan  # one run is left: no error
+    verdicts = {v.claim: v for v in pulses.judge(config, rows)}
+    assert not verdicts["8_pulses_raise_accuracy_from_random"].holds

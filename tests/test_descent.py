@@ -16,6 +16,7 @@ from test_launch import ROOT, environment
 import optsde
 from experiments import descent
 from experiments.descent import (
+    PACKAGE,
     digits,
     functions,
     l2_vs_weight_decay,
@@ -41,7 +42,7 @@ def study_of(preset, folder, **changes):
     """The verdicts of a study, whose figures are in folder/figures."""
     (folder / "figures").mkdir()
     config = config_of(preset, **changes)
-    descent.check(config)
+    PACKAGE.check(config)
     study = importlib.import_module(f"experiments.descent.{preset}")
     return study.run(config, RunDir(folder, "descent", config.to_dict()))
 
@@ -179,6 +180,7 @@ def test_noisy_trajectories(tmp_path):
     )
     held = outcomes(verdicts)
     assert held.pop("adam_longest_step")
+    assert held.pop("adam_steps_are_about_lr")
     assert held == dict(gd_ends_lower=True, adam_ends_lower=True)
     assert all(v.low < v.high for v in verdicts[:2])
 
@@ -243,6 +245,16 @@ def test_l2_is_decay_for_sgd_and_not_for_adam(tmp_path, capsys):
     assert f"adam: read from {tmp_path}" in capsys.readouterr().out
 
 
+def test_maps_that_diverge_apart_are_not_one():
+    config = config_of("l2_vs_weight_decay", decays=(0.01, 0.1))
+    loss = np.array([1.0, 2.0, 1.0, 2.0, 3.0, 3.0, 4.0, np.inf]).reshape(2, 1, 4)
+    torn = np.where(loss == 4.0, np.nan, loss)
+    one = l2_vs_weight_decay.judge(config, "sgd", dict(l2=loss, weight_decay=loss))
+    apart = l2_vs_weight_decay.judge(config, "sgd", dict(l2=loss, weight_decay=torn))
+    assert outcomes(one)["sgd_maps_are_one"]
+    assert not outcomes(apart)["sgd_maps_are_one"]
+
+
 def test_choice_and_judgement_share_no_seed():
     loss = np.array([[1.0, 1.0, 9.0, 9.0], [2.0, 2.0, 2.0, 2.0], [np.nan] * 4])
     assert digits.best(loss) == 0
@@ -281,7 +293,7 @@ def test_stacked_schedules_are_the_schedules_run_alone(tmp_path):
 
 @pytest.mark.parametrize("preset", configs.PRESETS)
 def test_presets_pass_their_own_checks(preset):
-    descent.check(configs.get_config(preset))
+    PACKAGE.check(configs.get_config(preset))
 
 
 def command(preset, *arguments):
@@ -295,14 +307,17 @@ def command(preset, *arguments):
         (["--config.function=booth"], "needs one of: bowl, parabola, rosenbrock"),
         (["--config.methods=gd,sgd"], "needs some of: gd, momentum"),
         (["--config.start=1,2,3"], "needs 2 coordinates for each of at most 4 points"),
+        (["--config.start=1.0,x"], "needs numbers, such as 2.0,1.0"),
         (["--config.start=9.0,1.0"], "9 is outside the domain of bowl, [-2.5, 2.5]"),
         (["--config.lr=-1.0"], "needs a rate, or 0"),
         (["--config.steps=-3"], "needs steps, or 0"),
-        (["--config.study=paths"], "needs one of: trajectories"),
+        (["--config.study=paths"], "is set by the preset"),
+        (command("schedules", "--config.study=second_moment"), "is set by the preset"),
         (command("animation", "--config.function=parabola"), "of two coordinates"),
         (command("animation", "--config.frames=1"), "needs 2 to 200"),
         (command("overshoot", "--config.lr=0.6"), "needs 0 < lr < 0.5"),
         (command("overshoot", "--config.betas=1.5"), "needs up to 3 in (0, 1)"),
+        (command("overshoot", "--config.betas=0.3"), "needs one above 0.468"),
         (command("second_moment", "--config.seeds=1"), "needs at least 2"),
         (command("sensitivity", "--config.function=noisy"), "needs one of: bowl"),
         (command("gd_2d", "--config.time=0.33"), "needs a multiple of shown"),

@@ -69,6 +69,14 @@ def test_what_cannot_be_measured_is_refused(config, model, optimizer, says):
         probes.build(config, *_ordered(one, optimizer))
 
 
+def test_probes_come_in_one_order(monkeypatch):
+    """Whichever was named first: a checkpoint holds their memories in that order."""
+    names = list("hdbgaecf")
+    makers = {name: (lambda *_, name=name: name) for name in names}
+    monkeypatch.setattr(probes, "_BUILD", makers)
+    assert probes.build(settings("spikes", *sorted(names)), None, None, None) == names
+
+
 def _ordered(one, optimizer=None):
     plan, sampler = built(one, optimizer)
     return plan, one, sampler

@@ -167,7 +167,7 @@ def edge_table(curves: Curves) -> str:
     for arm, found in curves.items():
         sharpness = found["sharpness"]
         cells = [
-            f"{found['threshold'].mean():.4g}",
+            f"{last_third(found, found['threshold']).mean():.4g}",
             _mean(estimate(last_third(found, ratio(found))), 3),
             _mean(estimate(sharpness[:, 0]), 1),
             _mean(estimate(last_third(found, sharpness)), 1),

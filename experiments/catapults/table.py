@@ -23,6 +23,7 @@ def check(config: ConfigDict) -> None:
         require(config[name] >= 1, config, name, "an integer ≥ 1")
     require(config.width % 2 == 0, config, "width", "an even number, for the zero init")
     require(config.seeds >= 2, config, "seeds", "at least 2, for intervals")
+    require(config.images >= 0, config, "images", "0 (all) or more")
     for name in ("adagrad_lr", "adagrad_unit", "adam_lr", "matched_loss", "bound"):
         require(config[name] > 0, config, name, "a positive number")
     for name in ("ratio", "large_ratio", "cycle_low", "cycle_peak", "growth"):

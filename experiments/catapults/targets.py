@@ -9,6 +9,7 @@ from experiments.catapults import full_batch, nets
 class Target(NamedTuple):
     """`draw(key, config)` makes one replica's examples to train on and to judge by."""
 
+    title: str
     outputs: int
     draw: Callable[..., tuple[Any, Any]]
     judge: Callable[..., dict[str, Any]]  # (apply, params, held-out) -> numbers
@@ -68,9 +69,14 @@ def _judge_digits(apply, params, held_out):
 
 TARGETS = {
     "rank3": Target(
-        1, _draw_rank3, _judge_rank3, "alignment", "alignment of gradients (AGOP)"
+        "a function of three directions out of fifty",
+        1,
+        _draw_rank3,
+        _judge_rank3,
+        "alignment",
+        "alignment of gradients (AGOP)",
     ),
     "digits": Target(
-        10, _draw_digits, _judge_digits, "accuracy", "held-out accuracy, %"
+        "digits", 10, _draw_digits, _judge_digits, "accuracy", "held-out accuracy, %"
     ),
 }

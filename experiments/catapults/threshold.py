@@ -130,8 +130,9 @@ def judge(config: ConfigDict, curves: dict, found: dict) -> list[Verdict]:
     match = interval(estimate(curves["hessian"] / curves["kernel"]))
     claim = "hessian_is_that_of_the_kernel"
     verdicts.append(within(claim, match, 0.9, 1.1, "λ_max(H)·n/(2‖K‖)"))
-    first = found["rose"].argmax(axis=1)
-    onset = interval(estimate(ratios[first]))
+    rose = found["rose"]
+    first = np.where(rose.any(axis=1), ratios[rose.argmax(axis=1)], np.nan)
+    onset = interval(estimate(first))
     verdicts.append(within("loss_first_rises_at", onset, 0.94, 1.11, "of 2/λ_max"))
     return verdicts
 

@@ -32,6 +32,9 @@ def check(config: ConfigDict) -> None:
     require(config.points >= 3, config, "points", "at least 3 values of β")
     fine = bool(config.betas) and all(0 < beta < 1 for beta in config.betas)
     require(fine and len(config.betas) <= 3, config, "betas", "up to 3 in (0, 1)")
+    swings = max(config.betas) > threshold(config)
+    allowed = f"one above {threshold(config):.3f}, from where on momentum swings"
+    require(swings, config, "betas", allowed)
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:

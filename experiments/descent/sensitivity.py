@@ -48,7 +48,7 @@ def curvatures_of(function: Function) -> np.ndarray:
     import jax
 
     with jax.enable_x64(True):
-        hessian = jax.hessian(function.loss)(np.array(function.minima[0]))
+        hessian = jax.hessian(function.loss)(np.array(function.minima[0], float))
         return np.linalg.eigvalsh(np.asarray(hessian))
 
 
@@ -71,7 +71,7 @@ def maps(function: Function, rates, betas, steps: int) -> dict[str, np.ndarray]:
     def adam(lr, beta):
         return optsde.Adam(lr=lr, b1=beta, b2=0.99)
 
-    start = np.array(function.starts[0])
+    start = np.array(function.starts[0], float)
     at_first = function.loss(start) - function.lowest
 
     def all_of_them(rates, betas):
@@ -131,11 +131,10 @@ def draw(config: ConfigDict, left, rates, memory, curvatures, path) -> None:
     if config.function in QUADRATIC:
         limits = first.get_xlim(), first.get_ylim()
         border = 2 * (2 - memory) / curvatures[-1]
-        first.plot(border, memory, color=COLOURS[5], lw=2.5, label="ηλ = 2(1 + β)")
+        first.plot(border, memory, color=COLOURS[5], lw=2.5, label="limit of stability")
         ridge = critical_memory(lrs, curvatures[0])
-        first.plot(
-            lrs, ridge, color=COLOURS[3], lw=2.5, ls="--", label="critical damping"
-        )
+        damping = dict(color=COLOURS[3], lw=2.5, ls="--")
+        first.plot(lrs, ridge, **damping, label="critical damping (slow axis)")
         first.set(xlim=limits[0], ylim=limits[1])
         handles = first.get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=2)

@@ -39,15 +39,17 @@ def function_of(config: ConfigDict) -> Function:
     changes = {n: config[n] for n in ("lr", "stride") if config[n]}
     if config.start:
         changes["starts"] = _starts(config, function)
-    if changes:
-        changes["lesson"] = ""  # which is that of the function's own settings
     steps = config.steps or function.steps
+    if changes or steps < function.steps:
+        changes["lesson"] = ""  # which is that of the function's own settings
     return dataclasses.replace(function, steps=steps, **changes)
 
 
 def _starts(config: ConfigDict, function: Function) -> tuple[Point, ...]:
     """config.start cut into points."""
     size, given = len(function.domain), config.start
+    numbers = all(isinstance(x, int | float) for x in given)
+    require(numbers, config, "start", "numbers, such as 2.0,1.0")
     whole = len(given) % size == 0 and len(given) <= size * len(OF_START)
     allowed = f"{size} coordinates for each of at most {len(OF_START)} points"
     require(whole, config, "start", allowed)
@@ -97,7 +99,7 @@ def height(function: Function, points: np.ndarray) -> np.ndarray:
 
 
 def judge(function: Function, optimizers, found) -> list[Verdict]:
-    """Every method ends lower than it began; Adam's steps are about lr."""
+    """Every method ends lower than it began; Adam's steps are about lr, or shorter."""
     verdicts = []
     for name, path in found.items():
         ends, starts = height(function, path[:, :, -1]), height(function, path[:, :, 0])
@@ -106,9 +108,11 @@ def judge(function: Function, optimizers, found) -> list[Verdict]:
         verdicts.append(below(f"{name}_ends_lower", x, 1.0, "of the height at first"))
     if "adam" in found:
         adam = optimizers["adam"]
-        longest = np.abs(np.diff(found["adam"], axis=2)).max() / adam.lr
+        steps = np.abs(np.diff(found["adam"], axis=2))
+        longest = exact(steps.max() / adam.lr)
         bound = methods.longest_step(adam.b1, adam.b2)
-        verdicts.append(below("adam_longest_step", exact(longest), bound, "lr"))
+        verdicts.append(below("adam_steps_are_about_lr", longest, 1.1, "lr"))
+        verdicts.append(below("adam_longest_step", longest, bound, "lr"))
     return verdicts
 
 
@@ -126,10 +130,11 @@ def draw(function: Function, found: dict[str, np.ndarray], path) -> None:
         ax.set_title(methods.METHODS[name].title, fontsize=12)
     for ax in axes[len(found) :]:
         ax.set_visible(False)
+    across, up = ("x", "y") if len(function.domain) == 2 else ("x", "f(x)")
     for number, ax in enumerate(axes[: len(found)]):
-        ax.tick_params(
-            labelbottom=number >= len(found) - columns, labelleft=number % columns == 0
-        )
+        lowest, first = number >= len(found) - columns, number % columns == 0
+        ax.tick_params(labelbottom=lowest, labelleft=first)
+        ax.set(xlabel=across if lowest else "", ylabel=up if first else "")
     figure.suptitle(heading(function))
     save(figure, path)
 

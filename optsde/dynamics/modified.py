@@ -2,10 +2,12 @@
 
 Descent at rate η is nearer to θ' = −∇f̃ than to θ' = −∇f, by one order in η:
 
-- the full batch, and the mean path of batches drawn independently:
-  f̃ = f + (η/4)·|∇f|²  (Barrett and Dherin 2021);
-- the mean over the orders of an epoch of m batches, each taken once:
-  f̃ = f + (η/4m)·Σ_k |∇L_k|²  (Smith, Dherin, Barrett and De 2021), after an epoch.
+- the full batch, at any fixed time: f̃ = f + (η/4)·|∇f|²  (Barrett and Dherin 2021);
+- the mean over the orders of an epoch of m batches, each taken once, after that epoch:
+  f̃ = f + (η/4m)·Σ_k |∇L_k|²  (Smith, Dherin, Barrett and De 2021);
+- the mean over batches drawn independently, after as many steps: f + (η/4)·|∇f|² again.
+
+The last two do not hold at a fixed time, over which the noise moves the mean by O(η).
 """
 
 from collections.abc import Callable, Sequence
