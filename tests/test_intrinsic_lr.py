@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_launch import ROOT
 
-from experiments import intrinsic_lr
 from experiments.intrinsic_lr import (
+    PACKAGE,
     decay,
     equilibrium,
     full_batch,
@@ -41,7 +41,7 @@ def tiny(preset, **changes):
 
 @pytest.mark.parametrize("preset", configs.PRESETS)
 def test_presets_pass_their_own_checks(preset):
-    intrinsic_lr.check(configs.get_config(preset))
+    PACKAGE.check(configs.get_config(preset))
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,13 @@ def test_presets_pass_their_own_checks(preset):
             dict(lrs=tuple(range(1, 10)), decays=(0.03,) * 9),
             "another arm of the first one's product",
         ),
+        ("equilibrium", dict(seed=-1), "seed=-1: needs an integer from 0"),
         ("decay", dict(factor=1.5), "factor=1.5: needs a number between 0 and 1"),
-        ("decay", dict(drop_at=20), "at least 2.5/λ_e′ = 25000 steps after drop_at"),
+        ("decay", dict(LATE, drop_at=300), "at least four looks, 400 steps"),
+        ("swa", dict(seeds=5), "seeds=5: needs an even number from 4 on"),
+        ("decay", dict(drop_at=80), "at least 2.5/λ_e′ = 25000 steps after drop_at"),
         ("only_the_last", dict(LATE, middle_lr=2.0), "a number from lr to large_lr"),
-        ("swa", dict(memories=100.0), "memories/λ_e, 100000 steps, in the last 80%"),
+        ("swa", dict(memories=100.0, seeds=4), "100000 steps, in the last 80%"),
         ("full_batch", dict(steps=40), "steps=40: needs at least 1000"),
         ("momentum", dict(betas=(0.0, 1.0, 0.9, 0.9)), "needs 4 numbers 0 ≤ β < 1"),
         ("sphere", dict(lrs=(2.0, 0.1, 0.1, 0.1)), "times decays below 0.1"),
@@ -70,7 +73,7 @@ def test_presets_pass_their_own_checks(preset):
 )
 def test_settings_that_make_no_sense_are_refused(preset, changes, says):
     with pytest.raises(UsageError, match=says.replace(".", r"\.")):
-        intrinsic_lr.check(tiny(preset, **changes))
+        PACKAGE.check(tiny(preset, **changes))
 
 
 def test_drops_take_effect_where_they_are_said_to():
@@ -80,6 +83,18 @@ def test_drops_take_effect_where_they_are_said_to():
     optimizers, scales = runs.members_of([arm, Arm("b", sgd(2.0, 0.02), 4.0)], 2, 20)
     np.testing.assert_allclose(optimizers.lr, [0.3, 0.3, 2, 2])
     np.testing.assert_allclose(scales, [1, 1, 4, 4])
+
+
+def test_a_ratio_of_paired_means_has_its_own_error():
+    """Where both are in one proportion there is no error, however both scatter."""
+    reference = np.array([1.0, 2.0, 3.0, 6.0])
+    found = runs.in_percent(1.5 * reference, reference)
+    np.testing.assert_allclose(found.mean, 50)
+    np.testing.assert_allclose(found.se, 0, atol=1e-12)
+    other = runs.in_percent([2.0, 2.0, 4.0, 7.0], reference)  # off by 3/4, −1/2, …
+    np.testing.assert_allclose(other.mean, 25)
+    residual = np.array([0.75, -0.5, 0.25, -0.5])
+    np.testing.assert_allclose(other.se, 100 * residual.std(ddof=1) / 2 / 3)
 
 
 def test_shifts_are_those_of_a_padded_image():
@@ -106,9 +121,9 @@ def trained(tmp_path_factory):
         scales=(1.0, 2.0, 4.0, 1.0),
     )
     config.update(lr_bound=1e-3, draws=16, weigh_every=20)
-    intrinsic_lr.check(config)
-    rundir = RunDir(tmp_path_factory.mktemp("runs") / "run", "intrinsic_lr", {})
-    setting = build(config, rundir)
+    PACKAGE.check(config)
+    rundir = RunDir(tmp_path_factory.mktemp("runs"), "intrinsic_lr", {})
+    setting = build(config)
     arms = same_product.arms_of(config)
     curves = runs.train_arms(config, setting, rundir, arms, lambda step: step == 40)
     return config, arms, curves, rundir
@@ -141,10 +156,10 @@ def test_finished_arms_are_read_and_not_run(trained):
         np.testing.assert_array_equal(value, curves[arms[0].name][name])
 
 
-def test_a_net_that_is_not_invariant_is_refused(tmp_path):
+def test_a_net_that_is_not_invariant_is_refused():
     config = tiny("equilibrium", model="mlp")
     config.options = {"hidden": ()}
-    setting = build(config, RunDir(tmp_path / "run", "intrinsic_lr", {}))
+    setting = build(config)
     with pytest.raises(UsageError, match="Dense_0/kernel are not scale invariant"):
         runs.report(config, setting, Arm("a", sgd(0.1, 0.1)))
 
@@ -219,7 +234,12 @@ def test_spikes_and_the_edge_before_them():
     curves = {"loss": loss, "edge": edge, "square": square}
     assert [s[0].start for s in full_batch.spikes_of(curves)] == [1200, 900]
     np.testing.assert_allclose(full_batch.edge_before(config, curves), 2.3)
+    late = curves | {"edge": np.where(np.arange(80) == 48, 900.0, edge)}
+    np.testing.assert_allclose(full_batch.edge_before(config, late), 2.3)
     np.testing.assert_allclose(full_batch.shrinking(config, curves), 0.002)
+    early = {"loss": np.full((1, 2000), 0.01), "square": square[:1]}
+    early["loss"][0, 150:190] = 3.0
+    assert np.isnan(full_batch.shrinking(config, early)).all()
     calm = {"loss": np.linspace(2, 1, 2000) * np.ones((2, 1))}
     spikeless = full_batch.judge(
         config, {"decay": curves | calm, "none": curves | calm}
@@ -237,9 +257,10 @@ def test_averages_of_weights_and_of_predictions(tmp_path, capsys, monkeypatch):
     """All of the study, small; the second time everything is read."""
     monkeypatch.setattr(runs, "report", lambda *_: None)  # tested above
     config = tiny("swa", lrs=(0.1, 0.2), decays=(0.5, 0.5), memories=1.0, steps=60)
-    config.every = 2
-    intrinsic_lr.check(config)
+    config.every, config.seeds = 2, 4
+    PACKAGE.check(config)
     rundir = RunDir(tmp_path / "run", "intrinsic_lr", {})
+    rundir.begin()
     verdicts = swa.run(config, rundir)
     held = rundir.curves()
     assert held["0.05/time"].tolist() == list(range(0, 22, 2))
@@ -249,6 +270,8 @@ def test_averages_of_weights_and_of_predictions(tmp_path, capsys, monkeypatch):
     assert np.all(held["0.1/apart_averaged"] < held["0.1/apart_single"])
     singles = held["0.1/single/test_loss"]
     assert np.all(held["0.1/average/test_loss"] < singles)
+    by_pair = held["0.1/apart_single"], held["0.1/two_runs/test_loss"]
+    assert all(x.shape == (2,) for x in by_pair)
     assert len(verdicts) == 8
     assert rundir.figure("swa").stat().st_size > 10_000
     capsys.readouterr()

@@ -133,6 +133,33 @@ def test_rates_of_each_optimizer(optimizer, gain, intrinsic, share):
         np.testing.assert_allclose(half[:2], (gain / 2, intrinsic / 2), rtol=1e-6)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("beta", [0.2, 0.5, 0.8, 0.95])
+def test_share_of_the_mean_gradient_on_a_quadratic(beta, nesterov):
+    """From the exact stationary covariance of (x, v), where Ḡ/Tr Σ̄ is 5e-5.
+
+    v ← βv + g, x ← x − d with g = h x + ξ along the sphere, d = v or g + βv. Since
+    ⟨w, g⟩ = 0, a step lengthens ‖w‖² by E d² + 2cβ E[d v]/(1 − β), c = 1 or β.
+    """
+    h = 1e-4 * (1 - beta)
+    velocity, c = np.array([h, beta, 1.0]), 1.0  # in x, v, ξ
+    moved = velocity
+    if nesterov:
+        moved, c = np.array([h, 0.0, 1.0]) + beta * velocity, beta
+    step = np.array([[1.0, 0.0, 0.0] - moved, velocity])
+    forgets, kick = step[:, :2], np.outer(step[:, 2], step[:, 2])
+    still = np.eye(4) - np.kron(forgets, forgets)
+    covariance = np.eye(3)
+    covariance[:2, :2] = np.linalg.solve(still, kick.ravel()).reshape(2, 2)
+    longer = moved @ covariance @ (moved + 2 * c * beta / (1 - beta) * velocity)
+    signal = h**2 * covariance[0, 0]
+    share = ((1 - beta) ** 2 * longer - 1) / signal
+    optimizer = optsde.HeavyBall(lr=0.1, beta=beta, nesterov=nesterov)
+    found = measure.intrinsic_rates(optimizer).share
+    np.testing.assert_allclose(found, share, atol=1e-4)
+    assert abs(found - 1) > 0.05
+
+
 def test_adam_has_none():
     with pytest.raises(ValueError, match="Adam has no intrinsic lr"):
         measure.intrinsic_rates(optsde.Adam())

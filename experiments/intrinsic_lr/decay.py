@@ -27,6 +27,8 @@ WORDS = dict(zip(JUDGED, ("train loss", "train error", "held-out loss",
 def check(config: ConfigDict) -> None:
     check_run(config)
     check_multiple(config, "drop_at")
+    looks = f"at least four looks, {4 * config.every} steps"
+    require(config.drop_at >= 4 * config.every, config, "drop_at", looks)
     require(config.lr > 0 and config.decay > 0, config, "lr", "it and decay above 0")
     require(0 < config.factor < 1, config, "factor", "a number between 0 and 1")
     unit = 1 / (config.lr * config.factor * config.decay)
@@ -40,7 +42,7 @@ def check(config: ConfigDict) -> None:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting = build(config, rundir)
+    setting = build(config)
     lr = config.lr
     arm = Arm(
         "drop", sgd(lr, config.decay), drops=((config.drop_at, lr * config.factor),)

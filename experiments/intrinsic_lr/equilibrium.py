@@ -13,7 +13,7 @@ from experiments.intrinsic_lr.runs import Arm, Curves, sgd
 from experiments.intrinsic_lr.setting import build, check_arms, check_run
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, agrees, estimate, table
+from optsde.analysis import Estimate, Verdict, agrees, estimate, interval, table
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 
 
@@ -24,7 +24,7 @@ def check(config: ConfigDict) -> None:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting, arms = build(config, rundir), arms_of(config)
+    setting, arms = build(config), arms_of(config)
     runs.report(config, setting, arms[0])
     first = config.window * config.steps
     curves = runs.train_arms(
@@ -132,7 +132,7 @@ def draw(arms: list[Arm], curves, first: float, path, name: str = "λₑ = ") ->
         right.errorbar(
             places + shift,
             [float(e.mean) for e in found],
-            [1.96 * float(e.se) for e in found],
+            [interval(e).high - float(e.mean) for e in found],
             fmt=marker,
             color=colour,
             capsize=3,

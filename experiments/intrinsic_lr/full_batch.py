@@ -20,18 +20,20 @@ from optsde.analysis import Verdict, above, agrees, estimate, table
 from optsde.analysis.plots import COLOURS, new_figure, save
 
 SPIKE = dict(rise=10.0, fall=1.2, floor=1e-3, window=50)
-BEFORE = 200  # steps before a spike in which lr·λ_max is looked for
+BEFORE = 200  # steps before a spike in which lr·λ_max is looked for,
+LEAVING = 25  # but for these: the loss rises already, and λ_max with it
 
 
 def check(config: ConfigDict) -> None:
     check_run(config)
     require(config.lr > 0 and config.decay > 0, config, "lr", "it and decay above 0")
     require(config.steps >= 1000, config, "steps", "at least 1000")
-    require(config.every <= BEFORE, config, "every", f"at most {BEFORE}")
+    most = BEFORE - LEAVING
+    require(config.every <= most, config, "every", f"at most {most}")
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting = build(config, rundir)
+    setting = build(config)
     arms = [
         Arm("decay", sgd(config.lr, config.decay)),
         Arm("none", sgd(config.lr, 0.0)),
@@ -120,24 +122,33 @@ def spikes_of(curves: Curves) -> list[list]:
 
 
 def edge_before(config: ConfigDict, curves: Curves) -> np.ndarray:
-    """lr·λ_max at its largest in the steps before each spike, of all seeds."""
+    """lr·λ_max at its largest in the steps before a spike: of each run that has any,
+    the mean over its spikes, which are not independent of each other.
+    """
     steps = config.every * np.arange(curves["edge"].shape[1])
     found = []
     for edge, spikes in zip(curves["edge"], spikes_of(curves), strict=True):
-        for spike in spikes:
-            near = (spike.start - BEFORE <= steps) & (steps <= spike.start)
-            found.append(edge[near].max())
+        since = [spike.start - steps for spike in spikes]
+        near = [(x >= LEAVING) & (x <= BEFORE) for x in since]
+        if spikes:
+            found.append(np.mean([edge[looks].max() for looks in near]))
     return np.array(found)
 
 
 def shrinking(config: ConfigDict, curves: Curves) -> np.ndarray:
-    """[seeds]: −d log‖w‖²/dt in the second half of the time to the first spike."""
+    """[seeds]: −d log‖w‖²/dt in the second half of the time to the first spike.
+
+    NaN where that comes too early to tell.
+    """
     rates = []
     for square, spikes in zip(curves["square"], spikes_of(curves), strict=True):
         last = (spikes[0].start if spikes else config.steps) - BEFORE
-        looks = np.array([last // 2, last]) // config.every
-        first, second = np.log(square[looks])
-        rates.append((first - second) / (config.every * np.diff(looks)[0]))
+        begin, end = last // 2 // config.every, last // config.every
+        if end <= max(begin, 0):
+            rates.append(np.nan)
+            continue
+        fall = np.log(square[begin] / square[end])
+        rates.append(fall / (config.every * (end - begin)))
     return np.array(rates)
 
 
@@ -146,7 +157,7 @@ def judge(config: ConfigDict, found: dict[str, Curves]) -> list[Verdict]:
     upward = {n: _upward(c) for n, c in found.items()}
     edges = edge_before(config, found["decay"])
     edges = estimate(edges if len(edges) > 1 else [np.nan, np.nan])  # nothing to judge
-    expected = 2 * config.lr * config.decay - (config.lr * config.decay) ** 2
+    expected = -2 * np.log1p(-config.lr * config.decay)
     rate = estimate(100 * (shrinking(config, found["decay"]) / expected - 1))
     return [
         above("decay_makes_spikes", estimate(counts["decay"]), 0.5, "spikes a run"),

@@ -34,7 +34,7 @@ def check(config: ConfigDict) -> None:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting, arms = build(config, rundir), arms_of(config)
+    setting, arms = build(config), arms_of(config)
     runs.report(config, setting, arms[0])
     curves = runs.train_arms(config, setting, rundir, arms)
     print(averages_table(config, arms, curves))

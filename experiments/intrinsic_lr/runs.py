@@ -247,6 +247,8 @@ def mean_over(curves: Curves, values, first: float, last: float = np.inf) -> np.
 
 
 def in_percent(values, reference) -> Estimate:
-    """The difference in percent of the reference's mean; seeds are paired."""
-    change = np.asarray(values) - np.asarray(reference)
-    return estimate(100 * change / np.mean(reference))
+    """The ratio of the means less 1, in percent, to first order; seeds are paired."""
+    values, reference = np.asarray(values), np.asarray(reference)
+    middle = reference.mean()
+    ratio = values.mean() / middle
+    return estimate(100 * (ratio - 1 + (values - ratio * reference) / middle))

@@ -14,7 +14,7 @@ from experiments.intrinsic_lr.runs import Arm, Curves, sgd
 from experiments.intrinsic_lr.setting import build, check_arms, check_run
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, agrees, estimate, table
+from optsde.analysis import Verdict, above, agrees, estimate, interval, table
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 
 UNIT = {"effective_lr": "effective lr", "train_loss": "loss", "test_loss": "loss"}
@@ -38,7 +38,7 @@ def check(config: ConfigDict) -> None:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting, arms = build(config, rundir), arms_of(config)
+    setting, arms = build(config), arms_of(config)
     runs.report(config, setting, arms[0])
     curves = runs.train_arms(config, setting, rundir, arms)
     first = config.window * config.steps
@@ -150,7 +150,7 @@ def draw(arms: list[Arm], curves: dict[str, Curves], first: float, path) -> None
         right.errorbar(
             number,
             float(loss.mean),
-            1.96 * float(loss.se),
+            interval(loss).high - float(loss.mean),
             fmt="o",
             capsize=3,
             color=COLOURS[number] if kind == reference else "0.6",

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 
 from experiments import tasks
 from experiments.launch import require
-from experiments.rundir import RunDir
 
 
 class Setting(NamedTuple):
@@ -68,8 +67,8 @@ def check_arms(config: ConfigDict, *names: str) -> None:
         require(min(config[name]) > 0, config, name, "positive numbers")
 
 
-def build(config: ConfigDict, rundir: RunDir) -> Setting:
-    """The task; the run directory begins once the data are there."""
+def build(config: ConfigDict) -> Setting:
+    """The task that the config describes."""
     import jax
     import jax.numpy as jnp
 
@@ -90,7 +89,6 @@ def build(config: ConfigDict, rundir: RunDir) -> Setting:
             task.losses, task.train, batch_size, group=batch_size, augment=task.augment
         )
 
-    rundir.begin()
     return Setting(task, jax.tree.map(jnp.asarray, clean), sampler)
 
 

@@ -63,7 +63,6 @@ def times(config: ConfigDict, case: Case) -> np.ndarray:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    rundir.begin()
     for case in cases(config):
         if f"{case.name}/sde/loss" not in rundir.curves():
             rundir.add_curves(_both(config, case))

@@ -15,7 +15,7 @@ from experiments.intrinsic_lr.runs import JUDGED, Curves
 from experiments.intrinsic_lr.setting import build, check_arms, check_run
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, estimate, table
+from optsde.analysis import Verdict, above, estimate, interval, table
 from optsde.analysis.plots import COLOURS, band, new_figure, save
 
 NETS = {
@@ -29,6 +29,8 @@ NETS = {
 def check(config: ConfigDict) -> None:
     check_run(config)
     check_arms(config, "lrs", "decays")
+    even = config.seeds >= 4 and config.seeds % 2 == 0
+    require(even, config, "seeds", "an even number from 4 on: runs go in pairs")
     require(config.memories > 0, config, "memories", "a number above 0")
     for lr, decay in zip(config.lrs, config.decays, strict=True):
         length = config.memories / (lr * decay)
@@ -41,7 +43,7 @@ def check(config: ConfigDict) -> None:
 
 
 def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting, arms = build(config, rundir), arms_of(config)
+    setting, arms = build(config), arms_of(config)
     runs.report(config, setting, arms[0])
     if not all(f"{arm.name}/turned" in rundir.curves() for arm in arms):
         rundir.add_curves(swa_run.measured(config, setting, arms))
@@ -62,8 +64,8 @@ def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
 def judge(name: str, found: Curves) -> list[Verdict]:
     single, swa = (found[f"{net}/test_error"] for net in ("single", "average"))
     fewer = estimate(100 * (1 - swa / single))
-    pair = [found[f"{net}/test_loss"] for net in ("two_runs", "two_times")]
-    gain = runs.in_percent(*pair)
+    by_pair = found["two_times/test_loss"].reshape(-1, 2).mean(axis=1)
+    gain = runs.in_percent(found["two_runs/test_loss"], by_pair)
     closer = estimate(100 * (1 - found["apart_averaged"] / found["apart_single"]))
     return [
         above(f"swa_halves_the_error_at_{name}", fewer, 50.0, "% fewer errors"),
@@ -103,7 +105,7 @@ def draw(config: ConfigDict, found: dict[str, Curves], path) -> None:
         left.errorbar(
             np.arange(len(NETS)) + 0.1 * number,
             [float(e.mean) for e in errors],
-            [1.96 * float(e.se) for e in errors],
+            [interval(e).high - float(e.mean) for e in errors],
             fmt="os^D"[number % 4],
             color=colour,
             capsize=3,

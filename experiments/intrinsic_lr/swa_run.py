@@ -18,7 +18,10 @@ def begin_of(config: ConfigDict, arm: Arm) -> int:
 
 
 def measured(config: ConfigDict, setting: Setting, arms: list[Arm]) -> Curves:
-    """NAME/quantity: averages over the last memories/λ_e of the run, and its end."""
+    """NAME/quantity: averages over the last memories/λ_e of the run, and its end.
+
+    What compares two runs has an entry for each pair of them, the rest for each run.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -49,9 +52,7 @@ def measured(config: ConfigDict, setting: Setting, arms: list[Arm]) -> Curves:
     nets = {
         "average": optsde.SWA(0, 1).value(state.average),
         "two_times": _halfway(state.params, anchor),
-        "two_runs": _halfway(
-            state.params, _next(state.params, len(arms), config.seeds)
-        ),
+        "two_runs": _halfway(state.params, _partners(state.params, len(begins))),
     }
     judged = {name: judge(state._replace(params=net)) for name, net in nets.items()}
     steps = np.arange(begins.min(), config.steps + 1, config.every)
@@ -63,7 +64,8 @@ def measured(config: ConfigDict, setting: Setting, arms: list[Arm]) -> Curves:
         for name in JUDGED:
             out[f"{arm.name}/single/{name}"] = series[name][:, inside].mean(axis=1)
             for net, row in judged.items():
-                out[f"{arm.name}/{net}/{name}"] = np.asarray(row[name])[mine]
+                once = 2 if net == "two_runs" else 1
+                out[f"{arm.name}/{net}/{name}"] = np.asarray(row[name])[mine][::once]
         out[f"{arm.name}/turned"] = series["turned"][:, inside]
         out[f"{arm.name}/time"] = steps[inside] - begin_of(config, arm)
         out[f"{arm.name}/apart_averaged"] = _apart(sums[mine] / inside.sum())
@@ -140,21 +142,21 @@ def _halfway(a, b):
     return jax.tree.map(lambda x, y: unit(x) + unit(y), a, b)
 
 
-def _next(params, arms: int, seeds: int):
-    """Each replica's parameters replaced by those of the next seed of its arm."""
+def _partners(params, replicas: int):
+    """Each replica's parameters replaced by those of the other one of its pair.
+
+    Pairs are 0 and 1, 2 and 3, …: no run is in two of them, so they are independent.
+    """
     import jax
 
-    def roll(x):
+    def swap(x):
         host = np.array(x)
-        by_arm = host[: arms * seeds].reshape(arms, seeds, *host.shape[1:])
-        rolled = np.roll(by_arm, 1, axis=1)
-        host[: arms * seeds] = rolled.reshape(-1, *host.shape[1:])
+        host[:replicas] = host[np.arange(replicas) ^ 1]
         return jax.device_put(host, x.sharding)
 
-    return jax.tree.map(roll, params)
+    return jax.tree.map(swap, params)
 
 
 def _apart(predictions: np.ndarray) -> np.ndarray:
-    """[seeds]: mean total variation between a seed's predictions and another's."""
-    distance = 0.5 * np.abs(predictions[:, None] - predictions[None]).sum(-1).mean(-1)
-    return distance.sum(axis=1) / (len(predictions) - 1)
+    """[pairs]: mean total variation between the predictions of two runs."""
+    return 0.5 * np.abs(predictions[::2] - predictions[1::2]).sum(-1).mean(-1)

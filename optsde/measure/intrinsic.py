@@ -8,8 +8,10 @@ Where the loss sees only the direction of w, a step of SGD turns it by the effec
 So ‖w‖⁴ goes to η² Tr Σ̄/(2 λ_e), and the effective lr to √(2 λ_e/Tr Σ̄), which λ_e alone
 sets. Here with the terms of finite steps: 2 λ_e is λ_e (2 − λ_e), and Tr Σ̄ counts in
 addition a share a of the mean gradient's Ḡ: for SGD all of it, with momentum β the
-share (1−β)/(1+β), and 2β(2β−1) less than that in Nesterov's form. Exact on a quadratic
-(Nesterov's for small Ḡ/Tr Σ̄), and for λ_e far below 1 − β.
+share (1−β)/(1+β), and 2β(2β−1) less than that in Nesterov's form. For on a quadratic a
+step's noise turns the later gradients, E⟨g_t, g_{t+k}⟩ = Ḡ (2β^k − 1) for k ≥ 1, with
+β^(k+1) in Nesterov's form, and a is what their sum in the steps leaves of Ḡ. That is to
+first order in Ḡ/Tr Σ̄ (exact but for Nesterov's form), and for λ_e far below 1 − β.
 """
 
 from collections.abc import Sequence
