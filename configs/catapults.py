@@ -15,6 +15,7 @@ import optsde
 PRESETS = {
     "cyclic": "cyclic rates: none, one or several catapults",
     "threshold": "rates around 2/λ_max: who spikes, who ends flatter",
+    "batch": "SGD at one rate: does a smaller batch give more catapults?",
     "ntk": "norm and condition number of the kernel, with the catapults as red bands",
     "adagrad": "AdaGrad's critical rate, its bound, and what cycles do to both",
     "features": "pulses above critical: does the net learn better features?",
@@ -98,6 +99,20 @@ SETTINGS: dict[str, dict] = {
         ratios=(0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5),
         seeds=8,
         seed=0,
+    ),
+    "batch": dict(
+        study="batch",
+        width=256,
+        train_size=500,
+        batch_sizes=(256, 64, 16, 4),
+        ratios=(0.5, 0.9),
+        steps=1500,
+        seeds=8,
+        seed=0,
+        known_false=(
+            "smaller_batch_gives_more_catapults_at_0.5",
+            "smaller_batch_gives_more_catapults_at_0.9",
+        ),
     ),
     "ntk": dict(
         study="kernel",

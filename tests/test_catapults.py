@@ -10,6 +10,7 @@ import pytest
 from configs import catapults as configs
 from experiments.catapults import (
     PACKAGE,
+    batch,
     cyclic,
     full_batch,
     nets,
@@ -27,6 +28,7 @@ SMALL = {
     "toy": dict(width=16, steps=30, seeds=2, ratios=(1.5, 2.5, 4.5)),
     "cyclic": DIGITS | dict(cycles=1, period=40),
     "threshold": DIGITS | dict(warm_steps=20, steps=20, ratios=(0.5, 2.0)),
+    "batch": DIGITS | dict(steps=24, batch_sizes=(4, 2)),
     "ntk": DIGITS | dict(cycles=1, period=40, every=20),
     "adagrad": DIGITS | dict(cycles=1, period=40, every=20, warm_steps=20),
     "features": DIGITS | dict(segments=2, pulses=(0, 2)),
@@ -58,6 +60,7 @@ def test_mnist_is_for_who_has_prepared_it(tmp_path, monkeypatch):
         ("toy", dict(ratios=(2.0, 3.0)), "some below 1.95 and some above 4.1"),
         ("cyclic", dict(train_size=1600), "2 to 1500 images"),
         ("threshold", dict(ratios=(1.1, 1.3)), "some up to 1"),
+        ("batch", dict(batch_sizes=(4, 16)), "two or more falling integers"),
         ("ntk", dict(every=7), "a divisor of the 40 steps"),
         ("adagrad", dict(warm_lr=0.0), "needs a positive number"),
         ("features", dict(pulses=(0, 3)), "numbers from 0 to segments=2"),
@@ -123,6 +126,22 @@ def test_watched_runs_are_gradient_descent(x64):
             v = v - lr[i] * rate * 2 / 5 * hidden.T @ residual / np.sqrt(6)
             w = w - lr[i] * rate * np.asarray(x[i]).T @ back / 2
     assert series.seen["norm"].shape == (2, 8)
+
+
+def test_what_is_counted_of_batches_and_that_pairs_are_by_seed():
+    """Two losses of the small batch spike for 3 of 30 steps, one run is lost."""
+    config = small("batch", ratios=(0.9,), seeds=4)
+    loss = np.ones((2, 4, 1, 30))
+    loss[1, :2, 0, 25:28] = 5.0
+    loss[1, 3, 0, 29] = np.nan
+    norm = np.array([[0.5, 0.7, 0.9, 0.8], [0.3, 0.51, 0.69, 0.8]])[..., None]
+    found = batch.summarised(dict(loss=loss, batch_loss=loss, norm=norm))
+    np.testing.assert_array_equal(found["catapults"][1, :, 0], [1, 1, 0, np.nan])
+    np.testing.assert_allclose(found["share"][1, :, 0], [10, 10, 0, np.nan])
+    np.testing.assert_allclose(found["largest"][1, :, 0], [5, 5, 1, np.nan])
+    more, flatter, lost = batch.judge(config, found)
+    assert (more.holds, flatter.holds, lost.holds) == (False, True, False)
+    np.testing.assert_allclose((more.value, flatter.value, lost.value), (2 / 3, 0.2, 1))
 
 
 def test_fates_of_the_toy():

@@ -13,7 +13,16 @@ from experiments.catapults import cyclic, full_batch, nets
 from experiments.catapults.steps import watch
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, agrees, estimate, interval, table, within
+from optsde.analysis import (
+    Verdict,
+    above,
+    agrees,
+    estimate,
+    interval,
+    plus_minus,
+    table,
+    within,
+)
 from optsde.analysis.plots import COLOURS, new_figure, plain_log_axis, save
 from optsde.measure.catapults import find_spikes, phases
 
@@ -191,7 +200,7 @@ def arm_table(curves: dict, spikes: dict) -> str:
         for name in ("critical", "sharpness", "least"):
             x = curves[f"{arm}_{name}"]
             e = estimate(x[:, -1] / x[:, 0])
-            ends.append(f"{e.mean:.3g} ± {e.se:.1g}")
+            ends.append(plus_minus(e))
         counts = " ".join(str(len(found)) for found in spikes[arm])
         ratio = slack(curves, arm)
         span = f"{np.median(ratio):.3g} ({ratio.min():.3g})"

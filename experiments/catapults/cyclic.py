@@ -16,7 +16,15 @@ from experiments.catapults import full_batch, nets
 from experiments.catapults.steps import watch
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, above, estimate, interval, table, within
+from optsde.analysis import (
+    Verdict,
+    above,
+    estimate,
+    interval,
+    plus_minus,
+    table,
+    within,
+)
 from optsde.analysis.plots import COLOURS, new_figure, plain_log_axis, save
 from optsde.measure.catapults import Spike, find_spikes, phases
 
@@ -137,14 +145,11 @@ def arm_table(curves: dict, spikes: dict[str, list[list[Spike]]]) -> str:
         counts = " ".join(str(len(found)) for found in spikes[name])
         heights = [s.height for found in spikes[name] for s in found]
         span = f"{min(heights):.2g}–{max(heights):.3g}" if heights else "–"
-        ends = _mean(estimate(norm[:, -1] / norm[:, 0]))
-        rows.append([cycle.title, counts, span, ends, _mean(estimate(loss[:, -1]))])
+        ends = plus_minus(estimate(norm[:, -1] / norm[:, 0]))
+        final = plus_minus(estimate(loss[:, -1]))
+        rows.append([cycle.title, counts, span, ends, final])
     header = ["learning rate", "catapults of each seed", "heights", "‖K‖ end/start"]
     return table([*header, "loss at the end"], rows, "lrrrr")
-
-
-def _mean(x: Estimate) -> str:
-    return f"{x.mean:.3g} ± {x.se:.1g}"
 
 
 def draw(config: ConfigDict, curves: dict, spikes: dict, rundir: RunDir) -> None:

@@ -52,7 +52,7 @@ def engine_of(
 
 
 def started(engine: Engine) -> Any:
-    """Its states at the start; nothing here is random but what the members hold."""
+    """Its states at the start, for runs without a draw: all that is random is held."""
     import jax
 
     return engine.init(jax.random.split(jax.random.key(0), engine.replicas))

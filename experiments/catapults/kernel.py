@@ -12,7 +12,7 @@ from experiments.catapults import cyclic, full_batch, nets
 from experiments.catapults.steps import watch
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, agrees, estimate, table
+from optsde.analysis import Verdict, above, agrees, estimate, plus_minus, table
 from optsde.analysis.plots import COLOURS, new_figure, plain_log_axis, save
 from optsde.measure.catapults import find_spikes, phases
 
@@ -133,7 +133,7 @@ def arm_table(curves: dict) -> str:
         for name in ("condition", "norm", "least", "effective_rank"):
             x = curves[f"{arm}_{name}"]
             first, last, ratio = map(estimate, (x[:, 0], x[:, -1], x[:, -1] / x[:, 0]))
-            cells = [f"{e.mean:.3g} ± {e.se:.1g}" for e in (first, last, ratio)]
+            cells = [plus_minus(e) for e in (first, last, ratio)]
             rows.append([title, NAMES[name], *cells])
     return table(["learning rate", "", "start", "end", "end/start"], rows, "llrrr")
 

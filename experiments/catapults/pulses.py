@@ -20,7 +20,7 @@ from experiments.catapults.table_numbers import mean_of
 from experiments.catapults.targets import TARGETS
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, above, agrees, table
+from optsde.analysis import Estimate, Verdict, above, agrees, plus_minus, table
 from optsde.analysis.plots import COLOURS, new_figure, save
 from optsde.dynamics import Engine
 from optsde.measure.catapults import find_spikes
@@ -196,16 +196,12 @@ def arm_table(config: ConfigDict, rows: dict) -> str:
     cells = []
     for (init, count, capped), found in rows.items():
         lost = int((~np.isfinite(found["train_loss"])).sum())
-        name = f"{INITS[init]}{', capped' if capped else ''}"
-        numbers = [_mean(found[n]) for n in (skill, "test_error", "norm", "spikes")]
-        cells.append([name, str(count), *numbers, str(lost)])
+        title = f"{INITS[init]}{', capped' if capped else ''}"
+        names = (skill, "test_error", "norm", "spikes")
+        numbers = [plus_minus(mean_of(found[name])) for name in names]
+        cells.append([title, str(count), *numbers, str(lost)])
     header = ["start", "pulses", TARGETS[config.target].skill_name, "held-out error"]
     return table([*header, "‖K‖ end/start", "spikes", "lost"], cells, "lrrrrrr")
-
-
-def _mean(values: np.ndarray) -> str:
-    x = mean_of(values)
-    return f"{x.mean:.3g} ± {x.se:.1g}"
 
 
 def draw(config: ConfigDict, rows: dict, rundir: RunDir) -> None:

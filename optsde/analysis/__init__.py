@@ -11,7 +11,7 @@ from optsde.analysis.statistics import (
     log_slope,
     relative,
 )
-from optsde.analysis.tables import table
+from optsde.analysis.tables import plus_minus, table
 from optsde.analysis.verdicts import Verdict, above, agrees, verdict_table, within
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "estimate",
     "interval",
     "log_slope",
+    "plus_minus",
     "relative",
     "table",
     "verdict_table",
