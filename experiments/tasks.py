@@ -1,8 +1,11 @@
 """From the settings of a config to data, a model and a task, for every study alike."""
 
+import dataclasses
+
+import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.launch import UsageError
+from experiments.launch import UsageError, require
 
 PUBLISHED_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet152")
 
@@ -34,6 +37,24 @@ def load(config: ConfigDict):
         )
     except ValueError as error:
         raise UsageError(f"--config.dataset={config.dataset}: {error}") from None
+
+
+def relabelled(config: ConfigDict, dataset):
+    """The set, with training labels made rarer or wrong where the config asks that."""
+    from optsde import data
+
+    train = dataset.train
+    for name, off in (("imbalance", 1.0), ("label_noise", 0.0)):
+        labels = train[1].ndim == 1 or config[name] == off
+        require(labels, config, name, f"a set of labels ({config.dataset} has none)")
+    if config.imbalance < 1:
+        train = data.imbalanced(train, config.imbalance)
+    if config.label_noise:
+        random = np.random.RandomState(config.seed)
+        wrong = random.rand(len(train[1])) < config.label_noise
+        other = random.randint(dataset.classes, size=len(train[1]))
+        train = train[0], np.where(wrong, other, train[1]).astype(train[1].dtype)
+    return dataclasses.replace(dataset, train=train)
 
 
 def build_task(config: ConfigDict, dataset):

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import optsde
-from experiments import scaling, tasks
+from experiments import tasks
 from experiments.launch import require
 from experiments.rundir import RunDir
 from optsde.types import PyTree
@@ -28,8 +28,7 @@ def check(config: ConfigDict) -> None:
 
 
 def build_task(config: ConfigDict):
-    """The data set, with labels made wrong as in the scaling study."""
-    return scaling.build_task(config)
+    return tasks.build_task(config, tasks.relabelled(config, tasks.load(config)))
 
 
 def held_out(

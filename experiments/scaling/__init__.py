@@ -7,7 +7,6 @@ hold. Verify trains at κB under the optimizer's own rule and under the rules pe
 instead, on one clock, with the same seeds. --dry_run prints the hyperparameters.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 
 import optsde
 from experiments import probes, tasks
-from experiments.launch import launch, require
+from experiments.launch import launch
 from experiments.rundir import RunDir
 from experiments.scaling import report
 from experiments.scaling.plans import Arm, arms, base_plan, check, grouped
@@ -70,22 +69,7 @@ def run(config: ConfigDict, rundir: RunDir) -> None:
 
 
 def build_task(config: ConfigDict):
-    """The task, with its labels made rarer or wrong where the config asks for that."""
-    from optsde import data
-
-    dataset = tasks.load(config)
-    train = dataset.train
-    for name, off in (("imbalance", 1.0), ("label_noise", 0.0)):
-        labels = train[1].ndim == 1 or config[name] == off
-        require(labels, config, name, f"a set of labels ({config.dataset} has none)")
-    if config.imbalance < 1:
-        train = data.imbalanced(train, config.imbalance)
-    if config.label_noise:
-        random = np.random.RandomState(config.seed)
-        wrong = random.rand(len(train[1])) < config.label_noise
-        other = random.randint(dataset.classes, size=len(train[1]))
-        train = train[0], np.where(wrong, other, train[1]).astype(train[1].dtype)
-    return tasks.build_task(config, dataclasses.replace(dataset, train=train))
+    return tasks.build_task(config, tasks.relabelled(config, tasks.load(config)))
 
 
 def sampler_of(config: ConfigDict, task):
