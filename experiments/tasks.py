@@ -12,9 +12,18 @@ PUBLISHED_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet152")
 
 def build_model(config: ConfigDict, classes: int):
     """The model; shortcuts of ResNets are pooled before their 1×1 convolution."""
+    import jax.numpy as jnp
+
     from optsde import models
 
     options = dict(config.options)
+    try:
+        jnp.dtype(options.get("dtype") or "float32")
+    except TypeError:
+        allowed = "float32, bfloat16 or float16"
+        raise UsageError(
+            f"--config.options.dtype={options['dtype']}: needs {allowed}"
+        ) from None
     if config.model in PUBLISHED_RESNETS:
         options.setdefault("downsample", "avgpool")
     try:

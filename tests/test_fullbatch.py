@@ -69,12 +69,13 @@ def test_the_optimizer_is_the_published_one():
     ("arguments", "says"),
     [
         (["--config.lr=-1"], "--config.lr=-1.0: needs a positive number"),
-        (["--config.model=resnet19"], "model 'resnet19' is none of mlp, digitsnet"),
+        (["--config.model=resnet19"], "model 'resnet19' is none of mlp, "),
         (["--config.augment=some"], "live, none or frozen"),
         (["--config.evaluate_every=15"], "a multiple of log_every=10"),
         (["--config.dataset=cifar10"], "python -m optsde.data.prepare cifar10"),
         (["--config.batch_size=32", "--config.shuffle=true"], "a full batch"),
         (["--config.penalty_form=backward"], "one of forward, central, exact"),
+        (["--config.options.dtype=single_precision"], "float32, bfloat16 or float16"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )

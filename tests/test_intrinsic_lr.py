@@ -34,7 +34,7 @@ LATE = dict(steps=20_000, every=100)
 def tiny(preset, **changes):
     config = configs.get_config(preset).unlock()
     config.update({k: v for k, v in (TINY | changes).items() if k in config})
-    if "options" in config:
+    if "options" in config and "options" not in changes:
         config.options.hidden = (8, 8)
     return config
 
@@ -60,6 +60,7 @@ def test_presets_pass_their_own_checks(preset):
             "another arm of the first one's product",
         ),
         ("equilibrium", dict(seed=-1), "seed=-1: needs an integer from 0"),
+        ("equilibrium", dict(options=dict(hidden=())), "needs one or more widths"),
         ("decay", dict(factor=1.5), "factor=1.5: needs a number between 0 and 1"),
         ("decay", dict(LATE, drop_at=300), "at least four looks, 400 steps"),
         ("swa", dict(seeds=5), "seeds=5: needs an even number from 4 on"),

@@ -522,7 +522,7 @@ def test_every_parameter_has_a_finite_gradient(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(name="resnet19"), r"model 'resnet19' is none of mlp, digitsnet, "),
+        (dict(name="resnet19"), r"model 'resnet19' is none of mlp, "),
         (dict(name="mlp", depth=3), "mlp has no option depth: it takes activation, "),
         (dict(name="vgg16", activation="sin"), "activation 'sin' is none of relu, "),
     ],

@@ -40,6 +40,10 @@ def check_run(config: ConfigDict) -> None:
         window = "a share of the run, from which on averages are taken, in [0, 1)"
         require(0 <= config.window < 1, config, "window", window)
     check_multiple(config, "steps")
+    if "hidden" in config.options:
+        widths = tuple(config.options.hidden)
+        fine = len(widths) > 0 and min(widths) >= 1
+        require(fine, config.options, "hidden", "one or more widths", "options.")
     tasks.build_model(config, 10)
 
 
