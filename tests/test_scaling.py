@@ -152,7 +152,7 @@ def test_verdicts_of_known_outcome(tmp_path):
         ),
         (["--config.seeds=2"], "at least 3, for intervals"),
         (["--config.svag_until=0.3"], "a whole number of the 8 evaluations"),
-        (["--config.model=mlq"], "model 'mlq' is none of mlp, digitsnet"),
+        (["--config.model=mlq"], "model 'mlq' is none of mlp, "),
         (
             ["--config.alpha=2.5", "--config.tail_size=1"],
             "0 (off) or up to 2 (Gaussian)",
