@@ -5,7 +5,6 @@ of one height give one catapult, since ‖K‖ stays as low as that one left it.
 grow go on giving them.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -112,14 +111,6 @@ def lower_after(
     unit = f"% less; least and most of {len(fall)}"
     claim = f"{name}_is_lower_after_each_{peaks}"
     return Verdict(claim, value, least, most, 0.0, unit, bool(least > 0))
-
-
-def with_known(verdicts: list[Verdict], config: ConfigDict) -> list[Verdict]:
-    """Claims that are known to be false in this setting are not expected to hold."""
-    return [
-        dataclasses.replace(v, expected=v.claim not in config.known_false)
-        for v in verdicts
-    ]
 
 
 def judge(curves: dict, spikes: dict[str, list[list[Spike]]]) -> list[Verdict]:

@@ -78,7 +78,7 @@ def norms(engine: Engine, model, members: Member, iterations: int = 40):
     return look, memory
 
 
-def digits_members(config, model, antisymmetric: bool = False) -> Member:
+def digits_members(config, model) -> Member:
     """One for each seed: its own images and weights, lr at the critical one."""
     import jax
     import jax.numpy as jnp
@@ -89,7 +89,7 @@ def digits_members(config, model, antisymmetric: bool = False) -> Member:
         pick, draw = jax.random.split(jax.random.fold_in(jax.random.key(0), seed))
         chosen = jax.random.permutation(pick, HELD_OUT)[: config.train_size]
         examples = inputs[chosen], targets[chosen]
-        start = nets.initial(draw, model, inputs, antisymmetric)
+        start = nets.initial(draw, model, inputs)
         lr = nets.critical_lr(nets.apply_of(model), start, examples[0])
         one = jnp.ones(())
         return Member(lr, examples, start, one, one, one)

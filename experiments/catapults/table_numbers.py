@@ -7,10 +7,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.catapults.table_runs import INITS, ROWS
-from optsde.analysis import Estimate, estimate
 from optsde.measure import find_spikes
 
-NOTHING = np.array(np.nan)
 Columns = dict[str, dict[str, np.ndarray]]
 """Of each row what its training gave, with leading axes [inits, seeds]."""
 
@@ -80,12 +78,6 @@ def gains_of(config: ConfigDict, columns: Columns, init: str) -> Gains:
         {row: x - final["sgd"] for row, x in final.items()},
         {row: x - matched["sgd"] for row, x in matched.items()},
     )
-
-
-def mean_of(values: np.ndarray) -> Estimate:
-    """Over the seeds that have a value; NaN where fewer than two have."""
-    there = values[np.isfinite(values)]
-    return estimate(there) if len(there) > 1 else Estimate(NOTHING, NOTHING, 1)
 
 
 def norm_ratio(columns: Columns, row: str, init: str) -> np.ndarray:

@@ -10,12 +10,19 @@ from experiments.catapults.table_numbers import (
     accuracy,
     diverged,
     gains_of,
-    mean_of,
     norm_ratio,
     spikes,
 )
 from experiments.catapults.table_runs import INITS, ROWS
-from optsde.analysis import Estimate, Verdict, above, agrees, interval, table
+from optsde.analysis import (
+    Estimate,
+    Verdict,
+    above,
+    agrees,
+    estimate_finite,
+    interval,
+    table,
+)
 from optsde.analysis.plots import COLOURS, new_figure, save
 
 STARTS = {"random": "random initial function", "zero": "zero initial function"}
@@ -29,13 +36,13 @@ def results(config: ConfigDict, columns: Columns, init: str) -> str:
         train = columns[row]["train_loss"][INITS.index(init), :, -1]
         cells = [
             ROWS[row].title(config),
-            _spread(mean_of(train), 3),
-            _spread(mean_of(accuracy(columns, row, init))),
+            _spread(estimate_finite(train), 3),
+            _spread(estimate_finite(accuracy(columns, row, init))),
             _beyond(gains.final[row], row),
             _beyond(gains.matched[row], row),
             f"{np.isfinite(gains.matched[row]).sum()}/{config.seeds}",
-            _spread(mean_of(norm_ratio(columns, row, init))),
-            _spread(mean_of(spikes(columns, row, init)), 1),
+            _spread(estimate_finite(norm_ratio(columns, row, init))),
+            _spread(estimate_finite(spikes(columns, row, init)), 1),
             diverged(columns, row, init),
         ]
         lines.append(cells)
@@ -47,7 +54,7 @@ def results(config: ConfigDict, columns: Columns, init: str) -> str:
 
 def _beyond(gain: np.ndarray, row: str) -> str:
     enough = row != "sgd" and np.isfinite(gain).sum() >= 2
-    return _spread(mean_of(gain), sign="+") if enough else "–"
+    return _spread(estimate_finite(gain), sign="+") if enough else "–"
 
 
 def _spread(x: Estimate, digits: int = 2, sign: str = "") -> str:
@@ -62,7 +69,10 @@ def judge(config: ConfigDict, columns: Columns) -> list[Verdict]:
     )
     claim = "sgd_gains_more_from_random_than_from_zero"
     expected = claim not in config.known_false
-    return [*verdicts, above(claim, mean_of(random - zero), 0, "points", expected)]
+    return [
+        *verdicts,
+        above(claim, estimate_finite(random - zero), 0, "points", expected),
+    ]
 
 
 def _judge(config: ConfigDict, columns: Columns, init: str) -> list[Verdict]:
@@ -116,7 +126,7 @@ def _judge(config: ConfigDict, columns: Columns, init: str) -> list[Verdict]:
     return [
         test(
             f"{claim}_{init}",
-            mean_of(values),
+            estimate_finite(values),
             bound,
             unit,
             f"{claim}_{init}" not in config.known_false,
@@ -129,7 +139,7 @@ def _least(values: list[np.ndarray]) -> np.ndarray:
     """Those whose interval reaches lowest: all are above a bound where these are."""
 
     def low(x):
-        return np.nan_to_num(interval(mean_of(x)).low, nan=-np.inf)
+        return np.nan_to_num(interval(estimate_finite(x)).low, nan=-np.inf)
 
     return min(values, key=low)
 
@@ -138,7 +148,7 @@ def _widest(values: list[np.ndarray]) -> np.ndarray:
     """Those whose interval reaches furthest from 0: all are within bounds if these."""
 
     def reach(x):
-        _, low, high = interval(mean_of(x), level=0.9)
+        _, low, high = interval(estimate_finite(x), level=0.9)
         return np.nan_to_num(max(-low, high), nan=np.inf)
 
     return max(values, key=reach)
@@ -155,7 +165,7 @@ def draw(config: ConfigDict, columns: Columns, path: Path) -> None:
         ratios = {row: norm_ratio(columns, row, init) for row in rows}
         for ax, values in zip(axes, (*gains, ratios), strict=True):
             shown = [row for row in rows if ax is axes[2] or row != "sgd"]
-            spans = [interval(mean_of(values[row])) for row in shown]
+            spans = [interval(estimate_finite(values[row])) for row in shown]
             middle = np.array([x.value for x in spans])
             places = [rows.index(row) + 0.28 * number - 0.14 for row in shown]
             ax.errorbar(middle, places, xerr=middle - [x.low for x in spans], **style)

@@ -53,6 +53,17 @@ def estimate(values) -> Estimate:
     return Estimate(values.mean(axis=0), se, count - 1)
 
 
+def estimate_finite(values) -> Estimate:
+    """Of those numbers of a row that are finite; NaN where fewer than two are.
+
+    For runs of which some are lost, or never get where they are compared.
+    """
+    there = np.asarray(values)[np.isfinite(values)]
+    if len(there) > 1:
+        return estimate(there)
+    return Estimate(np.array(np.nan), np.array(np.nan), 1)
+
+
 def difference(a: Estimate, b: Estimate) -> Estimate:
     """a − b of independent estimates, with Welch's degrees of freedom."""
     va, vb = np.square(a.se), np.square(b.se)
