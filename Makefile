@@ -16,7 +16,7 @@ test: $(VENV)/dev ## all tests and doctests, on 8 simulated devices
 	$(BIN)/python -m doctest README.md
 
 notebooks: $(VENV)/dev ## run the lessons, and check their answers
-	$(BIN)/python -m pytest tests/test_notebooks.py
+	$(BIN)/python -m pytest tests/process/test_notebooks.py
 
 lint: $(VENV)/dev ## style
 	$(BIN)/ruff check .

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import flax.linen as nn
@@ -12,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import ROOT
 
 from experiments import landscape
 from experiments.landscape import report
 from experiments.launch import UsageError
 from experiments.rundir import RunDir
 from optsde import models, train
-
-ROOT = Path(__file__).parent.parent
 
 
 def command(module, *arguments):

@@ -4,7 +4,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from test_launch import ROOT
+from helpers import ROOT
 
 from experiments.intrinsic_lr import (
     PACKAGE,

@@ -3,7 +3,7 @@
 import ast
 import re
 
-from test_launch import ROOT
+from helpers import ROOT
 
 
 def rooms():

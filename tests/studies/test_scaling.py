@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from test_launch import ROOT, environment
+from helpers import ROOT, environment
 
 from experiments import scaling
 from experiments.scaling import plans, report

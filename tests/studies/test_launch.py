@@ -1,20 +1,18 @@
 """The command line of experiments.svag: bad input, the run directory, going on."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT, environment
 
 from experiments import svag
 
-ROOT = Path(__file__).parent.parent
 DIGITS = "--config=configs/svag.py:digits"
 TINY = [
     "--config.seeds=3",
@@ -29,10 +27,6 @@ TINY = [
 def command(tmp_path, *arguments):
     out = f"--workdir={tmp_path / 'run'}"
     return [sys.executable, "-m", "experiments.svag", *arguments, out]
-
-
-def environment():
-    return os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": ""}
 
 
 def run(tmp_path, *arguments):

@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from test_launch import ROOT, environment
+from helpers import ROOT, environment
 
 from configs import fullbatch as configs
 from experiments import tasks

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from test_launch import ROOT, environment
+from helpers import ROOT, environment
 
 SPAN = r"\[[+-]?[\d.]+%?, [+-]?[\d.]+%?\]"
 ANSWERS = {

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_launch import ROOT, environment
+from helpers import ROOT, environment
 
 import optsde
 from experiments import descent

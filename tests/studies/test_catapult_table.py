@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_launch import ROOT
+from helpers import ROOT
 
 from experiments.catapults import nets, table, table_numbers, table_report
 from experiments.catapults.table_runs import ROWS, Trainer, plan_of
