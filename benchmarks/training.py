@@ -27,7 +27,7 @@ expose_cpu_cores()
 SIZE, BLOCK, STEPS, LOOP_STEPS = 1024, 128, 10, 1500
 SET = data.load("digits", train_size=SIZE)
 MODEL = models.build("digitsnet", 10, form="patches")
-TASK = train.Task(
+TASK = run.Task(
     MODEL,
     models.cross_entropy,
     jax.tree.map(jnp.asarray, SET.train),
@@ -90,15 +90,15 @@ def loops():
 
     def whole():
         with tempfile.TemporaryDirectory() as folder:
-            train.fit(
+            run.fit(
                 built,
                 KEYS,
                 LOOP_STEPS,
                 evaluate=judge,
                 log_every=50,
                 evaluate_every=100,
-                writers=[train.JsonLines(Path(folder) / "metrics.jsonl")],
-                checkpoints=train.Checkpoints(Path(folder) / "checkpoints"),
+                writers=[run.JsonLines(Path(folder) / "metrics.jsonl")],
+                checkpoints=run.Checkpoints(Path(folder) / "checkpoints"),
                 checkpoint_every=500,
                 progress=optsde.Progress("bench", io.StringIO()),
             )

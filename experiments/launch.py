@@ -27,7 +27,7 @@ from experiments.rundir import RunDir
 from optsde.dynamics import Trajectory
 from optsde.mesh import enable_compilation_cache, expose_cpu_cores
 from optsde.optimizers import Optimizer, by_name
-from optsde.train.loop import DivergedError
+from optsde.run.loop import DivergedError
 
 OTHER_FLAGS = "--workdir=DIR, --devices=N (of the CPU), --dry_run, --help"
 

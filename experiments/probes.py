@@ -31,8 +31,8 @@ def writer(config: ConfigDict, path):
     """metrics.jsonl, with the rows that are part of a spike marked if that is asked."""
     from optsde import train
 
-    rows = train.JsonLines(path)
-    return train.MarkSpikes(rows) if SPIKES in config.probes else rows
+    rows = run.JsonLines(path)
+    return run.MarkSpikes(rows) if SPIKES in config.probes else rows
 
 
 def build(config: ConfigDict, plan, task, sampler) -> list:
@@ -69,7 +69,7 @@ def _ntk(config, plan, task, sampler):
             f"to {AT_ONCE} or fewer"
         )
     params = _parameters(task)
-    if train.statistics(task.model, params, inputs[:2], 2, task.prepare):
+    if run.statistics(task.model, params, inputs[:2], 2, task.prepare):
         raise ValueError(
             "BatchNorm makes examples interact, and such a net has no kernel; use "
             "another norm, such as group"

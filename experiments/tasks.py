@@ -86,7 +86,7 @@ def build_task(config: ConfigDict, dataset):
     else:
         examples = jax.tree.map(jnp.asarray, examples)
     text = dataset.train[1].ndim == 2
-    return train.Task(
+    return run.Task(
         model=build_model(config, dataset.classes),
         loss=models.token_cross_entropy if text else models.cross_entropy,
         train=examples,

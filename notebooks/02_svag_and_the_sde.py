@@ -23,7 +23,7 @@ import numpy as np
 import optsde
 from optsde import analysis, data, gradients, models
 from optsde.analysis.plots import COLOURS, band, plain_log_axis
-from optsde.data.synthetic import START, quadratic_loss, quadratic_std
+from optsde.problems.quadratic import START, quadratic_loss, quadratic_std
 
 optsde.mesh.expose_cpu_cores()
 

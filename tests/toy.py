@@ -13,7 +13,7 @@ import numpy as np
 import optsde
 from optsde import analysis
 from optsde.analysis import Estimate
-from optsde.data.synthetic import (
+from optsde.problems.quadratic import (
     START,
     quadratic_loss,
     quadratic_std,

@@ -213,7 +213,7 @@ def arm_table(curves: dict, spikes: dict) -> str:
 def draw(config: ConfigDict, curves: dict, spikes: dict, rundir: RunDir) -> None:
     import jax.numpy as jnp
 
-    from optsde.schedules import exponential_cyclic
+    from optsde.plans.schedules import exponential_cyclic
 
     figure, axes = new_figure(3, width=14, height=4.4)
     (rates, losses, growth), steps = axes, config.cycles * config.period

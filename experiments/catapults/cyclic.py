@@ -146,7 +146,7 @@ def arm_table(curves: dict, spikes: dict[str, list[list[Spike]]]) -> str:
 def draw(config: ConfigDict, curves: dict, spikes: dict, rundir: RunDir) -> None:
     import jax.numpy as jnp
 
-    from optsde.schedules import exponential_cyclic
+    from optsde.plans.schedules import exponential_cyclic
 
     figure, (rates, losses, norms) = new_figure(3, width=14, height=4.4)
     steps = np.arange(config.cycles * config.period)

@@ -82,7 +82,7 @@ def train_arm(config: ConfigDict, arm: str, place: Path) -> dict[str, np.ndarray
     from optsde import measure, train
     from optsde.dynamics import Engine
     from optsde.gradients import full_batch
-    from optsde.train import metrics
+    from optsde.run import writers as metrics
 
     log = place / "metrics.jsonl"
     held = metrics.read(log)
@@ -99,15 +99,15 @@ def train_arm(config: ConfigDict, arm: str, place: Path) -> dict[str, np.ndarray
     dynamics = optsde.discrete(plan, lambda _: full_batch(losses, data, None), init)
     shards = max(1, jax.device_count() // config.seeds)
     engine = Engine(dynamics, config.seeds, shards=shards, with_info=True)
-    train.fit(
+    run.fit(
         engine,
         jax.random.split(jax.random.key(config.seed), config.seeds),
         plan.steps,
         probes=[measure.sharpness_probe(plan, losses, data, dimension=config.lanczos)],
         probe_every=config.every,
         log_every=config.every,
-        writers=[train.JsonLines(log)],
-        checkpoints=train.Checkpoints(place / "checkpoints"),
+        writers=[run.JsonLines(log)],
+        checkpoints=run.Checkpoints(place / "checkpoints"),
         checkpoint_every=config.every * max(1, config.steps // config.every // 4),
         progress=optsde.Progress(f"{TITLES[arm]:20}"),
     )

@@ -48,7 +48,7 @@ def held_out(
 
     def judge(state):
         prepare = task.prepare
-        return train.evaluate(
+        return run.evaluate(
             task.model, task.loss, state.params, task.plain, task.test, prepare=prepare
         )
 

@@ -99,7 +99,7 @@ def picture_loss(a, b):
 
 def modified_losses(lr) -> dict:
     """The losses whose flows are compared."""
-    from optsde.dynamics.modified import implicit, implicit_by_batch
+    from experiments.descent.modified import implicit, implicit_by_batch
 
     by_batch = implicit_by_batch(losses, (X, Y), lr)
     implied = implicit(mean_loss, lr)
@@ -154,7 +154,7 @@ def flows_of(lrs, spans, points: int = 200) -> dict[str, np.ndarray]:
     import jax
     import jax.numpy as jnp
 
-    from optsde.dynamics.modified import gradient_flow
+    from experiments.descent.modified import gradient_flow
 
     @jax.vmap
     def flows(lr, span):

@@ -17,7 +17,7 @@ from experiments.rundir import RunDir
 from optsde import schedules
 from optsde.analysis import Estimate, Verdict, above, estimate, interval, table
 from optsde.analysis.plots import COLOURS, HALF_SLIDE, new_figure, save
-from optsde.schedules import Schedule
+from optsde.plans.schedules import Schedule
 
 
 def all_schedules(horizon: float) -> dict[str, Schedule]:

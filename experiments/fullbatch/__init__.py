@@ -18,7 +18,7 @@ from experiments.fullbatch import recipe, report
 from experiments.launch import launch
 from experiments.rundir import RunDir
 from optsde.analysis import verdict_table
-from optsde.train import metrics
+from optsde.run import writers as metrics
 
 KINKS = (
     "note: on ReLU the penalty's finite difference is not the Hessian times the "
@@ -80,10 +80,10 @@ def train_row(config: ConfigDict, dataset, folder: Path, label: str) -> dict[str
     shards = max(1, jax.device_count() // config.seeds)
     engine = Engine(built.dynamics, config.seeds, shards=shards, with_info=True)
     extra = {
-        "tensorboard": lambda: train.TensorBoard(folder / "tensorboard"),
-        "wandb": lambda: train.Wandb(folder, config.to_dict()),
+        "tensorboard": lambda: run.TensorBoard(folder / "tensorboard"),
+        "wandb": lambda: run.Wandb(folder, config.to_dict()),
     }
-    train.fit(
+    run.fit(
         engine,
         jax.random.split(jax.random.key(config.seed), config.seeds),
         config.steps,
@@ -97,7 +97,7 @@ def train_row(config: ConfigDict, dataset, folder: Path, label: str) -> dict[str
             probes.writer(config, log),
             *(extra[name]() for name in config.writers),
         ],
-        checkpoints=train.Checkpoints(folder / "checkpoints"),
+        checkpoints=run.Checkpoints(folder / "checkpoints"),
         checkpoint_every=config.checkpoint_every or None,
         progress=optsde.Progress(f"{label:24}"),
     )

@@ -11,7 +11,7 @@ import optsde
 from experiments import probes
 from experiments.launch import require
 from experiments.tasks import build_model
-from optsde.schedules import warmup_cosine
+from optsde.plans.schedules import warmup_cosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Run:
     """One row, ready to be made an engine."""
 
     plan: optsde.Plan
-    task: Any  # optsde.train.Task
+    task: Any  # optsde.run.Task
     sampler: Callable
     dynamics: Any  # optsde.dynamics.Dynamics
 

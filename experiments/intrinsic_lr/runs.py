@@ -18,7 +18,7 @@ from experiments.launch import UsageError
 from experiments.rundir import RunDir
 from optsde.analysis import Estimate, estimate
 from optsde.optimizers import Optimizer
-from optsde.train.loop import DivergedError
+from optsde.run.loop import DivergedError
 
 Curves = dict[str, np.ndarray]  # quantity -> [seeds, times]; NaN where not looked at
 JUDGED = ("train_loss", "train_error", "test_loss", "test_error")
@@ -173,7 +173,7 @@ def members_of(arms: Sequence[Arm], seeds: int, step: int):
 
 def judge_of(setting: Setting):
     """(plain inputs, clean examples), state -> ‖w‖², losses and errors."""
-    from optsde.train import evaluate
+    from optsde.run import evaluate
 
     task = setting.task
 

@@ -12,7 +12,7 @@ from experiments.launch import require
 
 
 class Setting(NamedTuple):
-    task: Any  # train.Task
+    task: Any  # run.Task
     clean: Any  # training examples without augmentation, to be judged on
     sampler: Any  # batch size -> oracle
 

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import optsde
-from experiments.intrinsic_lr import toy
+from optsde.problems import sphere as toy
 from experiments.intrinsic_lr.equilibrium import shown
 from experiments.intrinsic_lr.runs import sgd
 from experiments.intrinsic_lr.setting import check_arms

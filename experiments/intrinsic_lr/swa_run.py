@@ -104,7 +104,7 @@ def _predictions(setting: Setting):
     """(plain inputs, held-out inputs), state -> probabilities [examples, classes]."""
     import jax
 
-    from optsde.train.evaluation import statistics
+    from optsde.run.evaluation import statistics
 
     task = setting.task
 

@@ -119,7 +119,7 @@ def load_point(folder: Path, replica: int, step: int = 0) -> tuple[int, PyTree]:
     from optsde import train
 
     try:
-        found, params = train.load_params(folder / "checkpoints", step or None)
+        found, params = run.load_params(folder / "checkpoints", step or None)
     except ValueError as error:
         raise UsageError(" ".join(str(error).split())) from None
     return found, jax.tree.map(lambda x: np.asarray(x[replica]), params)
@@ -269,7 +269,7 @@ def compiled_points(task, shared: tuple, directions: int):
                 )
             found: list[Any] = []
             for part in parts:
-                judged = train.evaluate(
+                judged = run.evaluate(
                     task.model, task.loss, point, plain, part, prepare=task.prepare
                 )
                 found += [judged["loss"], judged["accuracy"]]

@@ -22,8 +22,8 @@ from experiments.scaling import report
 from experiments.scaling.plans import Arm, arms, base_plan, check, grouped
 from experiments.scaling.report import Columns
 from optsde.analysis import verdict_table
-from optsde.train import metrics
-from optsde.train.loop import DivergedError
+from optsde.run import writers as metrics
+from optsde.run.loop import DivergedError
 
 
 def main() -> None:
@@ -197,7 +197,7 @@ def train_group(config: ConfigDict, task, group: list[Arm], folder: Path) -> Col
         engine = Engine(
             dynamics, replicas, members=members, shards=shards, with_info=True
         )
-    train.fit(
+    run.fit(
         engine,
         jnp.tile(keys, len(group)),
         plan.steps,
@@ -207,7 +207,7 @@ def train_group(config: ConfigDict, task, group: list[Arm], folder: Path) -> Col
         probes=probes.build(config, plan, task, sampler) if lone else (),
         probe_every=every,
         writers=[probes.writer(config, log)],
-        checkpoints=train.Checkpoints(place / "checkpoints"),
+        checkpoints=run.Checkpoints(place / "checkpoints"),
         checkpoint_every=every * max(1, config.evaluations // 4),
         progress=optsde.Progress(f"{group[0].group:24}"),
         stop_at_divergence=False,

@@ -107,7 +107,7 @@ def observer(u_scale: float):
     """Moments of θ, then u: v or the sum of squares, times its scale."""
     import jax.numpy as jnp
 
-    from optsde.data.synthetic import second_order_moments
+    from optsde.problems.quadratic import second_order_moments
 
     def observe(state):
         memory = direction_state(state)
@@ -175,7 +175,7 @@ def simulate(config: ConfigDict, rundir: RunDir, etas) -> dict[str, Estimate]:
     import jax
     import jax.numpy as jnp
 
-    from optsde.data import synthetic
+    from optsde.problems import quadratic as synthetic
     from optsde.gradients import diagonal, from_covariance, gaussian
 
     start = jnp.asarray(synthetic.START, jnp.float32)

@@ -8,29 +8,12 @@ import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from optsde.types import PyTree
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["examples", "first"],
-    meta_fields=[],
-)
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """The batches of some steps to come, on the device: leaves [steps, batch, ...]."""
-
-    examples: PyTree
-    first: jax.Array | np.ndarray  # the step of the first of them
-
-    def at(self, step: jax.Array) -> PyTree:
-        return jax.tree.map(lambda x: x[step - self.first], self.examples)
 
 
 class Arrays:
@@ -63,8 +46,20 @@ class Stream:
     threads: int = 4
     buffer: int = 16  # batches read ahead of the one that is taken
 
+    @property
+    def stream(self) -> "Stream":
+        """The stream that batches are read from ahead of use: itself."""
+        return self
+
     def __len__(self) -> int:
         return len(self.source)
+
+    def at(self, step, index):
+        """Refuses: only a run reads a stream."""
+        raise ValueError(
+            "these examples are a Stream, which a run reads ahead of its steps; for "
+            "one gradient, give the examples themselves"
+        )
 
     def fetch(self, index: np.ndarray) -> PyTree:
         """Index [..., B] -> examples with leading axes [..., B]."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optsde.gradients.noise import Covariance
-from optsde.gradients.oracles import Losses
+from optsde.gradients.covariance import Covariance
+from optsde.gradients.oracle import Losses
 from optsde.gradients.per_example import SumsOf, by_blocks
 from optsde.types import PyTree
 

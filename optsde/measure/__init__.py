@@ -33,7 +33,7 @@ from optsde.measure.noise import (
 )
 from optsde.measure.ntk import ntk_probe
 from optsde.measure.prediction import Bound, Prediction, departure, predict
-from optsde.measure.probe import Probe
+from optsde.measure.probe import Probe, probe
 from optsde.measure.spectrum import (
     Density,
     Eigenpairs,
@@ -80,6 +80,7 @@ __all__ = [
     "phases",
     "preconditioned",
     "predict",
+    "probe",
     "random_vectors",
     "sharpness_probe",
     "spectral_density",

@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optsde.gradients import Draw, ExampleOracle, Oracle, signed_mix
-from optsde.gradients.oracles import Sampler
+from optsde.gradients import Draw, Oracle, Sampler, signed_mix
 from optsde.measure.noise import Levels, gradient_noise
-from optsde.measure.probe import Probe
+from optsde.measure.probe import Probe, Times, probe
 from optsde.optimizers import SGD, HeavyBall, Momentum, Optimizer
-from optsde.plan import Plan
+from optsde.plans.plan import Plan
 from optsde.types import PyTree, Scalar
 
 ALL = "all"  # the invariant leaves as one group
@@ -124,33 +123,35 @@ def invariance_probe(
     invariant: Sequence[str],
     draws: int = 64,
     blocks: int = 16,
+    times: Times = None,
 ) -> Probe:
-    """A run's effective lr, norms, noise on the sphere and predicted equilibrium.
+    """Returns the probe of effective lr, norms, noise on the sphere and equilibrium.
 
-    invariant: paths of leaves, `intrinsic_report(…).invariant`. Of leaves that are so
-    only together, read the rows of ALL. A schedule's present rate counts. A look costs
-    `draws` gradients.
+    Args:
+      plan: its present learning rate counts, by its schedule.
+      sampler: that of the run.
+      invariant: paths of leaves, `intrinsic_report(…).invariant`. Of leaves that are so
+        only together, read the metrics of ALL.
+      draws: gradients of one measurement.
+      blocks: of draws, see `gradient_noise`.
+      times: those of the probe.
     """
     if not invariant:
         raise ValueError(
             "invariant names no leaf: intrinsic_report says which there are"
         )
-    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
-    if not isinstance(oracle, ExampleOracle):
-        oracle = jax.tree_util.Partial(oracle)
-
     wanted = ["norm", "effective_lr", "signal", "noise"]
     if _has_decay(plan.optimizer):
         wanted += ["equilibrium_norm", "equilibrium_lr"]
 
-    def look(oracle, state, memory):
+    def observe(oracle, state):
         # A schedule may end at 0, where 0/0 would be the equilibrium.
-        lr = jnp.maximum(plan.rate(state.step), 1e-6 * plan.optimizer.lr)
+        lr = jnp.maximum(plan.rate(state.time), 1e-6 * plan.optimizer.lr)
         now = intrinsic_rates(plan.optimizer, lr)
         found = intrinsic_groups(
             oracle,
             state.params,
-            Draw(state.key, state.step),
+            Draw(state.key, state.step, state.time),
             now,
             invariant,
             draws,
@@ -161,9 +162,10 @@ def invariance_probe(
             for name, group in found.items()
             for what in wanted
         }
-        return row | {"intrinsic_lr": jnp.asarray(now.intrinsic)}, memory
+        return row | {"intrinsic_lr": jnp.asarray(now.intrinsic)}
 
-    return Probe(look, source=oracle)
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    return probe(observe, oracle, times)
 
 
 def by_path(tree: PyTree, is_leaf=None) -> dict[str, Any]:

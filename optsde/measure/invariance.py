@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from optsde.gradients import Draw, Oracle
+from optsde.gradients import Draw, FunctionOracle, Oracle, Use
 from optsde.types import PyTree
 
 TOLERANCE = 1e-3
@@ -58,7 +58,7 @@ def invariance(oracle: Oracle, params: PyTree, draw: Draw, batches: int = 4) -> 
     and with each channel one of the two (powers of 2 round nothing). A leaf that is
     zero, such as a bias at the start, has no scale: random numbers take its place.
     """
-    key = draw.stream(_STREAM).fresh()
+    key = draw.stream(Use.INVARIANCE).fresh()
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.fold_in(key, batches), (2, len(leaves)))
     at = [_away_from_zero(k, x) for k, x in zip(keys[0], leaves, strict=True)]
@@ -102,18 +102,16 @@ def joint_invariance(
     So it is with a PreResNet, whose convolutions add up to one stream before the norm.
     """
     leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(draw.stream(_STREAM).fresh(), len(leaves))
+    keys = jax.random.split(draw.stream(Use.INVARIANCE).fresh(), len(leaves))
     at = [_away_from_zero(k, x) for k, x in zip(keys, leaves, strict=True)]
     flat, unravel = ravel_pytree(structure.unflatten(at))
 
-    def of_flat(column, draw):
+    def of_flat(oracle, column, draw):
         loss, grads = oracle(unravel(column[:, 0]), draw)
         return loss, ravel_pytree(grads)[0][:, None]
 
-    return invariance(of_flat, flat[:, None], draw, batches)
-
-
-_STREAM = 11
+    column = FunctionOracle(of_flat, oracle)
+    return invariance(column, flat[:, None], draw, batches)
 
 
 def _away_from_zero(key: jax.Array, x: jax.Array) -> jax.Array:

@@ -6,16 +6,15 @@ its error, follows from the products of the block means, kept for each leaf.
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from optsde.gradients import Draw, Oracle, signed_mix
-from optsde.gradients.oracles import Sampler
-from optsde.plan import Plan
+from optsde.gradients import Draw, Oracle, Sampler, Use, signed_mix
+from optsde.measure.probe import Probe, Times, probe
+from optsde.plans.plan import Plan
 from optsde.types import PyTree
 
 KAPPAS = (1, 4, 16)
@@ -109,7 +108,7 @@ def gradient_noise(
         raise ValueError(
             f"draws={draws} in blocks={blocks}: needs at least 4 blocks of equal size"
         )
-    key, size = draw.stream(_STREAM).fresh(), draws // blocks
+    key, size = draw.stream(Use.GRADIENT_NOISE).fresh(), draws // blocks
     weight = jax.tree.map(jnp.ones_like, params) if weight is None else weight
 
     def gradient(number):
@@ -146,24 +145,29 @@ def gradient_noise(
 
 
 def noise_probe(
-    plan: Plan, sampler: Sampler, draws: int = 64, blocks: int = 16
-) -> Callable[[PyTree], Noise]:
-    """What `ensemble` needs as `observe` to measure the noise along a run.
+    plan: Plan,
+    sampler: Sampler,
+    draws: int = 64,
+    blocks: int = 16,
+    times: Times = None,
+) -> Probe:
+    """Returns the probe of the gradient's signal and noise: a `Noise`, as "noise".
 
     The weight is 1/P, in which the preconditioned step is steepest descent: the loss
     that noise keeps up is lr/4·(G + N) in it. Before the first step P holds nothing
     yet; measure from some steps on.
     """
-    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
 
-    def observe(state) -> Noise:
-        direction = plan.clock(state.optimizer).direction
+    def observe(oracle, state) -> dict:
+        direction = state.optimizer.direction
         divisor = plan.optimizer.preconditioner(direction, state.params)
         weight = jax.tree.map(lambda p: 1 / p, divisor)
-        draw = Draw(state.key, state.step)
-        return gradient_noise(oracle, state.params, draw, draws, blocks, weight)
+        draw = Draw(state.key, state.step, state.time)
+        noise = gradient_noise(oracle, state.params, draw, draws, blocks, weight)
+        return {"noise": noise}
 
-    return observe
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    return probe(observe, oracle, times)
 
 
 def noise_scale(noise: Noise, batch_size: int, pool: bool = False) -> jax.Array:
@@ -172,9 +176,6 @@ def noise_scale(noise: Noise, batch_size: int, pool: bool = False) -> jax.Array:
     For draws with replacement; the gradient noise scale of McCandlish et al. (2018).
     """
     return batch_size / noise.total(pool=pool).ratio
-
-
-_STREAM = 7
 
 
 def _wide(x: jax.Array) -> jax.Array:

@@ -152,7 +152,7 @@ def target_alignment(kernel, targets) -> float:
 
 class ProbeMemory(NamedTuple):
     vector: jax.Array
-    looks: jax.Array  # int32
+    count: jax.Array  # int32, of measurements
 
 
 def ntk_probe(
@@ -162,25 +162,25 @@ def ntk_probe(
     iterations: int = 5,
     first: int = 100,
 ) -> Probe:
-    """‖K‖ on the examples x and the critical learning rate of a loss over them.
+    """Returns the probe of ‖K‖ on the examples x and of their critical learning rate.
 
-    Numbers: ntk_norm, ntk_critical_lr. Each look goes on from the eigenvector of the
-    last one with `iterations`; the first takes `first`.
+    Metrics: ntk_norm, ntk_critical_lr. Each measurement goes on from the eigenvector of
+    the last one with `iterations`; the first takes `first`.
     """
 
-    def look(x, state, memory: ProbeMemory):
-        count = jnp.where(memory.looks == 0, first, iterations)
-        value, vector = norm(apply, state.params, x, memory.vector, count)
+    def observe(x, state, memory: ProbeMemory):
+        turns = jnp.where(memory.count == 0, first, iterations)
+        value, vector = norm(apply, state.params, x, memory.vector, turns)
         examples, outputs = vector.shape
         critical = jnp.asarray(critical_lr(value, examples, outputs, loss))
-        said = {"ntk_norm": value, "ntk_critical_lr": critical}
-        return said, ProbeMemory(vector, memory.looks + 1)
+        metrics = {"ntk_norm": value, "ntk_critical_lr": critical}
+        return metrics, ProbeMemory(vector, memory.count + 1)
 
     def init(state):
         shape = jax.eval_shape(apply, state.params, x)
         return ProbeMemory(_random_like(shape), jnp.int32(0))
 
-    return Probe(look, init, x)
+    return Probe(observe, init, x)
 
 
 def _product(left: PyTree, right: PyTree, form: str) -> jax.Array:

@@ -28,7 +28,7 @@ from optsde.analysis.tables import table
 from optsde.measure.noise import Noise
 from optsde.measure.tails import Tail
 from optsde.optimizers import Adam, HeavyBall, Memory, Momentum, Optimizer, Power
-from optsde.plan import Plan
+from optsde.plans.plan import Plan
 
 CLOSE = math.sqrt(2)
 FEW_STEPS = 50

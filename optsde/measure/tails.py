@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optsde.analysis.statistics import estimate, interval
-from optsde.gradients import Draw, ExampleOracle, Oracle
+from optsde.gradients import Draw, Oracle, Use
 from optsde.types import PyTree
 
 
@@ -46,8 +46,6 @@ def tail_index(
         raise ValueError(
             f"sums={sums}, blocks={blocks}, group={group}: needs at least 2, 2 and 1"
         )
-    if not isinstance(oracle, ExampleOracle):
-        oracle = jax.tree_util.Partial(oracle)
     inverse, used = _inverse(oracle, params, draw, group, sums, blocks, coordinates)
     if not used > 0:
         raise ValueError(
@@ -62,7 +60,7 @@ def tail_index(
 @partial(jax.jit, static_argnums=(3, 4, 5, 6))
 def _inverse(oracle, params, draw, group, sums, blocks, coordinates):
     """1/α in each block, and the share of the coordinates used."""
-    key = draw.stream(_STREAM).fresh()
+    key = draw.stream(Use.TAIL_INDEX).fresh()
     size = sum(x.size for x in jax.tree.leaves(params))
     picked = jax.random.randint(jax.random.fold_in(key, 0), (coordinates,), 0, size)
 
@@ -86,6 +84,3 @@ def _inverse(oracle, params, draw, group, sums, blocks, coordinates):
     count = jnp.maximum(fine.sum(), 1)
     gain = (many - one.mean(1)).sum(-1) / count
     return gain / jnp.log(float(sums)), fine.mean()
-
-
-_STREAM = 8

@@ -50,6 +50,7 @@ def supervised(
         outputs: Any = model.apply({"params": params}, inputs, *masked)
         return loss(outputs, targets)
 
+    losses.takes_mask = True  # type: ignore[attr-defined]
     return losses
 
 

@@ -19,13 +19,41 @@ import optax
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.rules import Memory, Power, check_memory, remember
 from optsde.optimizers.stability import Stability
-from optsde.schedules import Schedule
-from optsde.types import PyTree, Scalar
+from optsde.types import PyTree, Scalar, Schedule
+
+
+class Clock(NamedTuple):
+    """The time of a run, in base steps: `count` steps of length `dt` after `origin`.
+
+    Time is a product and never a sum, so that it does not drift.
+
+        >>> clock = Clock.start(0.5)
+        >>> float(clock.tick().tick().time)
+        1.0
+    """
+
+    count: jax.Array  # int32
+    origin: jax.Array  # float
+    dt: jax.Array  # float
+
+    @classmethod
+    def start(cls, dt: Scalar, origin: Scalar = 0.0) -> "Clock":
+        """Returns a clock that stands at `origin` and goes on in steps of `dt`."""
+        return cls(jnp.int32(0), jnp.asarray(origin, float), jnp.asarray(dt, float))
+
+    @property
+    def time(self) -> jax.Array:
+        return self.origin + self.count * self.dt
+
+    def tick(self) -> "Clock":
+        """Returns the clock one step later."""
+        return self._replace(count=self.count + 1)
 
 
 class OptimizerState(NamedTuple):
-    count: jax.Array  # int32, steps since `origin`
-    origin: jax.Array  # float, time of count 0 in base steps
+    """The state of an optimizer in a run, discrete or in the limit."""
+
+    clock: Clock
     direction: PyTree  # the family's own state
 
 
@@ -104,7 +132,7 @@ class Optimizer(Stability):
         direction = self.direction()
 
         def init(params: PyTree) -> OptimizerState:
-            return OptimizerState(jnp.int32(0), jnp.zeros(()), direction.init(params))
+            return OptimizerState(Clock.start(dt), direction.init(params))
 
         def update(updates, state, params=None):
             if params is None:
@@ -114,11 +142,11 @@ class Optimizer(Stability):
                 )
             grads = self._coupled(updates, params)
             u, inner = direction.update(grads, state.direction, params)
-            s = 1.0 if schedule is None else schedule(state.origin + state.count * dt)
+            s = 1.0 if schedule is None else schedule(state.clock.time)
             change = jax.tree.map(
                 lambda u, x: (-s * self._velocity(u, x)).astype(x.dtype), u, params
             )
-            return change, OptimizerState(state.count + 1, state.origin, inner)
+            return change, OptimizerState(state.clock.tick(), inner)
 
         return optax.GradientTransformation(init, update)
 

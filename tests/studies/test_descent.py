@@ -25,7 +25,7 @@ from experiments.descent import (
     schedules,
 )
 from experiments.rundir import RunDir
-from optsde.schedules import cosine
+from optsde.plans.schedules import cosine
 
 spec = importlib.util.spec_from_file_location("c", ROOT / "configs" / "descent.py")
 configs = importlib.util.module_from_spec(spec)

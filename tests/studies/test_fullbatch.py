@@ -12,8 +12,8 @@ from helpers import ROOT, environment
 from configs import fullbatch as configs
 from experiments import tasks
 from experiments.fullbatch import costs, recipe
-from optsde.train import load_params
-from optsde.train.metrics import read
+from optsde.run import load_params
+from optsde.run.writers import read
 
 
 def command(tmp_path, *arguments):

@@ -258,5 +258,5 @@ def test_no_such_checkpoint(trained):
         landscape.load_point(trained, 0, step=3)
     step, params = landscape.load_point(trained, 0)
     assert step == 4
-    _, stacked = train.load_params(trained / "checkpoints")
+    _, stacked = run.load_params(trained / "checkpoints")
     assert jax.tree.leaves(stacked)[0][0].shape == jax.tree.leaves(params)[0].shape

@@ -18,7 +18,7 @@ from toy import estimate as estimate_toy
 import optsde
 from optsde import EMA
 from optsde.analysis import Estimate, estimate
-from optsde.data.synthetic import second_order_moments
+from optsde.problems.quadratic import second_order_moments
 from optsde.gradients import diagonal, gaussian
 
 PATHS, ETA, SIGMA, STEPS = 100_000, 1 / 16, 16.0, 512.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import optsde
-from experiments.intrinsic_lr import toy
+from optsde.problems import sphere as toy
 from optsde import gradients, measure
 from optsde.dynamics import Engine
 from optsde.dynamics.sphere import gamma_at, sphere

@@ -26,7 +26,7 @@ from toy import (
 import optsde
 from experiments.svag.weak_error import observer, warm_start
 from optsde.analysis import Estimate, log_slope
-from optsde.data.synthetic import START, quadratic_loss, second_order_moments
+from optsde.problems.quadratic import START, quadratic_loss, second_order_moments
 from optsde.gradients import from_covariance
 
 PATHS = 200_000

@@ -13,7 +13,7 @@ from toy import THETA0, covariance, estimate, largest_error, plan, sampler
 
 import optsde
 from optsde import EMA, SWA, Plan
-from optsde.data.synthetic import quadratic_loss
+from optsde.problems.quadratic import quadratic_loss
 from optsde.dynamics import ito_term
 from optsde.gradients import Covariance, Draw, from_covariance, gaussian
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import optsde
-from experiments.intrinsic_lr import toy
+from optsde.problems import sphere as toy
 from optsde import gradients, measure, models, train
 from optsde.dynamics import Engine
 from optsde.dynamics.sphere import gamma_at
@@ -249,7 +249,7 @@ def test_a_run_says_its_effective_lr():
         optimizer=optsde.SGD(lr=0.2, weight_decay=0.1),
         batch_size=8,
         horizon=200,
-        schedule=optsde.schedules.milestones([100]),
+        schedule=optsde.plans.schedules.milestones([100]),
     )
     report = measure.intrinsic_report(plan, sampler, params, DRAW, draws=16, blocks=4)
     assert report.kinds == {"Dense_0/kernel": Kind.WHOLE}
@@ -258,7 +258,7 @@ def test_a_run_says_its_effective_lr():
     probe = measure.invariance_probe(plan, sampler, report.invariant, 16, 4)
     engine = Engine(optsde.discrete(plan, sampler, params), 2, with_info=True)
     keys = jax.random.split(jax.random.key(0), 2)
-    result = train.fit(engine, keys, 200, probes=[probe], log_every=50, probe_every=100)
+    result = run.fit(engine, keys, 200, probes=[probe], log_every=50, probe_every=100)
     row = result.row
     np.testing.assert_allclose(row["intrinsic_lr"], 0.002, rtol=1e-5)
     squares = [
@@ -282,7 +282,7 @@ def test_a_probe_is_finite_where_lr_or_decay_is_zero(decay):
         optimizer=optsde.SGD(lr=0.1, weight_decay=decay),
         batch_size=1,
         horizon=8,
-        schedule=optsde.schedules.cosine(8),
+        schedule=optsde.plans.schedules.cosine(8),
     )
     probe = measure.invariance_probe(plan, lambda size: oracle, [""], 8, 4)
     state = SimpleNamespace(step=jnp.int32(8), key=DRAW.key, params=jnp.ones(4))

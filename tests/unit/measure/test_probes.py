@@ -12,7 +12,7 @@ import optsde
 from experiments import launch, probes
 from optsde import data, gradients, measure, models, train
 from optsde.dynamics import Engine
-from optsde.train import metrics
+from optsde.run import writers as metrics
 
 DIGITS = data.load("digits", train_size=40)
 BATCH_NORM = models.NormalisedMLP(10, (4,), norm="batch")
@@ -24,7 +24,7 @@ def settings(*names, **changes):
 
 
 def task(model=None):
-    return train.Task(
+    return run.Task(
         model=model or models.MLP((6, 10)),
         loss=models.cross_entropy,
         train=jax.tree.map(jax.numpy.asarray, DIGITS.train),
@@ -89,14 +89,14 @@ def test_numbers_of_a_run(tmp_path):
     config = settings("sharpness", "ntk", probe_examples=16)
     engine = Engine(optsde.discrete(plan, sampler, one.init), 2, with_info=True)
     keys = jax.random.split(jax.random.key(0), 2)
-    result = train.fit(
+    result = run.fit(
         engine,
         keys,
         20,
         log_every=10,
         probes=probes.build(config, plan, one, sampler),
         probe_every=10,
-        writers=[train.JsonLines(tmp_path / "rows")],
+        writers=[run.JsonLines(tmp_path / "rows")],
     )
     rows = metrics.read(tmp_path / "rows")
     assert rows["threshold_of_16"] == [pytest.approx([40, 40])] * 3
@@ -117,7 +117,7 @@ def test_spikes_are_marked_through_an_interruption(tmp_path):
     losses = [1.0] * 25 + [5.0, 9.0, 1.1] + [1.0] * 5
     rows = [{"step": i, "loss": [x, 1.0]} for i, x in enumerate(losses)]
     whole, parts = (
-        train.MarkSpikes(train.JsonLines(tmp_path / n)) for n in ("whole", "parts")
+        run.MarkSpikes(run.JsonLines(tmp_path / n)) for n in ("whole", "parts")
     )
     for writer, cuts in ((whole, [(0, 33)]), (parts, [(0, 27), (26, 33)])):
         for first, last in cuts:

@@ -10,7 +10,7 @@ import pytest
 from toy import START, covariance, plan, sampler
 
 import optsde
-from optsde.data.synthetic import quadratic_loss
+from optsde.problems.quadratic import quadratic_loss
 from optsde.gradients import from_covariance
 from optsde.optimizers import REGISTRY, Memory
 

@@ -9,7 +9,7 @@ import pytest
 
 import optsde
 from optsde import EMA, SWA, Plan, scale, svag, switch
-from optsde.schedules import (
+from optsde.plans.schedules import (
     cosine,
     exponential_warmup,
     milestones,

@@ -14,7 +14,7 @@ import pytest
 import optsde
 from optsde import data, gradients, measure, models, train
 from optsde.dynamics import Engine
-from optsde.train.metrics import read
+from optsde.run.writers import read
 
 STEPS = 60
 IMAGES, LABELS = data.digits()
@@ -49,7 +49,7 @@ def engine(replicas=1, shards=2):
 def evaluation(engine):
     def held_out(shared, state):
         inputs, test = shared
-        return train.evaluate(MODEL, models.cross_entropy, state.params, inputs, test)
+        return run.evaluate(MODEL, models.cross_entropy, state.params, inputs, test)
 
     each = engine.each(held_out, (EXAMPLES[0], HELD_OUT))
     return lambda state: {f"test_{k}": v for k, v in each(state).items()}
@@ -62,11 +62,11 @@ def fit(folder, steps=STEPS, built=None, replicas=1, **options):
         evaluate=evaluation(built),
         log_every=10,
         evaluate_every=20,
-        writers=[train.JsonLines(folder / "metrics.jsonl")],
-        checkpoints=train.Checkpoints(folder / "checkpoints"),
+        writers=[run.JsonLines(folder / "metrics.jsonl")],
+        checkpoints=run.Checkpoints(folder / "checkpoints"),
         checkpoint_every=7,
     )
-    return train.fit(built, keys, steps, **(defaults | options))
+    return run.fit(built, keys, steps, **(defaults | options))
 
 
 def content(tree):
@@ -152,7 +152,7 @@ def test_going_on_is_not_having_stopped(tmp_path, replicas):
 
     with pytest.raises(OSError, match="no space"):
         fit(parts, replicas=replicas, describe=crash_at_40)
-    assert train.load_params(parts / "checkpoints")[0] == 35
+    assert run.load_params(parts / "checkpoints")[0] == 35
     with open(parts / "metrics.jsonl", "a") as file:
         file.write('{"step": 40, "loss": 1.0}\n{"step": 5')
     two = fit(parts, replicas=replicas)
@@ -191,7 +191,7 @@ def test_sigterm_saves_and_the_run_goes_on(tmp_path):
         fit(parts, describe=stop_at_30)
     assert signal.getsignal(signal.SIGTERM) is before
     assert seen[-1] == 30
-    assert train.load_params(parts / "checkpoints")[0] == 30
+    assert run.load_params(parts / "checkpoints")[0] == 30
     assert_identical(one.state, fit(parts).state)
     files = [(f / "metrics.jsonl").read_text() for f in (whole, parts)]
     assert files[0] == files[1]
@@ -207,11 +207,11 @@ def test_finished_runs_are_not_run_again(tmp_path):
 
 
 def test_divergence_names_the_steps_and_saves_nothing(tmp_path):
-    with pytest.raises(train.DivergedError, match="between step 10 and 20"):
+    with pytest.raises(run.DivergedError, match="between step 10 and 20"):
         fit(tmp_path, built=diverging(12), checkpoint_every=5)
     rows = read(tmp_path / "metrics.jsonl")
     assert rows["loss"][-1] is None  # null: JSON has no NaN
-    assert train.load_params(tmp_path / "checkpoints")[0] <= 15
+    assert run.load_params(tmp_path / "checkpoints")[0] <= 15
 
 
 def diverging(at):
@@ -316,12 +316,12 @@ def test_statistics_of_one_group_are_that_group_s():
     model = models.build("digitsnet", 10)
     x = EXAMPLES[0].reshape(-1, 8, 8, 1)
     params = models.init_params(model, jax.random.key(1), x)
-    seen = train.statistics(model, params, x, len(x), lambda x: x)
+    seen = run.statistics(model, params, x, len(x), lambda x: x)
     own = model.apply({"params": params}, x)
     given = model.apply({"params": params, "statistics": seen}, x)
     np.testing.assert_allclose(own, given, atol=2e-5)
     # Means and mean squares over groups of the first layer are those of the whole.
-    split = train.statistics(model, params, x, 64, lambda x: x)
+    split = run.statistics(model, params, x, 64, lambda x: x)
     first = min(seen)
     for name in ("mean", "square"):
         np.testing.assert_allclose(seen[first][name], split[first][name], rtol=1e-4)
@@ -346,12 +346,12 @@ def test_the_loop_works_outside_the_main_thread(tmp_path):
 def test_rows_of_evaluation_must_be_rows():
     built = engine()
     with pytest.raises(ValueError, match="multiple of log_every=10"):
-        train.fit(built, jax.random.key(0)[None], 60, log_every=10, evaluate_every=15)
+        run.fit(built, jax.random.key(0)[None], 60, log_every=10, evaluate_every=15)
 
 
 def test_tensorboard_writes_scalars(tmp_path):
     pytest.importorskip("tensorboardX")
-    writer = train.TensorBoard(tmp_path / "board")
+    writer = run.TensorBoard(tmp_path / "board")
     writer.begin(0)
     writer.write({"step": 3, "loss": [1.0, 2.0]})
     writer.close()

@@ -19,15 +19,13 @@ import math
 from typing import Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from optsde.optimizers import EMA, SWA, Optimizer
-from optsde.optimizers.base import OptimizerState
+from optsde.optimizers.base import Clock, OptimizerState
 from optsde.optimizers.rules import check_memory
-from optsde.schedules import Schedule
-from optsde.types import PyTree, Scalar
+from optsde.types import Scalar, Schedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,33 +71,27 @@ class Plan:
                 raise ValueError(f"{name}={value}: needs {needs}")
         return self
 
-    def clock(self, state: PyTree) -> OptimizerState:
-        """The part of `transform()`'s state that counts the time."""
-        clock = state[1] if self.clip is not None and len(state) == 2 else state
-        if not isinstance(clock, OptimizerState):
-            raise ValueError(
-                "this is not the state of this plan's transform(); of an ensemble's "
-                "state, that is state.optimizer"
-            )
-        return clock
-
-    def time(self, state: PyTree) -> jax.Array:
-        """The time, in base steps, at which a state of `transform()` stands."""
-        clock = self.clock(state)
-        return clock.origin + clock.count * self.dt
-
-    def rate(self, step: Scalar) -> Scalar:
-        """The learning rate of a step of a run that began under this plan."""
+    def rate(self, time: Scalar) -> Scalar:
+        """Returns the learning rate at a time, in base steps, such as `state.time`."""
         if self.schedule is None:
             return self.optimizer.lr
-        return self.optimizer.lr * self.schedule(step * self.dt)
+        return self.optimizer.lr * self.schedule(time)
 
     def transform(self) -> optax.GradientTransformation:
-        """Clip, then the optimizer on this plan's schedule and clock."""
+        """Returns the optax transform: clip, then the optimizer on this plan's clock.
+
+        Its state is an `OptimizerState`, with the clock and the optimizer's memory.
+        """
         update = self.optimizer.transform(self.schedule, self.dt)
         if self.clip is None:
             return update
-        return optax.chain(optax.clip_by_global_norm(self.clip), update)
+        clip = optax.clip_by_global_norm(self.clip)
+
+        def clipped(grads, state, params=None):
+            grads, _ = clip.update(grads, optax.EmptyState(), params)
+            return update.update(grads, state, params)
+
+        return optax.GradientTransformation(update.init, clipped)  # type: ignore
 
 
 def scale(
@@ -158,24 +150,21 @@ def svag(plan: Plan, ell: float, *, memory: str = "linear") -> Plan:
     return dataclasses.replace(changed, noise_gain=plan.noise_gain / kappa)
 
 
-def switch(state: PyTree, old: Plan, new: Plan) -> PyTree:
-    """The optimizer state of `old`, for going on under `new` in mid-run.
+def switch(state: OptimizerState, old: Plan, new: Plan) -> OptimizerState:
+    """Returns the optimizer state of `old` for going on under `new` in mid-run.
 
     v is divided by κ (AdaGrad's sum by κ²), averages of the gradient stay, and the
-    clock goes on from the same time with the new step.
+    clock goes on from the same time with the new step. Of a run's state it is
+    `state.optimizer` that is switched.
     """
     kappa = new.dt / old.dt
-    if (old.clip is None) != (new.clip is None):
-        raise ValueError("switch needs both plans with clip, or both without")
     if type(old.optimizer) is not type(new.optimizer):
         raise ValueError("switch needs two plans of one optimizer")
-    held = old.clock(state)
-    going_on = OptimizerState(
-        count=jnp.zeros_like(held.count),
-        origin=old.time(state),
-        direction=old.optimizer.rescale_state(held.direction, kappa, new.optimizer),
+    rescale = old.optimizer.rescale_state
+    return OptimizerState(
+        clock=Clock.start(new.dt, state.clock.time),
+        direction=rescale(state.direction, kappa, new.optimizer),
     )
-    return going_on if old.clip is None else (state[0], going_on)
 
 
 def rescaled(plan: Plan, kappa: float, memory: str, clip: str) -> Plan:

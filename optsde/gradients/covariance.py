@@ -1,4 +1,4 @@
-"""Noise that is known, not drawn from data: Gaussian, of any law, heavy-tailed."""
+"""Known gradient noise, not drawn from data: Gaussian, of any law, heavy-tailed."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optsde.gradients.oracles import Oracle
+from optsde.gradients.draw import Use
+from optsde.gradients.oracle import FunctionOracle, Oracle, Sampler
 from optsde.types import PyTree
 
 
@@ -22,7 +23,7 @@ class Covariance(NamedTuple):
 
 
 def diagonal(std: Callable[[PyTree], PyTree]) -> Covariance:
-    """Independent coordinates with the standard deviations `std(params)`."""
+    """Returns a diagonal Σ with the standard deviations `std(params)`."""
     return Covariance(
         spread=lambda params, z: jax.tree.map(jnp.multiply, std(params), z),
         variance=lambda params: jax.tree.map(jnp.square, std(params)),
@@ -30,7 +31,7 @@ def diagonal(std: Callable[[PyTree], PyTree]) -> Covariance:
 
 
 def dense(factor: Callable[[jax.Array], jax.Array]) -> Covariance:
-    """Σ = L Lᵀ with L = `factor(params)`, for parameters that are one flat array."""
+    """Returns Σ = L Lᵀ with L = `factor(params)`, where params is one flat array."""
     return Covariance(
         spread=lambda params, z: factor(params) @ z,
         variance=lambda params: jnp.sum(factor(params) ** 2, axis=1),
@@ -40,26 +41,32 @@ def dense(factor: Callable[[jax.Array], jax.Array]) -> Covariance:
 def gaussian(
     loss: Callable[[PyTree], jax.Array],
     covariance: Covariance,
-    batch_size: int = 1,
     sample: Callable[..., jax.Array] = jax.random.normal,
-) -> Oracle:
-    """∇loss + Σ^{1/2} z/√batch_size with z ~ N(0, I).
+) -> Sampler:
+    """Samples ∇loss + Σ^{1/2} z/√batch_size with z ~ N(0, I).
 
-    `sample(key, shape, dtype)` may be any other law of mean 0 and variance 1.
+    Args:
+      loss: the mean loss, a function of the parameters.
+      covariance: Σ of one example's gradient.
+      sample: `(key, shape, dtype)` -> z; any law of mean 0 and variance 1.
     """
-    scale = 1 / math.sqrt(batch_size)
 
-    def oracle(params, draw):
-        value, grads = jax.value_and_grad(loss)(params)
-        z = _like(draw.fresh(), params, sample)
-        noise = covariance.spread(params, z)
-        return value, jax.tree.map(lambda g, n: g + scale * n, grads, noise)
+    def sampler(batch_size: int) -> Oracle:
+        scale = 1 / math.sqrt(batch_size)
 
-    return oracle
+        def noisy(source, params, draw):
+            value, grads = jax.value_and_grad(loss)(params)
+            z = _like(draw.fresh(), params, sample)
+            noise = covariance.spread(params, z)
+            return value, jax.tree.map(lambda g, n: g + scale * n, grads, noise)
+
+        return FunctionOracle(noisy)
+
+    return sampler
 
 
 def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
-    """The oracle plus `size` times symmetric α-stable noise in every coordinate.
+    """Returns the oracle plus `size` times symmetric α-stable noise in each coordinate.
 
     α = 2 is Gaussian (of variance 2·size²); below that the variance is infinite, and
     the mean too for α ≤ 1.
@@ -70,16 +77,16 @@ def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
     def sample(key, shape, dtype):
         return size * stable(key, alpha, shape, dtype)
 
-    def noisy(params, draw):
+    def noisy(oracle, params, draw):
         loss, grads = oracle(params, draw)
-        noise = _like(draw.stream(3).fresh(), params, sample)
+        noise = _like(draw.stream(Use.HEAVY_TAIL).fresh(), params, sample)
         return loss, jax.tree.map(jnp.add, grads, noise)
 
-    return noisy
+    return FunctionOracle(noisy, oracle)
 
 
 def stable(key: jax.Array, alpha: float, shape=(), dtype=jnp.float32) -> jax.Array:
-    """Symmetric α-stable numbers of scale 1, by the method of Chambers, Mallows, Stuck.
+    """Draws symmetric α-stable numbers of scale 1 (Chambers, Mallows and Stuck 1976).
 
     The characteristic function is exp(−|t|^α).
     """

@@ -7,14 +7,14 @@ bit the run with all data on the device.
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optsde.data.stream import Stream, Window
-from optsde.dynamics.algorithm import Dynamics, State
+from optsde.data.stream import Stream
+from optsde.dynamics.discrete import Dynamics, State
 from optsde.gradients import Draw, ExampleOracle
 from optsde.types import PyTree
 
@@ -22,21 +22,33 @@ WINDOW_BYTES = 2**26  # on the device; two more are held ahead
 LONGEST_WINDOW = 64  # steps
 
 
-def is_streamed(dynamics: Any) -> TypeGuard[Dynamics]:
-    """Whether its steps take their examples from a `Stream`."""
-    source = getattr(dynamics, "source", None)
-    return isinstance(source, ExampleOracle) and isinstance(source.data, Stream)
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["examples", "first"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The batches of some steps to come, on the device: leaves [steps, batch, …]."""
+
+    examples: PyTree
+    first: jax.Array | np.ndarray  # the step of the first of them
+    stream = None  # nothing is read ahead: this was
+
+    def at(self, step: jax.Array, index: jax.Array) -> tuple[PyTree, jax.Array]:
+        """Returns the batch of a step, and where in it the examples lie: in order."""
+        batch = jax.tree.map(lambda x: x[step - self.first], self.examples)
+        return batch, jnp.arange(index.size).reshape(index.shape)
 
 
 class Feed:
-    """Windows of a stream for the steps of a run, and the dynamics that reads one."""
+    """Windows of a stream for the steps of a run."""
 
     def __init__(
         self, dynamics: Dynamics, replicas: int, spread: Callable[[PyTree], PyTree]
     ):
-        self.dynamics = dynamics
         self.oracle: ExampleOracle = dynamics.source
-        self.stream: Stream = self.oracle.data
+        self.stream: Stream = self.oracle.source
         self._spread = spread
         self._example = self.stream.fetch(np.zeros(1, int))
         self._batch = self.oracle.size * len(self.oracle.gains)
@@ -50,13 +62,8 @@ class Feed:
         self._window: Any = None
         self._step = self._first = 0
 
-    def reading(self, window: Window) -> Dynamics:
-        """The dynamics of a replica whose next batches are in this window."""
-        oracle = dataclasses.replace(self.oracle, data=window)
-        return self.dynamics._replace(source=oracle)
-
     def blank(self, replicas: int) -> Window:
-        """A window of the right shapes, to compile with."""
+        """Returns a window of the right shapes, to compile with."""
         lead = replicas, self.length, self._batch
         zeros = jax.tree.map(
             lambda x: np.zeros((*lead, *x.shape[1:]), x.dtype), self._example
@@ -64,7 +71,7 @@ class Feed:
         return Window(zeros, np.zeros(replicas, np.int32))
 
     def parts(self, state: State, steps: int) -> Iterator[tuple[Window, int]]:
-        """The windows that the next steps need, and how many steps each one serves."""
+        """Yields the windows for the next steps, and how many steps each serves."""
         if not (state.step is self._follows[0] and state.key is self._follows[1]):
             self._begin(state)
         end = self._step + steps
@@ -77,11 +84,11 @@ class Feed:
             self._step += count
 
     def follow(self, state: State) -> None:
-        """What the last of the parts led to: going on from it reads nothing anew."""
+        """Notes the state that the parts led to; going on from it rereads nothing."""
         self._follows = state.step, state.key
 
     def _begin(self, state: State) -> None:
-        """Go to where a state stands that this feed has not led to."""
+        """Goes to the step of a state that this feed has not led to."""
         steps = np.unique(np.asarray(state.step))
         if len(steps) > 1:
             raise ValueError(
@@ -103,7 +110,7 @@ class Feed:
         self._windows = batches()
 
     def _indices(self, keys: jax.Array, first: jax.Array) -> jax.Array:
-        """[replicas, length, batch]: the examples of the steps from `first` on."""
+        """Returns the examples of steps from `first` on, [replicas, length, batch]."""
 
         def of_step(key, step):
             return self.oracle.index(Draw(key, step)).reshape(-1)

@@ -8,13 +8,11 @@ so the noise becomes less skewed: that is why SVAG approaches an SDE.
 
 import math
 
-import jax
-
-from optsde.gradients.oracles import ExampleOracle, Oracle
+from optsde.gradients.oracle import Oracle
 
 
 def weights(noise_gain: float) -> tuple[float, float]:
-    """The weights of the two draws: their sum is 1, their squares sum to the gain.
+    """Returns the weights of the two draws, of sum 1, whose squares sum to the gain.
 
     >>> weights(1.0)
     (1.0, 0.0)
@@ -31,24 +29,12 @@ def weights(noise_gain: float) -> tuple[float, float]:
 
 
 def signed_mix(oracle: Oracle, noise_gain: float) -> Oracle:
-    """The same mean gradient with `noise_gain` times the variance, from two draws.
+    """Returns an oracle of the same mean and `noise_gain` times the variance.
 
-    The draws read two streams of randomness of their own, so they are independent also
-    where each goes through its data without replacement. Oracles of examples mix their
-    losses, which is one pass. At gain 1 the second weight is zero, and the oracle is
-    returned as it is.
+    Its two draws read two streams of randomness of their own, so they are independent
+    also where each goes through its data without replacement. Oracles of examples mix
+    their losses, which is one pass. At gain 1 the second weight is zero, and the oracle
+    is returned as it is.
     """
     first, second = weights(noise_gain)
-    if noise_gain == 1:
-        return oracle
-
-    if isinstance(oracle, ExampleOracle):
-        return oracle.mixed((1, 2), (first, second))
-
-    def mixed(params, draw):
-        loss_1, grads_1 = oracle(params, draw.stream(1))
-        loss_2, grads_2 = oracle(params, draw.stream(2))
-        grads = jax.tree.map(lambda a, b: first * a + second * b, grads_1, grads_2)
-        return first * loss_1 + second * loss_2, grads
-
-    return mixed
+    return oracle if noise_gain == 1 else oracle.mixed(first, second)

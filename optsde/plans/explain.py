@@ -9,7 +9,7 @@ import numpy as np
 
 from optsde.analysis.tables import table
 from optsde.optimizers import EMA, SWA, Memory
-from optsde.plan import Plan, rescaled
+from optsde.plans.plan import Plan, rescaled
 from optsde.types import Scalar
 
 _SHRINKING = {

@@ -8,13 +8,11 @@ change when the batch does: `scale` and `svag` leave it alone.
     [0.0, 0.5, 1.0, 0.5, 0.0]
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 
-Time = float | jax.Array
-Schedule = Callable[[Time], jax.Array | float]
+from optsde.types import Schedule
 
 
 def constant() -> Schedule:

@@ -23,7 +23,7 @@ def tangent_noise(std: float = 1.0):
     """Σ(w) = std² (I − w̄ w̄ᵀ)/‖w‖², as scale invariance has it."""
     import jax.numpy as jnp
 
-    from optsde.gradients.noise import Covariance
+    from optsde.gradients.covariance import Covariance
 
     def spread(w, z):
         square = jnp.sum(w**2)

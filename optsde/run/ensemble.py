@@ -1,0 +1,90 @@
+"""Ensembles: every run is many replicas at once, observed on the common clock.
+
+A replica is a seed, or a seed with its own hyperparameters.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from optsde.dynamics.discrete import Dynamics
+from optsde.measure.probe import probe
+from optsde.run.loop import Run
+from optsde.run.progress import Progress
+from optsde.types import PyTree
+
+
+class Trajectory(NamedTuple):
+    """What an ensemble observed, and where it ended."""
+
+    times: np.ndarray  # [times], in base steps
+    values: Any  # what was observed, leaves [replicas, times, ...]
+    state: PyTree  # at the last time, leaves [replicas, ...]
+    seconds: float  # of running
+    compile_seconds: float
+
+    def diverged(self) -> tuple[float, float] | None:
+        """Returns the interval of time in which a replica first left finite numbers."""
+        finite = [
+            np.isfinite(x).all(axis=tuple(i for i in range(x.ndim) if i != 1))
+            for x in map(np.asarray, jax.tree.leaves(self.values))
+        ]
+        bad = ~np.logical_and.reduce(finite)
+        if not bad.any():
+            return None
+        first = int(bad.argmax())
+        return float(self.times[max(first - 1, 0)]), float(self.times[first])
+
+
+def ensemble(
+    dynamics: Dynamics | Callable[[Any], Dynamics],
+    keys: jax.Array,
+    times: Sequence[float],
+    observe: Callable[[PyTree], PyTree],
+    *,
+    members: PyTree = None,
+    state: PyTree = None,
+    shards: int = 1,
+    progress: Progress | None = None,
+) -> Trajectory:
+    """Runs one replica per key and observes each at the given times.
+
+    Args:
+      dynamics: such as `discrete(plan, sampler, params)` or `sde(plan, law, params)`.
+      keys: [replicas]; a replica is a seed, or a seed with hyperparameters of its own.
+      times: rising, in base steps; 0 is the initial state.
+      observe: a function of one replica's state.
+      members: hyperparameters with a leading replica axis; `dynamics` is then a
+        function of one, say `lambda adam: discrete(replace(plan, optimizer=adam), …)`.
+      state: a stacked state to go on from, which carries its own time and keys.
+      shards: devices that share the gradients of each replica, for oracles of examples.
+      progress: the line that tells how far the run is.
+    """
+    if members is not None and isinstance(dynamics, Dynamics):
+        raise ValueError(
+            "members need dynamics as a function of one member, such as lambda adam: "
+            "discrete(replace(plan, optimizer=adam), sampler, params)"
+        )
+    for leaf in jax.tree.leaves(members):
+        if np.shape(leaf)[:1] != keys.shape[:1]:
+            raise ValueError(
+                f"members has a leaf of shape {np.shape(leaf)}, and there are "
+                f"{keys.shape[0]} keys: stack every hyperparameter, as in "
+                "jax.vmap(lambda lr: Adam(lr=lr))(lrs)"
+            )
+    if len(times) == 0:
+        raise ValueError("times must rise from the start on, and were []")
+    observed = probe(lambda _, state: {"observed": observe(state)}, times=times)
+    run = Run(
+        dynamics, keys, probes=[observed], members=members, state=state, shards=shards
+    )
+    result = run.to(times[-1], progress=progress, stop_at_divergence=False)
+    return Trajectory(
+        np.array(times),
+        result.metrics["observed"].values,
+        result.state,
+        result.seconds,
+        result.compile_seconds,
+    )
