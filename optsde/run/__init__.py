@@ -8,7 +8,7 @@ from optsde.run.loop import Result, Run, fit
 from optsde.run.progress import Progress
 from optsde.run.rows import DivergedError, Series
 from optsde.run.task import Task
-from optsde.run.writers import JsonLines, MarkSpikes, TensorBoard, Wandb, read
+from optsde.run.writers import JsonLines, MarkSpikes, TensorBoard, Wandb, Writer, read
 
 __all__ = [
     "Checkpoints",
@@ -24,6 +24,7 @@ __all__ = [
     "TensorBoard",
     "Trajectory",
     "Wandb",
+    "Writer",
     "ensemble",
     "evaluate",
     "fit",
