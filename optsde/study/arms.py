@@ -166,7 +166,7 @@ def train_in(
     return Runs({a.name: ArmRuns.of_arrays(a, arrays[a.name]) for a in group})
 
 
-def _fit(group, sampler, init, seeds, probes, every, **options) -> Result:
+def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:
     count, plan = len(group), group[0].plan
     replicas = count * len(seeds)
     keys = jnp.tile(seeds, count)
@@ -187,13 +187,13 @@ def _fit(group, sampler, init, seeds, probes, every, **options) -> Result:
         )
 
     times = sorted({time for arm in group for time in arm.changes})
-    shared = dict(probes=probes, every=every, shards=shards_for(replicas), **options)
+    options |= dict(probes=probes, every=every, shards=shards_for(replicas))
     end = plan.steps * plan.dt
     if count == 1 and not times:
         point = init if group[0].scale == 1 else scaled(group[0].scale)
-        return fit(discrete(plan, sampler, point), keys, end, **shared)
+        return fit(discrete(plan, sampler, point), keys, end, **options)
     changes = {time: stacked(time) for time in times}
-    return fit(dynamics, keys, end, members=stacked(0), changes=changes, **shared)
+    return fit(dynamics, keys, end, members=stacked(0), changes=changes, **options)
 
 
 def _series(columns: Mapping[str, list], dt: float) -> dict[str, Series]:
