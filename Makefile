@@ -2,21 +2,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 CONSTRAINTS := constraints.txt
 
-.PHONY: help demo test notebooks lint types format check bench lock clean
+.PHONY: help demo test test-all notebooks lint types format check bench lock clean
 help: ## list the commands
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1|/' | column -t -s '|'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
 demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, two minutes
 	$(BIN)/python -m experiments.svag --config=configs/svag.py:digits
 
-test: $(VENV)/dev ## all tests and doctests, on 8 simulated devices
-	$(BIN)/python -m pytest -n 2
+test: $(VENV)/dev ## what a change can break, in four minutes on two cores
+	$(PYTEST)
+	$(PYTEST) tests/devices
 	$(BIN)/python -m doctest README.md
 
+test-all: test ## and the theory at full path counts, commands, notebooks
+	$(PYTEST) -m full
+
 notebooks: $(VENV)/dev ## run the lessons, and check their answers
-	$(BIN)/python -m pytest tests/process/test_notebooks.py
+	$(PYTEST) -m full tests/process/test_notebooks.py
 
 lint: $(VENV)/dev ## style
 	$(BIN)/ruff check .
@@ -29,7 +34,7 @@ format: $(VENV)/dev ## put the code in its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint types test ## what CI runs
+check: lint types test ## what to run before a commit
 
 bench: $(VENV)/bench ## the claims about speed
 	$(BIN)/python -m benchmarks.engine

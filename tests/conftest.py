@@ -1,14 +1,19 @@
-"""Eight CPU devices, strict rank promotion, and a switch for float64."""
+"""One CPU device, one compilation cache, strict rank promotion, float64 on demand."""
 
 import os
+from pathlib import Path
 
-os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
+# jax reads them when it is imported, here and in child processes.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    Path(__file__).parent.parent / ".pytest_cache" / "jax"
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+os.environ["JAX_NUM_CPU_DEVICES"] = "1"
 
 import jax
 import pytest
 
 jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 

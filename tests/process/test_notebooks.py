@@ -1,12 +1,12 @@
 """Each notebook runs as a script, and prints its answers."""
 
 import re
-import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, environment
+from helpers import ROOT, environment, run_child
 
+pytestmark = pytest.mark.full
 SPAN = r"\[[+-]?[\d.]+%?, [+-]?[\d.]+%?\]"
 ANSWERS = {
     "01_scaling_rule": (
@@ -39,12 +39,10 @@ def test_every_notebook_is_run():
 
 @pytest.mark.parametrize("name", sorted(ANSWERS))
 def test_notebook_answers_its_question(name, tmp_path):
-    done = subprocess.run(
+    done = run_child(
         [sys.executable, ROOT / "notebooks" / f"{name}.py"],
         cwd=tmp_path,
-        env=environment() | {"MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
+        env=environment() | {"MPLBACKEND": "Agg"},
         timeout=600,
     )
     assert done.returncode == 0, done.stderr

@@ -1,22 +1,16 @@
 """The table of catapults: training by hand, numbers and verdicts of known outcome."""
 
-import importlib.util
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ROOT
 
+from configs import catapults as configs
 from experiments.catapults import nets, table, table_numbers, table_report
 from experiments.catapults.table_runs import ROWS, Trainer, plan_of
 from experiments.launch import UsageError
 from experiments.rundir import RunDir
 from optsde.analysis import verdict_table
-
-spec = importlib.util.spec_from_file_location("c", ROOT / "configs" / "catapults.py")
-configs = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(configs)
 
 TINY = dict(
     images=120,

@@ -1,19 +1,17 @@
 """experiments.descent: recursions by hand, verdicts of known outcome, command."""
 
 import importlib
-import importlib.util
 import itertools
-import json
-import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ROOT, environment
+from helpers import ROOT
 
 import optsde
+from configs import descent as configs
 from experiments import descent
 from experiments.descent import (
     PACKAGE,
@@ -26,10 +24,6 @@ from experiments.descent import (
 )
 from experiments.rundir import RunDir
 from optsde.plans.schedules import cosine
-
-spec = importlib.util.spec_from_file_location("c", ROOT / "configs" / "descent.py")
-configs = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(configs)
 
 
 def config_of(preset, **changes):
@@ -349,26 +343,3 @@ def test_help_lists_presets_and_functions(monkeypatch, capsys):
     text = capsys.readouterr().out
     for name in (*configs.PRESETS, *functions.FUNCTIONS):
         assert f"  {name} " in text
-
-
-def test_command(tmp_path):
-    arguments = ["--config.methods=gd,adam", "--config.steps=3"]
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "experiments.descent",
-            *arguments,
-            f"--workdir={tmp_path}",
-        ],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert ended.returncode == 0, ended.stderr
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["status"] == "done"
-    assert [v["claim"] for v in summary["verdicts"]][-1] == "adam_longest_step"
-    assert (tmp_path / "figures" / "trajectories.png").stat().st_size > 10_000

@@ -1,18 +1,12 @@
 """experiments.catapults.edge: a small run, verdicts of known outcome, refusals."""
 
-import importlib.util
-
 import numpy as np
 import pytest
-from helpers import ROOT
 
+from configs import catapults as configs
 from experiments.catapults import edge
 from experiments.launch import UsageError
 from experiments.rundir import RunDir
-
-spec = importlib.util.spec_from_file_location("c", ROOT / "configs" / "catapults.py")
-configs = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(configs)
 
 
 def config_of(**changes):

@@ -1,11 +1,9 @@
 """experiments.intrinsic_lr: checks, arms, exact rescaling, verdicts on known curves."""
 
-import importlib.util
-
 import numpy as np
 import pytest
-from helpers import ROOT
 
+from configs import intrinsic_lr as configs
 from experiments.intrinsic_lr import (
     PACKAGE,
     decay,
@@ -19,10 +17,6 @@ from experiments.intrinsic_lr.runs import Arm, sgd
 from experiments.intrinsic_lr.setting import build, shifted
 from experiments.launch import UsageError
 from experiments.rundir import RunDir
-
-spec = importlib.util.spec_from_file_location("c", ROOT / "configs" / "intrinsic_lr.py")
-configs = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(configs)
 
 TINY = dict(
     seeds=2, train_size=64, test_size=40, judged=64, statistics=64, steps=40, every=20

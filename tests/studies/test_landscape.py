@@ -1,9 +1,6 @@
 """Loss slices: directions against numpy, values against evaluations, the command."""
 
 import json
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import flax.linen as nn
@@ -11,46 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ROOT
 
-from experiments import landscape
+from configs import fullbatch as fullbatch_configs
+from experiments import fullbatch, landscape
 from experiments.landscape import report
 from experiments.launch import UsageError
 from experiments.rundir import RunDir
 from optsde import models, train
 
 
-def command(module, *arguments):
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": "",
-        "JAX_PLATFORMS": "cpu",
-    }
-    return subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The run directory of four steps."""
-    place = tmp_path_factory.mktemp("trained") / "run"
-    done = command(
-        "fullbatch",
-        "--config=configs/fullbatch.py:digits_sgd",
-        "--config.steps=4",
-        "--config.train_size=64",
-        "--config.log_every=2",
-        "--config.evaluate_every=2",
-        f"--workdir={place}",
-    )
-    assert done.returncode == 0, done.stderr
-    return place
+    config = fullbatch_configs.get_config("digits_sgd").unlock()
+    config.update(steps=4, train_size=64, log_every=2, evaluate_every=2)
+    rundir = RunDir.open(tmp_path_factory.mktemp("trained"), "fullbatch", config)
+    fullbatch.run(config, rundir)
+    return rundir.path
 
 
 def configured(preset, **settings):

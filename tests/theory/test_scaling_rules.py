@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import THETA0, adam, largest_error, plan, rmsprop, run, sampler
-from toy import estimate as estimate_toy
+from helpers.quadratic import THETA0, adam, largest_error, plan, rmsprop, run, sampler
+from helpers.quadratic import estimate as estimate_toy
 
 import optsde
 from optsde import EMA

@@ -10,7 +10,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import (
+from helpers.quadratic import (
     adam,
     covariance,
     estimate,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import THETA0, covariance, estimate, largest_error, plan, sampler
+from helpers.quadratic import THETA0, covariance, estimate, largest_error, plan, sampler
 
 import optsde
 from optsde import EMA, SWA, Plan
@@ -38,9 +38,9 @@ def by_hand(dynamics, key, steps):
     return state
 
 
-@pytest.mark.parametrize("replicas", [1, 3, 8, 11])
+@pytest.mark.parametrize("replicas", [1, 3])
 def test_an_ensemble_is_its_separate_runs(replicas):
-    """For numbers of replicas below, at and above the eight devices."""
+    """One, which is not vmapped, and several."""
     dynamics = adam_run()
     out = optsde.ensemble(dynamics, keys(replicas), [0, 4, 12], params_of)
     assert out.values.shape == (replicas, 3, 2)
@@ -53,16 +53,6 @@ def test_an_ensemble_is_its_separate_runs(replicas):
         np.testing.assert_allclose(out.values[i, 2], end.params, rtol=1e-5)
         alone = jax.tree.map(lambda x, i=i: x[i], out.state)
         chex.assert_trees_all_close(alone.optimizer, end.optimizer, rtol=1e-5)
-
-
-def test_nothing_is_exchanged_between_devices():
-    """The loop that the ensemble compiles has no collective."""
-    engine = optsde.dynamics.Engine(adam_run(), 16)
-    text = engine.lower(engine.init(keys(16))).compile().as_text()
-    assert "while" in text
-    assert "num_partitions=8" in text
-    for word in ("all-reduce", "all-gather", "collective-permute", "all-to-all"):
-        assert word not in text
 
 
 def test_chunks_and_progress_change_nothing():

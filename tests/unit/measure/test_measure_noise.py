@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import THETA0, plan, sampler
+from helpers.quadratic import THETA0, plan, sampler
 
 import optsde
 from optsde import data, gradients, models

@@ -137,7 +137,6 @@ def test_a_run_that_cannot_begin_leaves_nothing(tmp_path, monkeypatch, capsys):
         rundir.begin()
         raise launch.UsageError("no")
 
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
     place = tmp_path / "run"
     flags = [f"--workdir={place}", "--config.probes=ntk,sharpness"]
     monkeypatch.setattr(sys, "argv", ["x", *flags])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import START, covariance, plan, sampler
+from helpers.quadratic import START, covariance, plan, sampler
 
 import optsde
 from optsde.problems.quadratic import quadratic_loss

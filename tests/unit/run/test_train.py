@@ -31,7 +31,7 @@ def jitter(keys, examples):
 
 
 @cache
-def engine(replicas=1, shards=2):
+def engine(replicas=1):
     """Epochs, augmentation and an average of the weights: all that could be lost."""
     plan = optsde.Plan(
         optimizer=optsde.Adam(lr=3e-3),
@@ -42,7 +42,7 @@ def engine(replicas=1, shards=2):
     sampler = partial(gradients.epochs, LOSSES, EXAMPLES, augment=jitter)
     start = partial(models.init_params, MODEL, inputs=EXAMPLES[0])
     dynamics = optsde.discrete(plan, lambda b: sampler(b), lambda key: start(key))
-    return Engine(dynamics, replicas, shards=shards, with_info=True)
+    return Engine(dynamics, replicas, with_info=True)
 
 
 @cache
@@ -246,7 +246,7 @@ def test_a_streamed_run_is_the_resident_run(kind, ell):
     """
     plan = optsde.Plan(optimizer=optsde.Adam(lr=3e-3), batch_size=20, horizon=STEPS)
 
-    replicas = 3  # does not divide the two rows of four devices
+    replicas = 3
 
     def params(examples, *lengths):
         dynamics = optsde.discrete(
@@ -254,7 +254,7 @@ def test_a_streamed_run_is_the_resident_run(kind, ell):
             partial(kind, LOSSES, examples, augment=jitter),
             lambda key: models.init_params(MODEL, key, EXAMPLES[0]),
         )
-        built = Engine(dynamics, replicas, shards=4, with_info=True)
+        built = Engine(dynamics, replicas, with_info=True)
         state = built.init(jax.random.split(jax.random.key(0), replicas))
         total = built.no_info(state)
         for length in lengths:
@@ -277,7 +277,7 @@ def test_a_streamed_run_goes_on_from_its_checkpoint(tmp_path):
         partial(gradients.epochs, LOSSES, stream),
         lambda key: models.init_params(MODEL, key, EXAMPLES[0]),
     )
-    built = Engine(dynamics, 1, shards=2, with_info=True)
+    built = Engine(dynamics, 1, with_info=True)
     whole = fit(tmp_path / "whole", built=built)
     fit(tmp_path / "parts", built=built, steps=30)
     parts = fit(tmp_path / "parts", built=built)
@@ -294,8 +294,8 @@ def test_a_full_batch_cannot_be_streamed():
 
 
 def test_evaluation_against_numpy():
-    """Ragged blocks on several devices; plain forward of an MLP."""
-    built = engine(shards=4)
+    """The plain forward of an MLP."""
+    built = engine()
     state = built.init(jax.random.split(jax.random.key(0), 1))
     got = evaluation(built)(state)
     params = jax.tree.map(lambda x: np.asarray(x[0], np.float64), state.params)

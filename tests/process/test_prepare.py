@@ -5,15 +5,14 @@ TensorFlow and TFDS run in processes of their own, since their warnings are not 
 
 import importlib.util
 import io
-import subprocess
 import sys
 import tarfile
 
 import numpy as np
 import pytest
+from helpers import run_child
 
 from optsde import data
-from optsde.data import prepare
 
 PER_FILE = {**{f"data_batch_{i}.bin": 4 for i in range(1, 6)}, "test_batch.bin": 6}
 HIDE_TENSORFLOW = """
@@ -32,13 +31,12 @@ needs_tfds = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_datasets") is None,
     reason="needs tensorflow_datasets: pip install -e .[prepare]",
 )
+pytestmark = [pytest.mark.full, needs_tfds]
 
 
 def run(*args, code=None):
     start = ["-c", code] if code else ["-m", "optsde.data.prepare"]
-    return subprocess.run(
-        [sys.executable, *start, *map(str, args)], capture_output=True, text=True
-    )
+    return run_child([sys.executable, *start, *map(str, args)])
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +87,10 @@ def assert_holds(found, written):
         assert [part.dtype for part in getattr(found, split)] == [np.uint8, np.int32]
 
 
-@needs_tfds
 def test_what_is_loaded_is_what_the_archive_holds(archive, root):
     assert_holds(data.load("cifar10", root=root), archive[1])
 
 
-@needs_tfds
 def test_loading_needs_neither_tensorflow_nor_tfds(root):
     code = """
 import sys
@@ -106,7 +102,6 @@ assert not {"tensorflow", "tensorflow_datasets"} & set(sys.modules)
     assert done.returncode == 0, done.stderr
 
 
-@needs_tfds
 def test_preparing_again_changes_nothing(archive, root):
     before = (root / "cifar10.npz").stat().st_mtime_ns
     done = run("cifar10", "--root", root)
@@ -116,7 +111,6 @@ def test_preparing_again_changes_nothing(archive, root):
     assert not list((root / "tfds").glob("unpacked-*"))
 
 
-@needs_tfds
 def test_a_copy_of_tfds_is_read_without_tensorflow(archive, root, tmp_path):
     args = ("cifar10", "--from", root / "tfds", "--root", tmp_path)
     done = run(*args, code=HIDE_TENSORFLOW)
@@ -124,7 +118,6 @@ def test_a_copy_of_tfds_is_read_without_tensorflow(archive, root, tmp_path):
     assert_holds(data.load("cifar10", root=tmp_path), archive[1])
 
 
-@needs_tfds
 def test_tfds_records_can_be_streamed(archive, root, tmp_path):
     """In the order asked for, equal to the resident examples bit for bit."""
     code = """
@@ -144,7 +137,6 @@ assert "tensorflow" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
-@needs_tfds
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -162,7 +154,6 @@ def test_errors_are_one_line(archive, tmp_path, args, message):
     assert not list(tmp_path.iterdir())
 
 
-@needs_tfds
 def test_without_tensorflow_it_says_how_to_install(tmp_path):
     done = run("cifar10", "--root", tmp_path, code=HIDE_TENSORFLOW)
     assert done.returncode == 1
@@ -172,7 +163,6 @@ def test_without_tensorflow_it_says_how_to_install(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-@needs_tfds
 def test_without_a_network_it_says_what_to_download(tmp_path, monkeypatch):
     """A proxy that nobody answers at stands for no network."""
     for variable in ("HTTPS_PROXY", "https_proxy"):
@@ -182,23 +172,3 @@ def test_without_a_network_it_says_what_to_download(tmp_path, monkeypatch):
     assert "cifar-10-binary.tar.gz cannot be reached: download https://" in done.stderr
     assert "optsde.data.prepare cifar10 --from DIR" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_other_errors_and_help(tmp_path, capsys):
-    with pytest.raises(ValueError, match="'digits' is always at hand"):
-        prepare.prepare("digits")
-    with pytest.raises(ValueError, match=r"--from .*nowhere is not a folder"):
-        prepare.prepare("mnist", tmp_path, tmp_path / "nowhere")
-    with pytest.raises(SystemExit, match="0"):
-        prepare.main(["--help"])
-    assert "optsde.data.prepare cifar10 --from" in capsys.readouterr().out
-
-
-def test_an_unfinished_file_is_taken_away(tmp_path, monkeypatch):
-    def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(np, "savez", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        prepare._write(tmp_path / "mnist.npz", {"train_images": np.zeros(3)})
-    assert not list(tmp_path.iterdir())

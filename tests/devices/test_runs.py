@@ -1,0 +1,104 @@
+"""Training, streams, evaluation and measurements, one run shared by several devices."""
+
+import dataclasses
+import re
+from functools import cache, partial
+
+import chex
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+import optsde
+from optsde import data, gradients, measure, models, train
+from optsde.dynamics import Engine
+from optsde.mesh import run_mesh
+
+STEPS = 12
+EXAMPLES = tuple(jnp.asarray(x[:60]) for x in data.digits())
+MODEL = models.MLP((6, 10))
+LOSSES = models.supervised(MODEL, models.cross_entropy)
+PLAN = optsde.Plan(optimizer=optsde.Adam(lr=3e-3), batch_size=20, horizon=STEPS)
+
+
+@cache
+def engine(shards, *, streamed=False, replicas=3):
+    """Three replicas on two rows of devices: one of the four places stays empty."""
+    stream = data.Stream(data.Arrays(*map(np.asarray, EXAMPLES)))
+    dynamics = optsde.discrete(
+        PLAN,
+        partial(gradients.epochs, LOSSES, stream if streamed else EXAMPLES),
+        lambda key: models.init_params(MODEL, key, EXAMPLES[0]),
+    )
+    return Engine(dynamics, replicas, shards=shards, with_info=True)
+
+
+def fit(folder, built, steps=STEPS):
+    keys = jax.random.split(jax.random.key(0), built.replicas)
+    checkpoints = train.Checkpoints(folder)
+    return train.fit(built, keys, steps, log_every=4, checkpoints=checkpoints)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_run_on_eight_devices_goes_on_bit_for_bit(tmp_path, streamed):
+    """Four devices for each replica; and it is the run of one device each."""
+    built = engine(4, streamed=streamed)
+    whole = fit(tmp_path / "whole", built).state.params
+    fit(tmp_path / "parts", built, 5)
+    parts = fit(tmp_path / "parts", built).state.params
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    single = fit(tmp_path / "single", engine(1)).state.params
+    chex.assert_trees_all_close(whole, single, rtol=0, atol=2e-5)
+
+
+def test_evaluation_in_ragged_parts():
+    """Sixty examples on eight devices, against the mean of their losses."""
+    built = engine(8, replicas=1)
+    state = built.init(jax.random.split(jax.random.key(0), 1))
+
+    def held_out(shared, state):
+        inputs, test = shared
+        return train.evaluate(MODEL, models.cross_entropy, state.params, inputs, test)
+
+    found = built.each(held_out, (EXAMPLES[0], EXAMPLES))(state)
+    params = jax.tree.map(lambda x: x[0], state.params)
+    expected = LOSSES(params, EXAMPLES).mean()
+    np.testing.assert_allclose(found["loss"], [expected], rtol=1e-5)
+
+
+def test_sharpness_against_the_dense_hessian():
+    """Of a sign method, which has no preconditioned sharpness to search for."""
+    plan = dataclasses.replace(PLAN, optimizer=optsde.Lion(lr=1e-3))
+    probe = measure.sharpness_probe(plan, LOSSES, EXAMPLES, 4, tolerance=1e-4)
+    built = engine(8, replicas=1)
+    state = built.init(jax.random.split(jax.random.key(0), 1))
+    memory = built.each(probe.init)(state)
+    found = built.each(probe.look, probe.source)(state, memory)[0]
+    params = jax.tree.map(lambda x: x[0], state.params)
+    flat, tree = jax.flatten_util.ravel_pytree(params)
+    hessian = jax.jit(jax.hessian(lambda x: LOSSES(tree(x), EXAMPLES).mean()))(flat)
+    expected = np.linalg.eigvalsh(np.asarray(hessian))[-1]
+    np.testing.assert_allclose(found["sharpness"], [expected], rtol=1e-4)
+
+
+def test_one_all_reduce_for_a_hessian_product():
+    """In groups that each device takes one after the other."""
+    params = models.init_params(MODEL, jax.random.key(0), EXAMPLES[0])
+    everywhere = PartitionSpec()
+
+    def product(params, v):
+        return measure.hessian(gradients.full_batch(LOSSES, EXAMPLES, 2), params)(v)
+
+    mapped = jax.shard_map(
+        product,
+        mesh=run_mesh(1, 8),
+        in_specs=everywhere,
+        out_specs=everywhere,
+        check_vma=False,
+    )
+    text = jax.jit(mapped).lower(params, params).compile().as_text()
+    assert "num_partitions=8" in text
+    assert len(re.findall(r"= .* (all-reduce|all-reduce-start)\(", text)) == 1

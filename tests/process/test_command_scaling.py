@@ -1,0 +1,59 @@
+"""experiments.scaling as it is run: again, without verification, diverging."""
+
+import json
+
+import pytest
+from helpers import run_study
+
+pytestmark = pytest.mark.full
+
+
+def command(tmp_path, *arguments):
+    return run_study("scaling", *arguments, f"--workdir={tmp_path / 'run'}")
+
+
+FLAGS = [
+    "--config.seeds=3",
+    "--config.horizon=32",
+    "--config.evaluations=4",
+    "--config.kappas=2,4",
+    "--config.ells=",
+    "--config.draws=32",
+    "--config.probe_seeds=2",
+    "--config.train_size=100",
+]
+
+
+def test_a_study_and_the_same_command_again(tmp_path):
+    sgd = ("--config=configs/scaling.py:digits_sgd", *FLAGS, "--config.kappas=4")
+    first = command(tmp_path, *sgd)
+    assert first.returncode == 0, first.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "done"
+    assert summary["prediction"]["kappa"] > 0
+    held = json.loads((tmp_path / "run" / "prediction.json").read_text())
+    assert held["kappa"] == summary["prediction"]["kappa"]
+    assert "seen: the linear rule" in first.stdout
+    assert (tmp_path / "run" / "figures" / "scaling.png").stat().st_size > 10_000
+    again = command(tmp_path, *sgd)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("read from") == 2
+
+    def results(run):
+        return run.stdout.partition("held-out loss")[2].partition("figure:")[0]
+
+    assert results(again) == results(first) != ""
+
+
+def test_only_a_prediction_and_a_base_run_that_diverges(tmp_path):
+    sgd = ("--config=configs/scaling.py:digits_sgd", *FLAGS, "--config.verify=False")
+    one, two = tmp_path / "one", tmp_path / "two"
+    ended = command(one, *sgd)
+    assert ended.returncode == 0, ended.stderr
+    assert "linear rule expected to hold up to" in ended.stdout
+    assert not (one / "run" / "arms").exists()
+    ended = command(two, *sgd, "--config.optimizer.lr=1e30")
+    assert ended.returncode == 1
+    assert "diverged: the base run between t = 0 and 8" in ended.stderr
+    summary = json.loads((two / "run" / "summary.json").read_text())
+    assert summary["status"] == "diverged"
