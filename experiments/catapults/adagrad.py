@@ -24,7 +24,7 @@ from optsde.analysis import (
     within,
 )
 from optsde.analysis.plots import COLOURS, new_figure, plain_log_axis, save
-from optsde.measure.catapults import find_spikes, phases
+from optsde.analysis.spikes import find_spikes, phases
 
 ARMS = {
     "const": ("constant .5", (0.5, 0.5, 1.0)),

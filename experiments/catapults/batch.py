@@ -25,8 +25,8 @@ from optsde.analysis import (
     table,
 )
 from optsde.analysis.plots import COLOURS, new_figure, plain_log_axis, save
+from optsde.analysis.spikes import find_spikes, phases
 from optsde.dynamics import Engine
-from optsde.measure.catapults import find_spikes, phases
 
 
 def check(config: ConfigDict) -> None:

@@ -25,7 +25,7 @@ from optsde.analysis import (
     within,
 )
 from optsde.analysis.plots import COLOURS, new_figure, plain_log_axis, save
-from optsde.measure.catapults import Spike, find_spikes, phases
+from optsde.analysis.spikes import Spike, find_spikes, phases
 
 
 class Cycle(NamedTuple):

@@ -29,8 +29,8 @@ from optsde.analysis import (
     table,
 )
 from optsde.analysis.plots import COLOURS, new_figure, save
+from optsde.analysis.spikes import find_spikes
 from optsde.dynamics import Engine
-from optsde.measure.catapults import find_spikes
 
 INITS = {"random": "random function", "zero": "zero function"}
 BEFORE, PULSE, AFTER = 30, 20, 50

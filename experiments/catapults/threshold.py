@@ -16,7 +16,7 @@ from experiments.launch import require
 from experiments.rundir import RunDir
 from optsde.analysis import Verdict, estimate, interval, table, within
 from optsde.analysis.plots import COLOURS, new_figure, save
-from optsde.measure.catapults import find_spikes
+from optsde.analysis.spikes import find_spikes
 
 QUIET, LOUD = 1.0, 1.2  # no run spikes up to the one, every run from the other on
 

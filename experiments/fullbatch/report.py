@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from optsde.analysis import Estimate, Verdict, above, agrees, estimate, table
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
-from optsde.measure import find_spikes, phases
+from optsde.analysis.spikes import find_spikes, phases
 
 Columns = Mapping[str, list]  # of a metrics.jsonl
 Ends = Mapping[str, Columns]  # of each row

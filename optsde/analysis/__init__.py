@@ -1,5 +1,6 @@
 """Analysis: from many runs to a number with an interval, a verdict, a figure."""
 
+from optsde.analysis.spikes import Spike, SpikeDetector, find_spikes, phases
 from optsde.analysis.statistics import (
     Equivalence,
     Estimate,
@@ -19,6 +20,8 @@ __all__ = [
     "Equivalence",
     "Estimate",
     "Interval",
+    "Spike",
+    "SpikeDetector",
     "Verdict",
     "above",
     "agrees",
@@ -26,8 +29,10 @@ __all__ = [
     "equivalence",
     "estimate",
     "estimate_finite",
+    "find_spikes",
     "interval",
     "log_slope",
+    "phases",
     "plus_minus",
     "relative",
     "table",
