@@ -4,7 +4,6 @@ Such a module has check(config), which refuses bad settings, and run(config, run
 which leaves figures and returns verdicts.
 """
 
-import dataclasses
 import importlib
 from collections.abc import Mapping
 from functools import partial
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments.launch import launch, require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, verdict_table
+from optsde.analysis import mark_known_false, verdict_table
 
 
 class Package:
@@ -43,14 +42,10 @@ class Package:
         rundir.begin()
         with matplotlib.rc_context(self.style):
             found = self.study(config).run(config, rundir)
-        verdicts = [_with_known(verdict, config) for verdict in found]
+        # Which claims there are depends on settings, so that a name may be of none.
+        known = config.get("known_false") or ()
+        verdicts = mark_known_false(found, known, complete=False)
         print("", verdict_table(verdicts), "", sep="\n")
         rundir.finish("done", verdicts)
         print(f"figures: {rundir.path / 'figures'}")
         print(f"summary: {rundir.path / 'summary.json'}")
-
-
-def _with_known(verdict: Verdict, config: ConfigDict) -> Verdict:
-    """A claim that is known to be false in this setting is not expected to hold."""
-    known = verdict.claim in (config.get("known_false") or ())
-    return dataclasses.replace(verdict, expected=verdict.expected and not known)

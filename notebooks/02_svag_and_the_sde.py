@@ -61,7 +61,7 @@ ways = {
 figure, ax = plt.subplots(figsize=(6, 4.2), layout="constrained")
 for (name, plans), colour in zip(ways.items(), COLOURS, strict=False):
     runs = [optsde.discrete(plan, sampler, start) for plan in plans]
-    gaps = [analysis.difference(mean(x, 1 + i), limit) for i, x in enumerate(runs)]
+    gaps = [mean(x, 1 + i) - limit for i, x in enumerate(runs)]
     size, se = np.array([[abs(gap.mean), gap.se] for gap in gaps]).T
     slope = analysis.log_slope(steps, analysis.Estimate(size, se, np.inf), limit.se)
     span = f"{slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}]"

@@ -135,7 +135,7 @@ wrong = dataclasses.replace(toy, optimizer=Forgetful(**dataclasses.asdict(own)))
 figure, ax = plt.subplots(figsize=(6, 4.2), layout="constrained")
 for seed, (name, plan) in enumerate({"its SDE": toy, "the wrong SDE": wrong}.items()):
     limit = mean_loss(optsde.sde(plan, law, ones, substeps=64), 10 + seed)
-    gaps = [analysis.difference(run, limit) for run in runs]
+    gaps = [run - limit for run in runs]
     size, se = np.array([[abs(gap.mean), gap.se] for gap in gaps]).T
     slope = analysis.log_slope(steps, analysis.Estimate(size, se, np.inf), limit.se)
     pace = "1/ℓ² or faster" if slope.high > 1 else "slower than 1/ℓ²"

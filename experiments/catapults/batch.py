@@ -21,12 +21,13 @@ from optsde.analysis import (
     Verdict,
     above,
     estimate_finite,
+    none,
     plus_minus,
     table,
 )
 from optsde.analysis.plots import COLOURS, new_figure, plain_log_axis, save
+from optsde.analysis.spikes import find_spikes, phases
 from optsde.dynamics import Engine
-from optsde.measure.catapults import find_spikes, phases
 
 
 def check(config: ConfigDict) -> None:
@@ -126,9 +127,7 @@ def judge(config: ConfigDict, found: dict) -> list[Verdict]:
         flatter = estimate_finite(norm[0, :, i] - norm[-1, :, i])
         claim = f"smaller_batch_ends_flatter_at_{ratio:g}"
         verdicts.append(above(claim, flatter, 0.0, "of ‖K‖ at the start"))
-    lost = int(np.isnan(norm).sum())
-    unit = f"of {norm.size} runs"
-    verdicts.append(Verdict("no_run_diverged", lost, lost, lost, 0, unit, lost == 0))
+    verdicts.append(none("no_run_diverged", np.isnan(norm)))
     return verdicts
 
 

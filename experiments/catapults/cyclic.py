@@ -20,12 +20,13 @@ from optsde.analysis import (
     above,
     estimate,
     interval,
+    least_above,
     plus_minus,
     table,
     within,
 )
 from optsde.analysis.plots import COLOURS, new_figure, plain_log_axis, save
-from optsde.measure.catapults import Spike, find_spikes, phases
+from optsde.analysis.spikes import Spike, find_spikes, phases
 
 
 class Cycle(NamedTuple):
@@ -106,11 +107,7 @@ def lower_after(
         for spike in found
         if spike.end is not None
     ]
-    least, most = min(fall, default=np.nan), max(fall, default=np.nan)
-    value = float(np.mean(fall)) if fall else np.nan
-    unit = f"% less; least and most of {len(fall)}"
-    claim = f"{name}_is_lower_after_each_{peaks}"
-    return Verdict(claim, value, least, most, 0.0, unit, bool(least > 0))
+    return least_above(f"{name}_is_lower_after_each_{peaks}", fall, 0.0, "% less")
 
 
 def judge(curves: dict, spikes: dict[str, list[list[Spike]]]) -> list[Verdict]:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 import optsde
 from experiments.launch import UsageError, require
 from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, above, agrees, estimate, table
+from optsde.analysis import Verdict, above, agrees, estimate, plus_minus, table
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 from optsde.optimizers import Optimizer, by_name
 
@@ -168,20 +168,16 @@ def edge_table(curves: Curves) -> str:
         sharpness = found["sharpness"]
         cells = [
             f"{last_third(found, found['threshold']).mean():.4g}",
-            _mean(estimate(last_third(found, ratio(found))), 3),
-            _mean(estimate(sharpness[:, 0]), 1),
-            _mean(estimate(last_third(found, sharpness)), 1),
+            plus_minus(estimate(last_third(found, ratio(found))), 3),
+            plus_minus(estimate(sharpness[:, 0]), 1),
+            plus_minus(estimate(last_third(found, sharpness)), 1),
             f"{found['sharpness_residual'].max():.1g}",
-            _mean(estimate(found["loss"][:, -1]), 4),
+            plus_minus(estimate(found["loss"][:, -1]), 4),
         ]
         rows.append([TITLES[arm], *cells])
     header = ["last third of the run", "threshold", "sharpness/threshold"]
     header += ["λmax(H) at first", "and late", "largest residual", "final loss"]
     return table(header, rows, "lrrrrrr")
-
-
-def _mean(x: Estimate, digits: int) -> str:
-    return f"{x.mean:.{digits}f} ± {x.se:.{digits}f}"
 
 
 def draw(config: ConfigDict, curves: Curves, path: Path) -> None:

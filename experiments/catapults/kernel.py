@@ -14,7 +14,7 @@ from experiments.launch import require
 from experiments.rundir import RunDir
 from optsde.analysis import Verdict, above, agrees, estimate, plus_minus, table
 from optsde.analysis.plots import COLOURS, new_figure, plain_log_axis, save
-from optsde.measure.catapults import find_spikes, phases
+from optsde.analysis.spikes import find_spikes, phases
 
 ARMS = {"growing": "peaks 1.5, 2.25, …", "const": "constant .5"}
 CYCLES = {"growing": (0.2, 1.5, 1.5), "const": (0.5, 0.5, 1.0)}

@@ -25,12 +25,13 @@ from optsde.analysis import (
     above,
     agrees,
     estimate_finite,
+    none,
     plus_minus,
     table,
 )
 from optsde.analysis.plots import COLOURS, new_figure, save
+from optsde.analysis.spikes import find_spikes
 from optsde.dynamics import Engine
-from optsde.measure.catapults import find_spikes
 
 INITS = {"random": "random function", "zero": "zero function"}
 BEFORE, PULSE, AFTER = 30, 20, 50
@@ -172,8 +173,7 @@ def judge(config: ConfigDict, rows: dict) -> list[Verdict]:
         unit = "points" if skill == "accuracy" else "of cosine"
         claim = f"{most}_pulses_raise_{skill}_from_{init}"
         verdicts.append(above(claim, better, 0.0, unit))
-        worse = gain(rows, "test_error", arm, control)
-        lower = Estimate(-worse.mean, worse.se, worse.dof)
+        lower = -gain(rows, "test_error", arm, control)
         claim = f"{most}_pulses_lower_test_error_from_{init}"
         verdicts.append(above(claim, lower, 0.0, "of the held-out error"))
     if skill == "accuracy":
@@ -190,11 +190,8 @@ def judge(config: ConfigDict, rows: dict) -> list[Verdict]:
         flatter = estimate_finite(100 * (rows[arm]["norm"] / rows[control]["norm"] - 1))
         claim = "since_they_flatten_little"
         verdicts.append(agrees(claim, flatter, 20.0, "% of ‖K‖"))
-    lost = sum(int((~np.isfinite(r["train_loss"])).sum()) for r in rows.values())
-    total = sum(len(r["train_loss"]) for r in rows.values())
-    verdicts.append(
-        Verdict("no_run_diverged", lost, lost, lost, 0, f"of {total} runs", lost == 0)
-    )
+    ends = [found["train_loss"] for found in rows.values()]
+    verdicts.append(none("no_run_diverged", ~np.isfinite(ends)))
     return verdicts
 
 

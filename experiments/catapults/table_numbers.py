@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.catapults.table_runs import INITS, ROWS
-from optsde.measure import find_spikes
+from optsde.analysis.spikes import find_spikes
 
 Columns = dict[str, dict[str, np.ndarray]]
 """Of each row what its training gave, with leading axes [inits, seeds]."""

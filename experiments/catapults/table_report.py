@@ -15,12 +15,12 @@ from experiments.catapults.table_numbers import (
 )
 from experiments.catapults.table_runs import INITS, ROWS
 from optsde.analysis import (
-    Estimate,
     Verdict,
     above,
     agrees,
     estimate_finite,
     interval,
+    plus_minus,
     table,
 )
 from optsde.analysis.plots import COLOURS, new_figure, save
@@ -36,13 +36,13 @@ def results(config: ConfigDict, columns: Columns, init: str) -> str:
         train = columns[row]["train_loss"][INITS.index(init), :, -1]
         cells = [
             ROWS[row].title(config),
-            _spread(estimate_finite(train), 3),
-            _spread(estimate_finite(accuracy(columns, row, init))),
+            plus_minus(estimate_finite(train), 3),
+            plus_minus(estimate_finite(accuracy(columns, row, init)), 2),
             _beyond(gains.final[row], row),
             _beyond(gains.matched[row], row),
             f"{np.isfinite(gains.matched[row]).sum()}/{config.seeds}",
-            _spread(estimate_finite(norm_ratio(columns, row, init))),
-            _spread(estimate_finite(spikes(columns, row, init)), 1),
+            plus_minus(estimate_finite(norm_ratio(columns, row, init)), 2),
+            plus_minus(estimate_finite(spikes(columns, row, init)), 1),
             diverged(columns, row, init),
         ]
         lines.append(cells)
@@ -54,11 +54,7 @@ def results(config: ConfigDict, columns: Columns, init: str) -> str:
 
 def _beyond(gain: np.ndarray, row: str) -> str:
     enough = row != "sgd" and np.isfinite(gain).sum() >= 2
-    return _spread(estimate_finite(gain), sign="+") if enough else "–"
-
-
-def _spread(x: Estimate, digits: int = 2, sign: str = "") -> str:
-    return f"{x.mean:{sign}.{digits}f} ± {x.se:.{digits}f}"
+    return plus_minus(estimate_finite(gain), 2, sign="+") if enough else "–"
 
 
 def judge(config: ConfigDict, columns: Columns) -> list[Verdict]:

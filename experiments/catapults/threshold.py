@@ -14,9 +14,16 @@ from experiments.catapults import cyclic, full_batch, nets
 from experiments.catapults.steps import watch
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, estimate, interval, table, within
+from optsde.analysis import (
+    Verdict,
+    estimate,
+    interval,
+    share,
+    table,
+    within,
+)
 from optsde.analysis.plots import COLOURS, new_figure, save
-from optsde.measure.catapults import find_spikes
+from optsde.analysis.spikes import find_spikes
 
 QUIET, LOUD = 1.0, 1.2  # no run spikes up to the one, every run from the other on
 
@@ -117,15 +124,9 @@ def summarised(config: ConfigDict, curves: dict) -> dict[str, np.ndarray]:
 def judge(config: ConfigDict, curves: dict, found: dict) -> list[Verdict]:
     ratios = np.array(config.ratios)
     quiet, loud = ratios <= QUIET, ratios >= LOUD
-    below = 100 * float(found["spiked"][:, quiet].mean())
-    above = 100 * float(found["spiked"][:, loud].mean())
-    count = config.seeds
     verdicts = [
-        Verdict(claim, share, share, share, bound, unit, share == bound)
-        for claim, share, bound, unit in (
-            ("none_spikes_up_to_1", below, 0.0, f"% of {quiet.sum() * count} runs"),
-            ("all_spike_from_1.2_on", above, 100.0, f"% of {loud.sum() * count} runs"),
-        )
+        share("none_spikes_up_to_1", found["spiked"][:, quiet], 0.0),
+        share("all_spike_from_1.2_on", found["spiked"][:, loud], 100.0),
     ]
     match = interval(estimate(curves["hessian"] / curves["kernel"]))
     claim = "hessian_is_that_of_the_kernel"

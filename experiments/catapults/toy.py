@@ -13,7 +13,13 @@ import optsde
 from experiments.catapults.steps import watch
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, estimate, interval, within
+from optsde.analysis import (
+    Verdict,
+    estimate,
+    interval,
+    least_above,
+    within,
+)
 from optsde.analysis.plots import COLOURS, new_figure, save
 
 SPIKE = 2.0  # times the loss at the start
@@ -107,11 +113,8 @@ def judge(config: ConfigDict, loss: np.ndarray, rate: np.ndarray) -> list[Verdic
         verdicts.append(within(claim, interval(edges), low, high, "ηλ at the start"))
     inside = (ratios > WINDOW[0][1]) & (ratios < WINDOW[1][0])
     margins = 2 - rate[:, inside, -1].max(axis=1)
-    mean, least, most = (float(f(margins)) for f in (np.mean, np.min, np.max))
     claim = "inside_it_all_end_with_rate_below_2"
-    unit = f"2 − ηλ at the end; least and most of {len(margins)}"
-    below = Verdict(claim, mean, least, most, 0.0, unit, least > 0)
-    return [*verdicts, below]
+    return [*verdicts, least_above(claim, margins, 0.0, "2 − ηλ at the end")]
 
 
 def draw(config: ConfigDict, loss: np.ndarray, rate: np.ndarray, rundir: RunDir):

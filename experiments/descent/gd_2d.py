@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 import optsde
 from experiments.descent import paths
-from experiments.descent.exact import order
 from experiments.descent.gd_2d_figures import (
     DRAWS,
     FLOWS,
@@ -23,7 +22,7 @@ from experiments.descent.gd_2d_figures import (
 )
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, table, within
+from optsde.analysis import Verdict, order, table, within
 
 X = np.array([-1.5, 0.4, 1.0, 2.0])
 Y = np.array([-1.2, 1.0, 0.3, 1.6])

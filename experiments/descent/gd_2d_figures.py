@@ -3,7 +3,7 @@
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.descent.exact import order
+from optsde.analysis import order
 from optsde.analysis.plots import COLOURS, HALF_SLIDE, new_figure, save
 
 FLOWS = {  # colour, marker, line, words

@@ -13,10 +13,19 @@ from ml_collections import ConfigDict
 
 import optsde
 from experiments.descent import digits
-from experiments.descent.exact import exact
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, above, agrees, estimate, table
+from optsde.analysis import (
+    Estimate,
+    Verdict,
+    above,
+    agrees,
+    estimate,
+    exact,
+    percent_of_mean,
+    plus_minus,
+    table,
+)
 from optsde.analysis.plots import HALF_SLIDE, heat_map, new_figure, save
 
 FORMS = {"l2": "L2 in the gradient", "weight_decay": "Decoupled decay"}
@@ -106,8 +115,7 @@ def gain_of_decoupling(loss: dict[str, np.ndarray]) -> Estimate:
     at_best = {
         form: digits.judged(flat(x))[digits.best(flat(x))] for form, x in loss.items()
     }
-    gain = at_best["l2"] - at_best["weight_decay"]
-    return estimate(100 * gain / at_best["l2"].mean())
+    return -percent_of_mean(at_best["weight_decay"], at_best["l2"])
 
 
 def shift(config: ConfigDict, loss: dict[str, np.ndarray]) -> Estimate:
@@ -153,8 +161,7 @@ def best_table(config: ConfigDict, name: str, found) -> str:
             for n in ("loss", "accuracy")
         )
         cells = [f"{config.decays[decay]:g}", f"{lrs[lr]:g}"]
-        cells.append(f"{loss.mean:.4f} ± {loss.se:.4f}")
-        cells.append(f"{100 * accuracy.mean:.2f} ± {100 * accuracy.se:.2f}")
+        cells += [plus_minus(loss, 4), plus_minus(100 * accuracy, 2)]
         rows.append([title, words, *cells])
     header = ["", "", "best λ", "best lr", "held-out loss", "accuracy %"]
     return table(header, rows, "llrrrr")

@@ -10,11 +10,10 @@ from ml_collections import ConfigDict
 
 import optsde
 from experiments.descent import paths
-from experiments.descent.exact import below, exact
 from experiments.descent.functions import FUNCTIONS, Function
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, interval, within
+from optsde.analysis import Verdict, above, below, exact, interval, within
 from optsde.analysis.plots import COLOURS, HALF_SLIDE, new_figure, save
 
 CURVATURE = 2.0  # of x²

@@ -15,7 +15,17 @@ from experiments.descent import digits
 from experiments.launch import require
 from experiments.rundir import RunDir
 from optsde import schedules
-from optsde.analysis import Estimate, Verdict, above, estimate, interval, table
+from optsde.analysis import (
+    Estimate,
+    Verdict,
+    above,
+    estimate,
+    interval,
+    percent_of_mean,
+    plus_minus,
+    table,
+    with_interval,
+)
 from optsde.analysis.plots import COLOURS, HALF_SLIDE, new_figure, save
 from optsde.plans.schedules import Schedule
 
@@ -93,7 +103,7 @@ class Chosen(NamedTuple):
 
     def gain(self, base: "Chosen") -> Estimate:
         """How far its loss lies below another's, in %, paired by seed."""
-        return estimate(100 * (base.loss - self.loss) / base.loss.mean())
+        return -percent_of_mean(self.loss, base.loss)
 
 
 def choose(config: ConfigDict, found, kinds) -> dict[str, Chosen]:
@@ -108,11 +118,13 @@ def choose(config: ConfigDict, found, kinds) -> dict[str, Chosen]:
 def outcome(chosen: dict[str, Chosen]) -> str:
     rows = []
     for name, mine in chosen.items():
-        loss, accuracy = estimate(mine.loss), estimate(100 * mine.accuracy)
-        i = interval(mine.gain(chosen["constant"]))
-        cells = [f"{mine.lr:g}", f"{loss.mean:.4f} ± {loss.se:.4f}"]
-        cells.append(f"{i.value:+.1f} [{i.low:+.1f}, {i.high:+.1f}]")
-        cells.append(f"{accuracy.mean:.2f} ± {accuracy.se:.2f}")
+        gain = interval(mine.gain(chosen["constant"]))
+        cells = [
+            f"{mine.lr:g}",
+            plus_minus(estimate(mine.loss), 4),
+            with_interval(gain, 1, sign="+"),
+            plus_minus(estimate(100 * mine.accuracy), 2),
+        ]
         rows.append([name, *cells])
     header = ["schedule", "best peak lr", "held-out loss"]
     header += ["% below constant", "accuracy %"]

@@ -9,11 +9,17 @@ from ml_collections import ConfigDict
 
 import optsde
 from experiments.descent import paths
-from experiments.descent.exact import exact
 from experiments.descent.functions import FUNCTIONS
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, estimate, interval, within
+from optsde.analysis import (
+    Estimate,
+    Verdict,
+    estimate,
+    estimate_or_exact,
+    interval,
+    within,
+)
 from optsde.analysis.plots import COLOURS, HALF_SLIDE, band, new_figure, save
 
 PANELS = {"bowl": "Without noise", "noisy": "With noise"}
@@ -87,8 +93,7 @@ def draw(config: ConfigDict, found, path) -> None:
     for ax, (function, title) in zip(axes, PANELS.items(), strict=True):
         for name, (colour, line, label) in STYLES.items():
             norms = found[f"{function}_{name}"]
-            mean = estimate(norms) if len(norms) > 1 else exact(norms[0])
-            band(ax, t, mean, colour=colour, ls=line, label=label)
+            band(ax, t, estimate_or_exact(norms), colour=colour, ls=line, label=label)
         ax.set(xscale="log", yscale="log", xlabel="step", title=title)
     axes[0].set_ylabel("norm of the second moment")
     handles = axes[0].get_legend_handles_labels()

@@ -6,11 +6,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.descent import methods, paths
-from experiments.descent.exact import below, exact
 from experiments.descent.functions import FUNCTIONS, Function, Point
 from experiments.launch import UsageError, require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, estimate, table
+from optsde.analysis import Verdict, below, estimate_or_exact, exact, table
 from optsde.analysis.plots import COLOURS, HALF_SLIDE, new_figure, save
 
 OF_START = (COLOURS[5], COLOURS[0], COLOURS[2], COLOURS[3])
@@ -104,7 +103,7 @@ def judge(function: Function, optimizers, found) -> list[Verdict]:
     for name, path in found.items():
         ends, starts = height(function, path[:, :, -1]), height(function, path[:, :, 0])
         left = np.max(ends / starts, axis=0)
-        x = estimate(left) if function.noise else exact(left[0])
+        x = estimate_or_exact(left)
         verdicts.append(below(f"{name}_ends_lower", x, 1.0, "of the height at first"))
     if "adam" in found:
         adam = optimizers["adam"]

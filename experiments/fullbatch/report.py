@@ -1,15 +1,32 @@
 """What `experiments.fullbatch` shows: tables, verdicts, figures."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from optsde.analysis import Estimate, Verdict, above, agrees, estimate, table
-from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
-from optsde.measure import find_spikes, phases
+from optsde.analysis import (
+    Estimate,
+    Verdict,
+    above,
+    agrees,
+    estimate,
+    estimate_or_exact,
+    mark_known_false,
+    paired,
+    plus_minus,
+    table,
+)
+from optsde.analysis.plots import (
+    COLOURS,
+    band,
+    mark_spikes,
+    new_figure,
+    plain_log_axis,
+    save,
+)
+from optsde.analysis.spikes import find_spikes
 
 Columns = Mapping[str, list]  # of a metrics.jsonl
 Ends = Mapping[str, Columns]  # of each row
@@ -58,7 +75,7 @@ def _end(columns: Columns, name: str) -> np.ndarray:
 
 def _paired(ends: Ends, a: str, b: str, name: str, unit: float = 1.0) -> Estimate:
     """a − b, seed by seed."""
-    return estimate(unit * (_end(ends[a], name) - _end(ends[b], name)))
+    return paired(_end(ends[a], name), _end(ends[b], name), unit)
 
 
 def row_table(ends: Ends, config: ConfigDict) -> str:
@@ -70,8 +87,8 @@ def row_table(ends: Ends, config: ConfigDict) -> str:
             [
                 LABELS[name],
                 f"{config.rows[name].steps}",
-                f"{accuracy.mean:.2f} ± {accuracy.se:.2f}",
-                f"{loss.mean:.4f} ± {loss.se:.4f}",
+                plus_minus(accuracy, 2),
+                plus_minus(loss, 4),
                 f"{PUBLISHED[name]:.2f}" if name in PUBLISHED else "",
             ]
         )
@@ -89,9 +106,9 @@ def difference_table(ends: Ends) -> str:
         rows.append(
             [
                 f"{LABELS[a]} − ({LABELS[b]})",
-                f"{accuracy.mean:+.2f} ± {accuracy.se:.2f}",
+                plus_minus(accuracy, 2, sign="+"),
                 f"{int((gains > 0).sum())}/{len(gains)}",
-                f"{loss.mean:+.4f} ± {loss.se:.4f}",
+                plus_minus(loss, 4, sign="+"),
             ]
         )
     return table(["paired by seed", "points", "wins", "loss"], rows, "lrrr")
@@ -119,7 +136,7 @@ def judge(ends: Ends, known_false: Sequence[str]) -> list[Verdict]:
         above("new_blocks_lower_loss", lower("fb_practice", "fb_strong"), 0, "nats"),
         agrees("strong_is_as_good_as_sgd", points("fb_strong", "sgd"), 1, "points"),
     ]
-    return [dataclasses.replace(c, expected=c.claim not in known_false) for c in claims]
+    return mark_known_false(claims, known_false)
 
 
 def run_table(columns: Columns) -> str:
@@ -156,8 +173,7 @@ def draw_run(columns: Columns, path: Path) -> None:
         losses = np.asarray(_curve(columns, "loss")[1], float)
         rows = [s for s in columns["step"] if s > 0]
         for of_seed in losses.T:
-            for first, last in phases(find_spikes(of_seed, rows), rows[-1]):
-                axes[0].axvspan(first, last, color=COLOURS[5], alpha=0.15, lw=0)
+            mark_spikes(axes[0], find_spikes(of_seed, rows), rows[-1])
     plain_log_axis(axes[0])
     axes[0].set_ylabel("loss", fontsize=12)
     axes[0].legend(fontsize=11, frameon=False)
@@ -177,10 +193,7 @@ def draw_run(columns: Columns, path: Path) -> None:
 
 
 def _draw(ax, x, values, label: str, colour: str) -> None:
-    if values.shape[1] > 1:
-        band(ax, x, estimate(values.T), label=label, colour=colour)
-    else:
-        ax.plot(x, values[:, 0], color=colour, label=label, lw=1.8)
+    band(ax, x, estimate_or_exact(values.T), label=label, colour=colour)
 
 
 def draw_rows(ends: Ends, config: ConfigDict, path: Path) -> None:

@@ -15,7 +15,18 @@ from experiments.intrinsic_lr.runs import JUDGED, Arm, Curves, sgd
 from experiments.intrinsic_lr.setting import build, check_multiple, check_run
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, agrees, estimate, interval, table, within
+from optsde.analysis import (
+    Estimate,
+    Verdict,
+    above,
+    agrees,
+    estimate,
+    interval,
+    percent_each,
+    percent_paired,
+    table,
+    within,
+)
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 
 # In units of 1/λ_e′ after the drop.
@@ -89,7 +100,7 @@ class Windows:
         ]
         ratio = self.after("effective_lr", LAST) / self.before("effective_lr")
         expected = np.sqrt(self.config.factor * push[0] / push[1])
-        return estimate(100 * (ratio / expected - 1))
+        return percent_each(ratio, expected)
 
     def verdicts(self) -> list[Verdict]:
         config = self.config
@@ -104,11 +115,11 @@ class Windows:
             agrees("settles_where_the_noise_says", self.settled(), 2.0, "% of its lr"),
         ]
         for name in JUDGED:
-            fall = runs.in_percent(self.before(name), self.after(name, EARLY))
-            made.append(_four_errors(f"{name}_falls_first", fall))
+            fall = percent_paired(self.before(name), self.after(name, EARLY))
+            made.append(above(f"{name}_falls_first", fall, 0.0, "%", errors=4))
         for name in JUDGED:
-            rise = runs.in_percent(self.after(name, LATE), self.after(name, EARLY))
-            made.append(_four_errors(f"{name}_rises_again", rise))
+            rise = percent_paired(self.after(name, LATE), self.after(name, EARLY))
+            made.append(above(f"{name}_rises_again", rise, 0.0, "%", errors=4))
         return made
 
     def table(self) -> str:
@@ -154,10 +165,3 @@ class Windows:
         for ax in (left, right):
             ax.set(xlabel="time since the drop, in 1/λₑ after it")
         save(figure, path)
-
-
-def _four_errors(claim: str, x: Estimate) -> Verdict:
-    """x > 0 by at least four standard errors, which the interval shows."""
-    mean, half = float(x.mean), 4 * float(x.se)
-    low, high = mean - half, mean + half
-    return Verdict(claim, mean, low, high, 0.0, "%, ± 4 s.e.", low > 0)

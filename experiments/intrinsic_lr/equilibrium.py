@@ -13,7 +13,16 @@ from experiments.intrinsic_lr.runs import Arm, Curves, sgd
 from experiments.intrinsic_lr.setting import build, check_arms, check_run
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, agrees, estimate, interval, table
+from optsde.analysis import (
+    Estimate,
+    Verdict,
+    agrees,
+    estimate,
+    interval,
+    percent_each,
+    plus_minus,
+    table,
+)
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 
 
@@ -64,7 +73,7 @@ def judge(config, arm: Arm, curves: Curves, first: float) -> list[Verdict]:
 def departure(arm: Arm, curves: Curves, first: float, signal: bool) -> Estimate:
     """Of the measured effective lr from the predicted one, in percent, over seeds."""
     measured = runs.mean_over(curves, runs.effective_lr(arm, curves), first)
-    return estimate(100 * (measured / predicted(arm, curves, first, signal) - 1))
+    return percent_each(measured, predicted(arm, curves, first, signal))
 
 
 def predicted(arm: Arm, curves: Curves, first: float, signal: bool = True):
@@ -104,9 +113,7 @@ def levels_table(arms: list[Arm], curves: dict[str, Curves], first: float) -> st
 
 
 def shown(values) -> str:
-    mean, se, _ = estimate(values)
-    digits = max(0, 2 - int(np.floor(np.log10(se)))) if se > 0 else 3
-    return f"{mean:.{min(digits, 6)}f} ± {se:.1g}"
+    return plus_minus(estimate(values), beyond=2)
 
 
 def draw(arms: list[Arm], curves, first: float, path, name: str = "λₑ = ") -> None:

@@ -116,7 +116,7 @@ def _measured(config: ConfigDict, setting: Setting, arms: list[Arm]):
 
 def spikes_of(curves: Curves) -> list[list]:
     """The spikes of each seed."""
-    from optsde.measure import find_spikes
+    from optsde.analysis.spikes import find_spikes
 
     return [find_spikes(loss, **SPIKE) for loss in curves["loss"]]
 

@@ -14,7 +14,13 @@ from experiments.intrinsic_lr.runs import Arm, Curves
 from experiments.intrinsic_lr.setting import build, check_arms, check_run
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, agrees, estimate
+from optsde.analysis import (
+    Verdict,
+    above,
+    agrees,
+    percent_each,
+    percent_paired,
+)
 
 
 def check(config: ConfigDict) -> None:
@@ -72,7 +78,7 @@ def judge(config, arms: list[Arm], curves: dict[str, Curves], first: float):
         losses = [runs.mean_over(c, c["test_loss"], first) for c in (mine, base)]
         same = abs(intrinsic_rates(arm.optimizer).intrinsic / wanted - 1) < 1e-6
         if not same:
-            gap = estimate(100 * (losses[0] / losses[1] - 1))
+            gap = percent_each(*losses)
             claim = f"arm_{number}_of_the_same_lr_l2_differs"
             verdicts.append(above(claim, gap, 25.0, "% of loss"))
             continue
@@ -81,6 +87,6 @@ def judge(config, arms: list[Arm], curves: dict[str, Curves], first: float):
             ("test_loss", losses, config.loss_bound),
         ):
             claim = f"arm_{number}_of_the_same_product_same_{name}"
-            change = runs.in_percent(*pair)
+            change = percent_paired(*pair)
             verdicts.append(agrees(claim, change, bound, f"% of {name}"))
     return verdicts

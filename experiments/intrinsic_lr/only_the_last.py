@@ -13,7 +13,7 @@ from experiments.intrinsic_lr.runs import Arm, Curves, sgd
 from experiments.intrinsic_lr.setting import build, check_multiple, check_run
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, agrees, estimate, table
+from optsde.analysis import Verdict, above, agrees, estimate, percent_paired, table
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 
 LOSSES = ("train_loss", "test_loss")
@@ -67,17 +67,17 @@ def judge(config: ConfigDict, arms: list[Arm], curves: dict[str, Curves]):
     for number, arm in enumerate(dropped, 1):
         drops = "one_drop" if number == 1 else "two_drops"
         early = config.second_drop / 2, config.second_drop
-        gap = runs.in_percent(*(average(a, "train_loss", *early) for a in (arm, plain)))
+        gap = percent_paired(*(average(a, "train_loss", *early) for a in (arm, plain)))
         verdicts.append(above(f"{drops}_differs_before", gap, 25.0, "% of loss"))
         for name in LOSSES:
-            change = runs.in_percent(*(average(a, name, first) for a in (arm, plain)))
+            change = percent_paired(*(average(a, name, first) for a in (arm, plain)))
             verdicts.append(agrees(f"{drops}_same_{name}", change, 10.0, "% of loss"))
         lrs = [average(a, "effective_lr", first) for a in (arm, plain)]
         claim = f"{drops}_same_effective_lr"
         verdicts.append(
             agrees(
                 claim,
-                runs.in_percent(*lrs),
+                percent_paired(*lrs),
                 2.0,
                 "% of effective lr",
                 expected=claim not in config.known_false,

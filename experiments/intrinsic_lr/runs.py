@@ -16,7 +16,6 @@ import optsde
 from experiments.intrinsic_lr.setting import Setting
 from experiments.launch import UsageError
 from experiments.rundir import RunDir
-from optsde.analysis import Estimate, estimate
 from optsde.optimizers import Optimizer
 from optsde.run.loop import DivergedError
 
@@ -244,11 +243,3 @@ def mean_over(curves: Curves, values, first: float, last: float = np.inf) -> np.
     if not inside.any():
         raise ValueError(f"no look from step {first:g} to {last:g}")
     return np.nanmean(np.asarray(values)[:, inside], axis=1)
-
-
-def in_percent(values, reference) -> Estimate:
-    """The ratio of the means less 1, in percent, to first order; seeds are paired."""
-    values, reference = np.asarray(values), np.asarray(reference)
-    middle = reference.mean()
-    ratio = values.mean() / middle
-    return estimate(100 * (ratio - 1 + (values - ratio * reference) / middle))

@@ -14,7 +14,15 @@ from experiments.intrinsic_lr.runs import Arm, Curves, sgd
 from experiments.intrinsic_lr.setting import build, check_arms, check_run
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, agrees, estimate, interval, table
+from optsde.analysis import (
+    Verdict,
+    above,
+    agrees,
+    estimate,
+    interval,
+    percent_paired,
+    table,
+)
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 
 UNIT = {"effective_lr": "effective lr", "train_loss": "loss", "test_loss": "loss"}
@@ -95,7 +103,7 @@ def judge(config, arms: list[Arm], curves: dict[str, Curves], first: float):
             verdicts.append(agrees(claim, estimate(largest), 1e-6, "nats, largest"))
         for name, unit in UNIT.items():
             bound = config.lr_bound if name == "effective_lr" else config.loss_bound
-            change = runs.in_percent(mine[name], base[name])
+            change = percent_paired(mine[name], base[name])
             claim = f"same_product_{number}_same_{name}"
             verdicts.append(agrees(claim, change, bound, f"% of {unit}"))
     return verdicts

@@ -17,7 +17,7 @@ from experiments.intrinsic_lr.runs import sgd
 from experiments.intrinsic_lr.setting import check_arms
 from experiments.launch import refuse_divergence, require
 from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, agrees, estimate, relative, table
+from optsde.analysis import Estimate, Verdict, agrees, estimate, percent, table
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 
 
@@ -152,8 +152,7 @@ def judge(config: ConfigDict, case: Case, held) -> list[Verdict]:
     furthest = np.argmax(np.abs(lrs.mean(axis=0) / expected - 1))
     path = estimate(100 * (lrs / expected)[:, furthest] - 100)
     end = late(config, 100 * (lrs / still(config, case) ** -0.5) - 100)
-    loss = relative(late(config, series["run"][1]), late(config, series["sde"][1]))
-    loss = Estimate(100 * loss.mean, 100 * loss.se, loss.dof)
+    loss = percent(late(config, series["run"][1]), late(config, series["sde"][1]))
     unit = "% of effective lr"
     return [
         agrees(f"equilibrium_{name}", end, config.bound, unit),

@@ -15,7 +15,15 @@ from experiments.intrinsic_lr.runs import JUDGED, Curves
 from experiments.intrinsic_lr.setting import build, check_arms, check_run
 from experiments.launch import require
 from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, estimate, interval, table
+from optsde.analysis import (
+    Verdict,
+    above,
+    estimate,
+    interval,
+    percent_each,
+    percent_paired,
+    table,
+)
 from optsde.analysis.plots import COLOURS, band, new_figure, save
 
 NETS = {
@@ -63,10 +71,10 @@ def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
 
 def judge(name: str, found: Curves) -> list[Verdict]:
     single, swa = (found[f"{net}/test_error"] for net in ("single", "average"))
-    fewer = estimate(100 * (1 - swa / single))
+    fewer = -percent_each(swa, single)
     by_pair = found["two_times/test_loss"].reshape(-1, 2).mean(axis=1)
-    gain = runs.in_percent(found["two_runs/test_loss"], by_pair)
-    closer = estimate(100 * (1 - found["apart_averaged"] / found["apart_single"]))
+    gain = percent_paired(found["two_runs/test_loss"], by_pair)
+    closer = -percent_each(found["apart_averaged"], found["apart_single"])
     return [
         above(f"swa_halves_the_error_at_{name}", fewer, 50.0, "% fewer errors"),
         above(f"still_aligned_at_{name}", estimate(found["turned"][:, -1]), 0.7, "cos"),

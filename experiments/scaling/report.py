@@ -1,6 +1,5 @@
 """What `experiments.scaling` shows: differences from the base run, verdicts, figure."""
 
-import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,22 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.scaling.plans import RULES, Arm
-from optsde.analysis import Estimate, Verdict, above, agrees, estimate, interval, table
+from optsde.analysis import (
+    Estimate,
+    Interval,
+    Verdict,
+    above,
+    agrees,
+    estimate,
+    estimate_or_exact,
+    interval,
+    jackknife,
+    mark_known_false,
+    plus_minus,
+    table,
+    with_interval,
+    within_factor,
+)
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
 
 JUDGED_UNTIL = 8  # largest κ at which the rule must lie nearer than each control
@@ -83,11 +97,7 @@ def group_table(noises: Any) -> str:
 
 
 def _spread(values) -> str:
-    values = np.asarray(values, float)
-    if len(values) == 1:
-        return f"{values[0]:.3g}"
-    mean, se, _ = estimate(values)
-    return f"{mean:.3g} ± {se:.1g}"
+    return plus_minus(estimate_or_exact(values), significant=3)
 
 
 def _late(column: np.ndarray) -> slice:
@@ -111,20 +121,13 @@ def distance_gain(columns: Columns, control: tuple[str, str], arm: tuple[str, st
     The distance of two curves is the mean of |difference| over the evaluations; its
     error comes from leaving out one seed at a time.
     """
-    base = columns["base", "base"]["loss"]
 
-    def gain(kept):
-        distance = {
-            a: np.abs((columns[a]["loss"] - base)[kept, 1:].mean(0)).mean()
-            for a in (control, arm)
-        }
-        return 100 * (distance[control] - distance[arm]) / base[kept, 1:].mean()
+    def gain(control, arm, base):
+        far, near = (np.abs((x - base).mean(0)).mean() for x in (control, arm))
+        return 100 * (far - near) / base.mean()
 
-    seeds = np.arange(len(base))
-    without = np.array([gain(seeds != s) for s in seeds])
-    count = len(seeds)
-    se = np.sqrt((count - 1) / count * np.sum((without - without.mean()) ** 2))
-    return Estimate(np.asarray(gain(seeds >= 0)), np.asarray(se), count - 1)
+    arms = (control, arm, ("base", "base"))
+    return jackknife(gain, *(columns[a]["loss"][:, 1:] for a in arms))
 
 
 def judge(config: ConfigDict, columns: Columns, prediction) -> list[Verdict]:
@@ -136,9 +139,8 @@ def judge(config: ConfigDict, columns: Columns, prediction) -> list[Verdict]:
         verdicts.append(agrees(claim, x, config.bound, "% of loss"))
     for kappa in config.kappas:
         x = difference(columns, (f"kappa{kappa:g}", "rule"), "loss")
-        verdict = agrees(f"rule_holds_at_{kappa:g}", x, config.bound, "% of loss")
-        foreseen = kappa <= prediction.kappa
-        verdicts.append(dataclasses.replace(verdict, expected=foreseen))
+        claim, foreseen = f"rule_holds_at_{kappa:g}", kappa <= prediction.kappa
+        verdicts.append(agrees(claim, x, config.bound, "% of loss", foreseen))
     for kappa, rule in itertools.product(config.kappas, config.rules):
         group = f"kappa{kappa:g}"
         if rule == "rule" or kappa > min(JUDGED_UNTIL, config.controls_until):
@@ -149,11 +151,8 @@ def judge(config: ConfigDict, columns: Columns, prediction) -> list[Verdict]:
         claim = f"nearer_than_{rule}_at_{kappa:g}"
         verdicts.append(above(claim, x, 0.0, "% of loss"))
     verdicts.append(_foreseen(config, verdicts, prediction))
-    unlikely = config.known_false
-    return [
-        dataclasses.replace(v, expected=v.expected and v.claim not in unlikely)
-        for v in verdicts
-    ]
+    # Which claims there are depends on settings, and on which arms diverge.
+    return mark_known_false(verdicts, config.known_false, complete=False)
 
 
 def largest(config: ConfigDict, verdicts: list[Verdict]) -> tuple[float, float]:
@@ -170,16 +169,9 @@ def largest(config: ConfigDict, verdicts: list[Verdict]) -> tuple[float, float]:
 def _foreseen(config: ConfigDict, verdicts: list[Verdict], prediction) -> Verdict:
     """Within a factor 2: not below half of what held, not above twice what did not."""
     held, failed = largest(config, verdicts)
-    holds = held / 2 <= prediction.kappa <= 2 * failed
-    return Verdict(
-        "prediction_within_a_factor_2",
-        prediction.kappa,
-        prediction.low,
-        prediction.high,
-        held,
-        "κ; bound: the largest that held",
-        bool(holds),
-    )
+    i = Interval(prediction.kappa, prediction.low, prediction.high)
+    unit = "κ; bound: the largest that held"
+    return within_factor("prediction_within_a_factor_2", i, held, failed, unit)
 
 
 def answer(config: ConfigDict, verdicts: list[Verdict], prediction) -> str:
@@ -203,17 +195,14 @@ def difference_table(config: ConfigDict, columns: Columns) -> str:
                 estimate(found[n][:, _late(found[n])].mean(1))
                 for n in ("loss", "accuracy")
             )
-            cells = [
-                f"{loss.mean:.4f} ± {loss.se:.4f}",
-                f"{100 * accuracy.mean:.2f} ± {100 * accuracy.se:.2f}",
-            ]
+            cells = [plus_minus(loss, 4), plus_minus(100 * accuracy, 2)]
         elif not np.isfinite(found["loss"]).all():
             cells = ["diverged", ""]
         else:
             cells = []
             for n in ("loss", "accuracy"):
                 i = interval(difference(columns, (group, rule), n))
-                cells.append(f"{i.value:+.2f} [{i.low:+.2f}, {i.high:+.2f}]")
+                cells.append(with_interval(i, 2, sign="+"))
         title = {"base": "base"}.get(group) or group.replace("kappa", "κ = ").replace(
             "svag", "SVAG ℓ = "
         )

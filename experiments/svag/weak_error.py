@@ -18,7 +18,6 @@ from experiments.rundir import RunDir
 from optsde.analysis import (
     Estimate,
     Verdict,
-    difference,
     estimate,
     log_slope,
     table,
@@ -151,7 +150,7 @@ class _Error(NamedTuple):
 
 def largest(run: Estimate, sde: Estimate) -> _Error:
     """The moment that is furthest from the SDE's."""
-    error = difference(run, sde)
+    error = run - sde
     worst = int(np.abs(error.mean).argmax())
     return _Error(abs(error.mean[worst]), error.se[worst], sde.se[worst])
 

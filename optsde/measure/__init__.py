@@ -1,7 +1,6 @@
 """Measure: what the noise is like along a run, and how far the rules will hold."""
 
 from optsde.measure import ntk
-from optsde.measure.catapults import Spike, SpikeDetector, find_spikes, phases
 from optsde.measure.curvature import (
     gauss_newton,
     hessian,
@@ -57,13 +56,10 @@ __all__ = [
     "Prediction",
     "Probe",
     "Rates",
-    "Spike",
-    "SpikeDetector",
     "Tail",
     "agop",
     "alignment",
     "departure",
-    "find_spikes",
     "gauss_newton",
     "gradient_noise",
     "hessian",
@@ -77,7 +73,6 @@ __all__ = [
     "noise_scale",
     "ntk",
     "ntk_probe",
-    "phases",
     "preconditioned",
     "predict",
     "probe",

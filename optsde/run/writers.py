@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from optsde.measure.catapults import SpikeDetector
+from optsde.analysis.spikes import SpikeDetector
 
 Row = Mapping[str, Any]
 
@@ -49,7 +49,7 @@ class JsonLines:
 class MarkSpikes:
     """Rows of a JsonLines with `spike`: 1 where the loss is part of one, else 0.
 
-    `options` are those of `measure.SpikeDetector`, whose window counts rows.
+    `options` are those of `analysis.SpikeDetector`, whose window counts rows.
     """
 
     def __init__(self, rows: JsonLines, **options):

@@ -77,6 +77,6 @@ def estimate(dynamics, end, paths, seed, observe=None, **options) -> Estimate:
 
 def largest_error(a: Estimate, b: Estimate) -> tuple[float, float]:
     """The largest difference of moments, and its own standard error."""
-    error = analysis.difference(a, b)
+    error = a - b
     worst = int(np.abs(error.mean).argmax())
     return float(abs(error.mean[worst])), float(error.se[worst])

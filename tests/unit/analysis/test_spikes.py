@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optsde.measure import SpikeDetector, find_spikes, phases
+from optsde.analysis.spikes import SpikeDetector, find_spikes, phases
 
 
 def drifting(random, size=1500, noise=0.1):

@@ -1,7 +1,7 @@
-"""Spikes of a loss: where each begins, peaks and ends, and whether it comes back.
+"""Spikes of a series of losses: where each begins, peaks and ends.
 
-A catapult is a spike that returns, at a flatter place; what ‖K‖ does meanwhile is
-`optsde.measure.ntk`'s to say. All of this runs on the host, on any series of losses.
+A catapult is a spike that returns, at a flatter place. The detector runs on the host
+and takes any series, all at once or one loss at a time.
 """
 
 import math
@@ -11,22 +11,38 @@ from typing import NamedTuple
 
 
 class Spike(NamedTuple):
-    start: int  # the step of its first loss
-    peak: int  # of its largest
-    height: float  # the largest loss, over the level that it rose from
-    end: int | None = None  # of the first loss that is back; None: not returned
-    diverged: bool = False
+    """One spike; its steps are those of the series."""
+
+    start: int  # step of the first loss that is up
+    peak: int  # step of the largest loss
+    height: float  # the largest loss over the level that it rose from
+    end: int | None = None  # step of the first loss that is back; None: it never is
+    diverged: bool = False  # whether a loss that is not finite ended the series
 
 
 class SpikeDetector:
-    """Takes one loss at a time, and holds the spikes so far.
+    """Finds the spikes of a series that arrives one loss at a time.
 
     A spike begins where a loss is above `rise` times the median of the `window` losses
-    before it, and ends below `fall` times that same median, which is held while the
-    spike lasts. Losses below `floor` times the first one are never part of a spike:
-    near interpolation everything is large beside the median. Nothing begins before
-    `window` losses are seen. A loss that is not finite ends the series: the last spike,
-    or one that begins there, is marked as diverged.
+    before it, and ends below `fall` times that same median, which stays fixed while the
+    spike lasts. No spike begins in the first `window` losses. A loss that is not finite
+    ends the series: the last spike, or one that begins there, is marked as diverged.
+
+    Args:
+        rise: how far above the median a spike begins.
+        fall: how far above that median it ends; from 1 to `rise`.
+        floor: losses below `floor` times the first are never part of a spike, since
+            near interpolation every loss is large beside the median.
+        window: how many losses the median is of.
+
+    Attributes:
+        spikes: all that have begun so far.
+
+    >>> detector = SpikeDetector(window=3)
+    >>> [detector.update(step, x) for step, x in enumerate([1, 1, 1, 5, 1])]
+    [False, False, False, True, False]
+    >>> detector.spikes
+    [Spike(start=3, peak=3, height=5.0, end=4, diverged=False)]
     """
 
     def __init__(
@@ -49,7 +65,7 @@ class SpikeDetector:
         self._open = False
 
     def update(self, step: int, loss: float) -> bool:
-        """Take the next loss; whether it is part of a spike."""
+        """Takes the next loss, and returns whether it is part of a spike."""
         loss = float(loss)
         if self.spikes and self.spikes[-1].diverged:
             return True
@@ -92,7 +108,12 @@ class SpikeDetector:
 def find_spikes(
     losses: Iterable[float], steps: Sequence[int] | None = None, **options
 ) -> list[Spike]:
-    """The spikes of a whole series; `options` are those of the detector.
+    """Returns the spikes of a whole series.
+
+    Args:
+        losses: the series.
+        steps: the step of each loss; None: 0, 1, 2, …
+        **options: those of `SpikeDetector`.
 
     >>> series = [1.0] * 30 + [3.0, 9.0, 4.0] + [1.1] * 10
     >>> find_spikes(series)
@@ -104,8 +125,12 @@ def find_spikes(
     return detector.spikes
 
 
-def phases(spikes: Sequence[Spike], last: int) -> list[tuple[int, int]]:
-    """From and to which step each spike lasts; to `last` where it has not returned."""
+def phases(spikes: Sequence[Spike], last: float) -> list[tuple[float, float]]:
+    """Returns the (first, last) step of each spike; `last` where it never returned.
+
+    >>> phases([Spike(start=30, peak=31, height=9.0)], last=50)
+    [(30, 50)]
+    """
     return [(s.start, last if s.end is None else s.end) for s in spikes]
 
 
