@@ -1,5 +1,7 @@
 """Studies: settings, tasks, the command line, the run directory and the runner."""
 
+from optsde.study.launch import Package, Preset, presets
+from optsde.study.rundir import RunDir
 from optsde.study.settings import (
     Group,
     Integers,
@@ -12,16 +14,23 @@ from optsde.study.settings import (
     setting,
 )
 from optsde.study.shapes import UsageError, require
+from optsde.study.study import Study, refuse_divergence
 
 __all__ = [
     "Group",
     "Integers",
     "Names",
     "Numbers",
+    "Package",
+    "Preset",
+    "RunDir",
     "Seeded",
     "Seeds",
     "Settings",
+    "Study",
     "UsageError",
+    "presets",
+    "refuse_divergence",
     "require",
     "seed_setting",
     "setting",
