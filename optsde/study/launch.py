@@ -28,12 +28,12 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from optsde.mesh import enable_compilation_cache, expose_cpu_cores
+from optsde.run.loop import DivergedError
 from optsde.study.rundir import RunDir
 from optsde.study.settings import Settings
 from optsde.study.shapes import Leaf, UsageError, unknown_setting
 from optsde.study.study import Study, choose, run
 from optsde.study.values import shown
-from optsde.train.loop import DivergedError
 
 OTHER_FLAGS = "--workdir=DIR, --devices=N (of the CPU), --dry_run, --help"
 HELP = ("-h", "--help", "-help", "--helpfull")

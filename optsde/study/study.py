@@ -9,11 +9,11 @@ from typing import Any
 import jax
 
 from optsde.analysis import Verdict, verdict_table
-from optsde.dynamics import Trajectory
+from optsde.run import Trajectory
+from optsde.run.loop import DivergedError
 from optsde.study.rundir import RunDir
 from optsde.study.settings import Settings
 from optsde.study.shapes import UsageError
-from optsde.train.loop import DivergedError
 
 
 def _nothing(*_: Any) -> tuple[()]:

@@ -10,7 +10,7 @@ from optsde.analysis import above, estimate, table
 from optsde.analysis.plots import new_figure, save
 from optsde.optimizers import SGD, Optimizer
 from optsde.study import Numbers, Package, Seeds, Study, UsageError, setting
-from optsde.train.loop import DivergedError
+from optsde.run.loop import DivergedError
 
 
 class Settings(Seeds):
