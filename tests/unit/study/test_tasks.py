@@ -114,7 +114,7 @@ def test_probes_are_built_by_name(tmp_path):
     state = optsde.discrete(plan, sampler, task.init).init(jax.random.key(0))
     names = []
     for probe in probes.build_probes(s, plan, task, sampler):
-        metrics, _ = probe.look(probe.source, state, probe.init(state))
+        metrics, _ = probe.observe(probe.source, state, probe.init(state))
         names += metrics
     assert "sharpness_of_16" in names
     assert names[-1] == "ntk_norm_of_16"
