@@ -108,9 +108,7 @@ def test_probes_are_built_by_name(tmp_path):
     task = build_task(s)
     plan = optsde.Plan(optimizer=optsde.SGD(lr=0.1), batch_size=8, horizon=8)
 
-    def sampler(batch_size):
-        return gradients.minibatch(task.losses, task.train, batch_size)
-
+    sampler = gradients.minibatch(task.losses, task.train)
     state = optsde.discrete(plan, sampler, task.init).init(jax.random.key(0))
     names = []
     for probe in probes.build_probes(s, plan, task, sampler):
