@@ -157,6 +157,11 @@ def noise_probe(
     that noise keeps up is lr/4·(G + N) in it. Before the first step P holds nothing
     yet; measure from some steps on.
     """
+    if plan.optimizer.response() is None:
+        raise ValueError(
+            f"{type(plan.optimizer).__name__} has no preconditioner to weigh noise by; "
+            "gradient_noise measures it without"
+        )
 
     def observe(oracle, state) -> dict:
         direction = state.optimizer.direction
