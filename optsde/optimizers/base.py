@@ -68,6 +68,15 @@ class Clock(NamedTuple):
     def time(self) -> jax.Array:
         return self.origin + self.count * self.dt
 
+    def paced(self, dt: float) -> "Clock":
+        """Returns the clock at the same time, which goes on in steps of `dt`."""
+        other = self.dt != dt
+        return Clock(
+            jnp.where(other, 0, self.count),
+            jnp.where(other, self.time, self.origin),
+            jnp.full_like(self.dt, dt),
+        )
+
     def tick(self) -> "Clock":
         """Returns the clock one step later."""
         return self._replace(count=self.count + 1)

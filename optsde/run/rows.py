@@ -97,7 +97,8 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the metrics that are a number for each replica, for a line of a file."""
     row = {}
     for name, value in values.items():
-        if np.ndim(value) == 1:
+        leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(value))
+        if leaf and np.ndim(value) == 1:
             numbers = np.asarray(value, np.float64)
             row[name] = numbers.item() if numbers.size == 1 else numbers.tolist()
     return row
