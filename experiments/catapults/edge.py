@@ -79,7 +79,7 @@ def train_arm(config: ConfigDict, arm: str, place: Path) -> dict[str, np.ndarray
     """Train all seeds of an optimizer, or go on with them, and measure as they go."""
     import jax
 
-    from optsde import measure, train
+    from optsde import measure
     from optsde.dynamics import Engine
     from optsde.gradients import full_batch
     from optsde.run import writers as metrics

@@ -174,8 +174,8 @@ def simulate(config: ConfigDict, rundir: RunDir, etas) -> dict[str, Estimate]:
     import jax
     import jax.numpy as jnp
 
-    from optsde.problems import quadratic as synthetic
     from optsde.gradients import diagonal, from_covariance, gaussian
+    from optsde.problems import quadratic as synthetic
 
     start = jnp.asarray(synthetic.START, jnp.float32)
 

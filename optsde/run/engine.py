@@ -47,6 +47,13 @@ class Engine:
         shards: int = 1,
         with_info: bool = False,
     ):
+        for leaf in jax.tree.leaves(members):
+            if np.shape(leaf)[:1] != (replicas,):
+                raise ValueError(
+                    f"members has a leaf of shape {np.shape(leaf)}, and there are "
+                    f"{replicas} keys: stack every hyperparameter, as in "
+                    "jax.vmap(lambda lr: Adam(lr=lr))(lrs)"
+                )
         self.replicas = replicas
         self.mesh = run_mesh(replicas, shards)
         make: Any = dynamics if members is not None else lambda member: dynamics

@@ -67,13 +67,6 @@ def ensemble(
             "members need dynamics as a function of one member, such as lambda adam: "
             "discrete(replace(plan, optimizer=adam), sampler, params)"
         )
-    for leaf in jax.tree.leaves(members):
-        if np.shape(leaf)[:1] != keys.shape[:1]:
-            raise ValueError(
-                f"members has a leaf of shape {np.shape(leaf)}, and there are "
-                f"{keys.shape[0]} keys: stack every hyperparameter, as in "
-                "jax.vmap(lambda lr: Adam(lr=lr))(lrs)"
-            )
     if len(times) == 0:
         raise ValueError("times must rise from the start on, and were []")
     observed = probe(lambda _, state: {"observed": observe(state)}, times=times)

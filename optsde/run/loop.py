@@ -87,7 +87,7 @@ class Run:
             # The caller's own is not donated.
             self.state = engine.spread(jax.tree.map(jnp.copy, state))
         self.step = self._since = 0
-        self._total = engine.zeros(self.state)
+        self._total = self._zeros = engine.zeros(self.state)
         self._every = every
         self._probes = _probing(engine, self.state, probes)
 
@@ -132,6 +132,11 @@ class Run:
         due = {}  # step -> what happens there
         for probe in self._probes:
             times = self._every if probe.times is None else probe.times
+            if times is None:
+                raise ValueError(
+                    "a probe has no times: give them by probe.at(…), or `every` of the "
+                    "run, whose rows it then joins"
+                )
             for step in self._due(times, end, first=True):
                 due.setdefault(step, []).append(probe)
         row_ends = set(self._due(self._every, end))
@@ -152,7 +157,7 @@ class Run:
                 info = self._total if ended else ()
                 rows.add(self.step, self._since, info, metrics)
             if ended:
-                self._since, self._total = self.step, engine.zeros(self.state)
+                self._since, self._total = self.step, self._zeros
             if self.step in switches:
                 engine.set_members(switches[self.step])
 
@@ -228,7 +233,10 @@ class Run:
         return step
 
     def _due(self, times: Times, end: int, first: bool = False) -> list[int]:
-        """Returns the steps of times: those given, or every so many and the end."""
+        """Returns the steps of times: those given, or every so many and the end.
+
+        Times after the end are those of the next `to`.
+        """
         if times is None:
             return []
         if isinstance(times, Sequence | np.ndarray):

@@ -13,13 +13,13 @@ import numpy as np
 import optsde
 from optsde import analysis
 from optsde.analysis import Estimate
+from optsde.gradients import diagonal, from_covariance, gaussian
 from optsde.problems.quadratic import (
     START,
     quadratic_loss,
     quadratic_std,
     second_order_moments,
 )
-from optsde.gradients import diagonal, from_covariance, gaussian
 
 THETA0 = jnp.asarray(START, jnp.float32)
 

@@ -18,8 +18,8 @@ from helpers.quadratic import estimate as estimate_toy
 import optsde
 from optsde import EMA
 from optsde.analysis import Estimate, estimate
-from optsde.problems.quadratic import second_order_moments
 from optsde.gradients import diagonal, gaussian
+from optsde.problems.quadratic import second_order_moments
 
 PATHS, ETA, SIGMA, STEPS = 100_000, 1 / 16, 16.0, 512.0
 BASES = {

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import optsde
-from optsde.problems import sphere as toy
 from optsde import gradients, measure
 from optsde.dynamics import Engine
 from optsde.dynamics.sphere import gamma_at, sphere
+from optsde.problems import sphere as toy
 
 KEYS = jax.random.split(jax.random.key(7), 512)
 

@@ -26,8 +26,8 @@ from helpers.quadratic import (
 import optsde
 from experiments.svag.weak_error import observer, warm_start
 from optsde.analysis import Estimate, log_slope
-from optsde.problems.quadratic import START, quadratic_loss, second_order_moments
 from optsde.gradients import from_covariance
+from optsde.problems.quadratic import START, quadratic_loss, second_order_moments
 
 PATHS = 200_000
 FIGURE_SE = 0.003

@@ -13,9 +13,9 @@ from helpers.quadratic import THETA0, covariance, estimate, largest_error, plan,
 
 import optsde
 from optsde import EMA, SWA, Plan
-from optsde.problems.quadratic import quadratic_loss
 from optsde.dynamics import ito_term
 from optsde.gradients import Covariance, Draw, from_covariance, gaussian
+from optsde.problems.quadratic import quadratic_loss
 
 
 def params_of(state):

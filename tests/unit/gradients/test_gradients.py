@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from optsde.gradients.signed_mix import weights
 
 from optsde.gradients import (
     Draw,
@@ -21,7 +22,6 @@ from optsde.gradients import (
     signed_mix,
     stable,
 )
-from optsde.gradients.signed_mix import weights
 from optsde.models import MLP, Dense, cross_entropy, init_params, supervised
 
 N = 37

@@ -10,9 +10,9 @@ import pytest
 from helpers.quadratic import START, covariance, plan, sampler
 
 import optsde
-from optsde.problems.quadratic import quadratic_loss
 from optsde.gradients import from_covariance
 from optsde.optimizers import REGISTRY, Memory
+from optsde.problems.quadratic import quadratic_loss
 
 FAMILIES = sorted(REGISTRY)
 PARAMS = {"w": np.array([[0.3, -1.2], [0.7, 2.0]]), "b": np.array([0.1, -0.4])}
