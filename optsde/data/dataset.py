@@ -13,7 +13,7 @@ Examples: TypeAlias = tuple[np.ndarray, np.ndarray]  # (inputs [n, …], targets
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images are uint8 [n, h, w, c] with int32 labels [n].
+    """Images are uint8 or float [n, h, w, c] with int32 labels [n].
 
     Text is uint8 [n, T], with the next byte of each as int32 [n, T]; it has no mean.
     """

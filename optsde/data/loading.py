@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 from optsde.data import prepared
 from optsde.data.dataset import Dataset, join, split
-from optsde.data.images import digit_images, random_images
+from optsde.data.digits import all_digits, digit_images
+from optsde.data.images import random_images
 from optsde.data.text import standard_library
 
 AT_HAND: dict[str, Callable[..., Dataset]] = {
     "digits": digit_images,
+    "all_digits": all_digits,
     "synthetic": random_images,
     "text": standard_library,
 }

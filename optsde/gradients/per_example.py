@@ -63,7 +63,8 @@ def by_layers(model: nn.Module, loss: Callable, data: PyTree, block: int = 512):
     backward pass yield all three sums.
     """
     shapes = jax.eval_shape(model.init, jax.random.key(0), data[0][:1])
-    _check_all_dense(model, shapes, data[0][:1])
+    if reason := _other_layers(model, shapes, data[0][:1]):
+        raise ValueError(reason)
 
     def sums_of_block(params, examples, mask, weights) -> Sums:
         inputs, targets = examples
@@ -116,12 +117,19 @@ def _at(tree: PyTree, path: tuple[str, ...]) -> PyTree:
     return tree
 
 
-def _check_all_dense(model: nn.Module, shapes: PyTree, inputs: jax.Array) -> None:
+def all_dense(model: nn.Module, inputs: jax.Array) -> bool:
+    """Returns whether `by_layers` takes this model, called on inputs like these."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), inputs[:1])
+    return not _other_layers(model, shapes, inputs[:1])
+
+
+def _other_layers(model: nn.Module, shapes: PyTree, inputs: jax.Array) -> str:
+    """Returns why `by_layers` cannot take the model; nothing where it can."""
     taps = flax.traverse_util.flatten_dict(shapes.get("perturbations", {}))
     tapped = {path[:-1] for path in taps}
     for path, layer in _layers(shapes["params"]).items():
         if path not in tapped or not set(layer) <= {"kernel", "bias"}:
-            raise ValueError(
+            return (
                 f"by_layers needs every parameter in an optsde.models.Dense layer; "
                 f"{'/'.join(path)} is another kind: use by_blocks, which takes any"
             )
@@ -131,10 +139,11 @@ def _check_all_dense(model: nn.Module, shapes: PyTree, inputs: jax.Array) -> Non
     for path in tapped:
         calls = _at(seen["intermediates"], path)["inputs"]
         if len(calls) != 1 or calls[0].ndim != 2:
-            raise ValueError(
+            return (
                 f"by_layers needs each layer called once, on [examples, features]; "
                 f"{'/'.join(path)} is not: use by_blocks, which takes any model"
             )
+    return ""
 
 
 def _over_blocks(sums_of_block: Callable, data: PyTree, block: int) -> SumsOf:

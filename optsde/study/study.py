@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from optsde.analysis import Verdict, verdict_table
-from optsde.run import Trajectory
+from optsde.run import Series, Trajectory
 from optsde.run.loop import DivergedError
 from optsde.study.rundir import RunDir
 from optsde.study.settings import Settings
@@ -122,9 +122,9 @@ def with_known(
     ]
 
 
-def refuse_divergence(trajectory: Trajectory, label: str, hint: str) -> None:
+def refuse_divergence(run: Series | Trajectory, label: str, hint: str) -> None:
     """Ends the study where a run has left the finite numbers."""
-    if (span := trajectory.diverged()) is not None:
+    if (span := run.diverged()) is not None:
         first, last = span
         raise DivergedError(f"{label} between t = {first:g} and {last:g}; {hint}")
 
