@@ -16,7 +16,9 @@ Apply = Callable[[PyTree, jax.Array], jax.Array]  # (params, x [n, …]) -> [n, 
 
 
 def agop(apply: Apply, params: PyTree, x: jax.Array, block: int = 256) -> jax.Array:
-    """[d, d] for inputs of d numbers; memory is that of `block` examples' gradients."""
+    """Returns the average gradient outer product [d, d] of inputs of d numbers.
+
+    Its memory is that of `block` examples' gradients."""
 
     def gradients(example):
         rows = jax.jacrev(lambda one: apply(params, one[None])[0])(example)

@@ -31,7 +31,9 @@ CLOSE = 0.1  # ‖w‖⁴ this near to its equilibrium, relatively, has arrived
 
 
 class Intrinsic(NamedTuple):
-    """Of one invariant group of parameters; signal and noise on its unit sphere."""
+    """The state of one scale-invariant group of parameters, and its equilibrium.
+
+    Signal and noise are those on the unit sphere."""
 
     norm: jax.Array
     effective_lr: jax.Array
@@ -56,7 +58,7 @@ def intrinsic_rates(optimizer: Optimizer, lr: Scalar | None = None) -> Rates:
 def intrinsic(
     rates: Rates, norm: jax.Array, signal: jax.Array, noise: jax.Array
 ) -> Intrinsic:
-    """Of a group of this norm, with ‖ḡ‖² = signal and Tr Σ = noise at its point."""
+    """Returns the `Intrinsic` of a group with this norm, ‖ḡ‖² and Tr Σ at its point."""
     square = norm**2
     signal, noise = square * signal, square * noise
     push = jnp.maximum(noise + rates.share * signal, 0)
@@ -77,7 +79,7 @@ def intrinsic_groups(
     draws: int = 64,
     blocks: int = 16,
 ) -> dict[str, Intrinsic]:
-    """`Intrinsic` of each invariant leaf by its path, and of all of them as ALL.
+    """Returns the `Intrinsic` of each invariant leaf by its path, and of all as ALL.
 
     What is invariant leaf by leaf is so together, whatever the leaves' own norms are.
     """
@@ -156,6 +158,6 @@ def by_path(tree: PyTree, is_leaf=None) -> dict[str, Any]:
 
 
 def _has_decay(optimizer: Optimizer) -> bool:
-    """False where all decays are plain zeros, and there is no equilibrium."""
+    """Tells whether any decay is on, without which there is no equilibrium."""
     decays = optimizer.l2, optimizer.weight_decay, optimizer.absolute_decay
     return not all(isinstance(x, int | float) and x == 0 for x in decays)
