@@ -27,7 +27,7 @@ class Dataset:
     white: int = 255
 
     def normalise(self, x: Array, dtype=jnp.float32) -> jax.Array:
-        """Returns (x/white − mean)/std of each channel; tokens as int32. For use in jit.
+        """Returns (x/white − mean)/std of each channel, and tokens as int32.
 
         Computed in float32 at least, then cast.
         """

@@ -31,7 +31,7 @@ SumsOf = Callable[[PyTree, jax.Array | None], Sums]  # (params, w[n]) -> Sums
 
 
 def by_blocks(losses: Callable, data: PyTree, block: int = 128) -> SumsOf:
-    """For any `losses(params, examples)`: vmapped gradients of a block at a time.
+    """Sums over examples of any losses, by vmapped gradients of a block at a time.
 
     Without weights only loss and grad are computed, in one ordinary pass.
     """
@@ -57,7 +57,9 @@ def by_blocks(losses: Callable, data: PyTree, block: int = 128) -> SumsOf:
 
 
 def by_layers(model: nn.Module, loss: Callable, data: PyTree, block: int = 512):
-    """For models made of `optsde.models.Dense` layers; data is (inputs, targets).
+    """Sums over examples for models of `optsde.models.Dense` layers.
+
+    `data` is (inputs, targets).
 
     `loss(outputs, targets)` gives the loss of each example. One forward and one
     backward pass yield all three sums.

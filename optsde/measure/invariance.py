@@ -97,7 +97,7 @@ def invariance(oracle: Oracle, params: PyTree, draw: Draw, batches: int = 4) -> 
 def joint_invariance(
     oracle: Oracle, params: PyTree, draw: Draw, batches: int = 4
 ) -> Invariance:
-    """The same of all parameters as one leaf of one channel.
+    """Tests all parameters together, as one leaf of one channel.
 
     So it is with a PreResNet, whose convolutions add up to one stream before the norm.
     """

@@ -64,7 +64,7 @@ def kernel(
 def exact_kernel(
     apply: Apply, params: PyTree, x, form: str = "full", block: int = 32
 ) -> np.ndarray:
-    """The same in float64, whatever jax is set to; on the host."""
+    """Returns `kernel` in float64, whatever jax is set to, on the host."""
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda p: jnp.asarray(np.asarray(p), float), (params, x))
         found = jax.jit(kernel, static_argnums=(0, 3, 4))(apply, *wide, form, block)

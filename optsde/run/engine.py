@@ -214,7 +214,7 @@ class Engine:
         return _Hoisted(replicated(arrays, self.mesh), tuple(shared))
 
     def _sharded(self, function: Callable, in_specs, **jit_options):
-        """Each row of devices runs its own replicas; rows exchange nothing."""
+        """Compiles a function of replicas; rows of devices exchange nothing."""
         mapped = jax.shard_map(
             function,
             mesh=self.mesh,

@@ -35,7 +35,7 @@ __all__ = ["DivergedError", "Probes", "Result", "Run", "Series", "fit"]
 
 
 class Result(NamedTuple):
-    """What a run gives; metrics, steps and seconds are those of one call."""
+    """The outcome of a run; metrics, steps and seconds are those of one call."""
 
     metrics: dict[str, Series]
     state: PyTree  # leaves [replicas, …]

@@ -24,7 +24,7 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """One JSON object to a line. Numbers that are not finite are written as null."""
+    """A file of one JSON object to a line, with null for what is not finite."""
 
     def __init__(self, path: Path):
         self.path = path
