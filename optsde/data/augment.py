@@ -80,8 +80,8 @@ def mask_tokens(
         chosen = jax.random.bernoulli(choice, rate, tokens.shape)
         u = jax.random.uniform(kind, tokens.shape)
         any_token = jax.random.randint(other, tokens.shape, 0, vocabulary)
-        seen = jnp.where(u < 0.8, mask_token, jnp.where(u < 0.9, any_token, tokens))
-        return jnp.where(chosen, seen, tokens), jnp.where(chosen, tokens, -1)
+        shown = jnp.where(u < 0.8, mask_token, jnp.where(u < 0.9, any_token, tokens))
+        return jnp.where(chosen, shown, tokens), jnp.where(chosen, tokens, -1)
 
     def augment(keys, examples):
         tokens, _ = examples

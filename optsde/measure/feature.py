@@ -1,4 +1,4 @@
-"""What a network looks at: the average gradient outer product of its inputs.
+"""Features that a network has learnt: the average gradient outer product of its inputs.
 
 G = (1/n) Σ_i Σ_k ∇f_k(x_i) ∇f_k(x_i)ᵀ over examples i and outputs k: its top directions
 are those in which the outputs change most (Radhakrishnan et al. 2024).

@@ -22,7 +22,7 @@ class Dense(nn.Module):
     """A dense layer x W + b, whose inputs and output gradients can be read.
 
     The inputs are sown into `intermediates`, and `perturbations` are added to the
-    outputs, where those collections are asked for; else nothing is added or kept.
+    outputs, where those collections are mutable; else nothing is added or kept.
     """
 
     features: int

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.jsonl always, TensorBoard and wandb if asked.
+"""Writers of metrics: metrics.jsonl always, TensorBoard and wandb where they are chosen.
 
 A writer takes rows, dictionaries of names and numbers that begin with `step`. `begin`
 says at which step a run goes on: later rows are forgotten, so that none comes twice.
