@@ -1,4 +1,4 @@
-"""Writers of metrics: metrics.jsonl always, TensorBoard and wandb where they are chosen.
+"""Writers of metrics: metrics.jsonl always, TensorBoard and wandb where chosen.
 
 A writer takes rows, dictionaries of names and numbers that begin with `step`. `begin`
 says at which step a run goes on: later rows are forgotten, so that none comes twice.
