@@ -11,7 +11,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import optsde
-from optsde.problems import sphere as toy
 from experiments.intrinsic_lr.equilibrium import shown
 from experiments.intrinsic_lr.runs import sgd
 from experiments.intrinsic_lr.setting import check_arms
@@ -19,6 +18,7 @@ from experiments.launch import refuse_divergence, require
 from experiments.rundir import RunDir
 from optsde.analysis import Estimate, Verdict, agrees, estimate, percent, table
 from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
+from optsde.problems import sphere as toy
 
 
 class Case(NamedTuple):

@@ -47,6 +47,13 @@ class Engine:
         shards: int = 1,
         with_info: bool = False,
     ):
+        for leaf in jax.tree.leaves(members):
+            if np.shape(leaf)[:1] != (replicas,):
+                raise ValueError(
+                    f"members has a leaf of shape {np.shape(leaf)}, and there are "
+                    f"{replicas} keys: stack every hyperparameter, as in "
+                    "jax.vmap(lambda lr: Adam(lr=lr))(lrs)"
+                )
         self.replicas = replicas
         self.mesh = run_mesh(replicas, shards)
         make: Any = dynamics if members is not None else lambda member: dynamics
@@ -111,7 +118,7 @@ class Engine:
 
     def arguments(self, state: PyTree, total: PyTree, steps: int) -> tuple:
         """Returns what `chunk` takes to run so many steps."""
-        count = replicated(jnp.int32(steps), self.mesh)
+        count = replicated(np.int32(steps), self.mesh)
         given = self.members, self._window
         return self._source.arrays, given, state, total, count
 
@@ -207,7 +214,7 @@ class Engine:
         return _Hoisted(replicated(arrays, self.mesh), tuple(shared))
 
     def _sharded(self, function: Callable, in_specs, **jit_options):
-        """Each row of devices runs its own replicas; rows exchange nothing."""
+        """Compiles a function of replicas; rows of devices exchange nothing."""
         mapped = jax.shard_map(
             function,
             mesh=self.mesh,

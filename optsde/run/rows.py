@@ -30,6 +30,18 @@ class Series(NamedTuple):
             raise ValueError(f"no measurement from time {first:g} to {last:g}")
         return np.nanmean(np.asarray(self.values)[:, inside], axis=1)
 
+    def diverged(self) -> tuple[float, float] | None:
+        """Returns the interval of time in which a replica first left finite numbers."""
+        finite = [
+            np.isfinite(x).all(axis=tuple(i for i in range(x.ndim) if i != 1))
+            for x in map(np.asarray, jax.tree.leaves(self.values))
+        ]
+        bad = ~np.logical_and.reduce(finite)
+        if not bad.any():
+            return None
+        first = int(bad.argmax())
+        return float(self.times[max(first - 1, 0)]), float(self.times[first])
+
 
 class Rows:
     """Takes rows as they come, and reads each from the devices one row late."""

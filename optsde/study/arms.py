@@ -26,7 +26,7 @@ Keep = Callable[[str, Callable[[], Mapping[str, np.ndarray]]], Mapping[str, np.n
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One way of training: a name, a plan, and what else differs.
+    """A way of training that is compared: a name, a plan, and what else differs.
 
     Attributes:
       name: unique among the arms of a study; it names files and legends.

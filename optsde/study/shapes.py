@@ -34,7 +34,7 @@ def unknown_setting(name: str, names: Iterable[str], prefix: str = "") -> str:
 
 
 class Leaf(NamedTuple):
-    """One value among settings, by its dotted name."""
+    """A value among settings, by its dotted name."""
 
     name: str
     value: Any
@@ -50,7 +50,7 @@ class Leaf(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One value of a kind."""
+    """A kind of value, of which there is one."""
 
     range: Range
     kind: Kind | None = None
@@ -140,12 +140,12 @@ class Family(Shape):
 
 @dataclasses.dataclass(frozen=True)
 class Table(Shape):
-    """Names and for each an entry, whose shape is `entry`."""
+    """Names and for each an entry, in alphabetical order, as a ConfigDict has them."""
 
     entry: Shape | None = None  # None: free options
 
     def read(self, path: str, value: Any) -> dict:
-        items = _mapping(path, value).items()
+        items = sorted(_mapping(path, value).items(), key=lambda item: item[0])
         return {n: self._entry(x).read(f"{path}.{n}", x) for n, x in items}
 
     def plain(self, value: Any) -> dict:

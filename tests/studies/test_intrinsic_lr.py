@@ -80,18 +80,6 @@ def test_drops_take_effect_where_they_are_said_to():
     np.testing.assert_allclose(scales, [1, 1, 4, 4])
 
 
-def test_a_ratio_of_paired_means_has_its_own_error():
-    """Where both are in one proportion there is no error, however both scatter."""
-    reference = np.array([1.0, 2.0, 3.0, 6.0])
-    found = runs.in_percent(1.5 * reference, reference)
-    np.testing.assert_allclose(found.mean, 50)
-    np.testing.assert_allclose(found.se, 0, atol=1e-12)
-    other = runs.in_percent([2.0, 2.0, 4.0, 7.0], reference)  # off by 3/4, −1/2, …
-    np.testing.assert_allclose(other.mean, 25)
-    residual = np.array([0.75, -0.5, 0.25, -0.5])
-    np.testing.assert_allclose(other.se, 100 * residual.std(ddof=1) / 2 / 3)
-
-
 def test_shifts_are_those_of_a_padded_image():
     images = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 1)
     found, labels = shifted((images, np.array([5, 6])))

@@ -14,7 +14,7 @@ from experiments import fullbatch, landscape
 from experiments.landscape import report
 from experiments.launch import UsageError
 from experiments.rundir import RunDir
-from optsde import models, train
+from optsde import models
 
 
 @pytest.fixture(scope="module")

@@ -177,8 +177,9 @@ def test_the_preconditioner_is_what_the_step_divides_by(name):
 @pytest.mark.parametrize("name", ["signsgd", "signum", "lion"])
 def test_signs_have_no_preconditioner(name):
     optimizer = optsde.optimizers.by_name(name)(lr=0.1)
-    with pytest.raises(TypeError, match="does not define preconditioner"):
-        optimizer.preconditioner((), THETA0)
+    assert optimizer.preconditioner((), THETA0) is None
+    with pytest.raises(ValueError, match="no preconditioner to weigh noise by"):
+        noise_probe(plan(optimizer, 8.0), sampler(1.0))
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])

@@ -91,21 +91,24 @@ def test_departure_is_the_closed_form_of_sgd():
     assert speed == 1
 
 
-def test_departure_of_momentum_is_the_exact_variance():
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("form", [optsde.Momentum, optsde.HeavyBall])
+@pytest.mark.parametrize("h", [0.1, 1.0])
+def test_departure_of_momentum_is_the_exact_variance(form, nesterov, h):
     """Against the stationary second moments of (θ, m), from their linear equations."""
-    lr, beta, h, kappa = 0.05, 0.9, 1.0, 5.0
+    lr, beta, kappa = 0.05, 0.9, 5.0
 
     def variance(lr, beta, noise):
-        c = 1 - beta
-        step = np.array([[1 - lr * c * h, -lr * beta], [c * h, beta]])
-        kick = np.array([-lr * c, c])
-        source = noise * np.outer(kick, kick)
-        big = np.eye(4) - np.kron(step, step)
+        m = np.array([(1 - beta) * h, beta, 1 - beta])  # in θ, m, ξ
+        u = beta * m + (1 - beta) * np.array([h, 0, 1]) if nesterov else m
+        step = np.array([[1.0, 0, 0] - lr * u, m])
+        source = noise * np.outer(step[:, 2], step[:, 2])
+        big = np.eye(4) - np.kron(step[:, :2], step[:, :2])
         return np.linalg.solve(big, source.ravel())[0]
 
     base = variance(lr, beta, 1.0)
     scaled = variance(kappa * lr, 1 - kappa * (1 - beta), 1 / kappa)
-    optimizer = optsde.Momentum(lr=lr, beta=beta)
+    optimizer = form(lr=lr, beta=beta, nesterov=nesterov)
     ratio, loss, _ = departure(optimizer, h * h * base, np.array([kappa]))
     np.testing.assert_allclose(loss, scaled / base, rtol=1e-9)
     np.testing.assert_allclose(ratio, h * h * scaled * kappa, rtol=1e-9)
@@ -125,6 +128,14 @@ def test_limits_of_small_ratios(optimizer, limit):
     _, loss, speed = departure(optimizer, 1e-4, kappas)
     fails = (np.abs(np.log(loss)) > np.log(2) / 2) | (speed < 0.5**0.5)
     assert kappas[fails.argmax()] * 1e-4 == pytest.approx(limit, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [optsde.SignSGD(), optsde.Signum(), optsde.Lion()]
+)
+def test_sign_methods_are_refused(optimizer):
+    with pytest.raises(ValueError, match="has no response to predict by"):
+        departure(optimizer, 0.1, np.array([2.0]))
 
 
 @functools.cache
