@@ -23,7 +23,6 @@ class Groups(NamedTuple):
     weight: np.ndarray | jax.Array  # [groups]
 
 
-GroupLoss = Callable[[PyTree, Groups], jax.Array]  # (params, one group) -> its mean
 GroupGradient = Callable[[PyTree, Groups], PyTree]  # such as (loss, gradient)
 WeightedSum = Callable[[PyTree, Groups], PyTree]  # (params, groups) -> Σ weight·number
 
@@ -100,20 +99,6 @@ def sum_over_groups(
         lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(part, params, first)
     )
     return sum_over_data(jax.lax.scan(add, zero, chunks)[0])
-
-
-def weighted_loss(loss: GroupLoss) -> WeightedSum:
-    """Returns (Σ_b w_b loss_b, its gradient), by one backward pass for all groups b."""
-
-    def total(params, groups):
-        if groups.index.shape[0] == 1:
-            only = jax.tree.map(lambda x: x[0], groups)
-            value = loss(params, only)
-            return only.weight.astype(value.dtype) * value
-        each = jax.vmap(loss, (None, 0))(params, groups)
-        return groups.weight.astype(each.dtype) @ each
-
-    return jax.value_and_grad(total)
 
 
 def weighted_gradient(gradient: GroupGradient) -> WeightedSum:

@@ -20,7 +20,6 @@ from optsde.gradients.groups import (
     grouped,
     sum_over_groups,
     weighted_gradient,
-    weighted_loss,
 )
 from optsde.mesh import data_shards
 from optsde.types import PyTree
@@ -156,9 +155,9 @@ class ExampleOracle(Oracle):
         share = self.weights(rows)
         weights = np.concatenate([gain * share for gain in self.gains])
         groups = grouped(index, rows, weights)
-        loss = partial(self._mean_loss, data, draw.stream(Use.AUGMENT).fresh())
+        loss = partial(self._weighted_loss, data, draw.stream(Use.AUGMENT).fresh())
         if self.of_group is None:
-            part = weighted_loss(loss)
+            part = jax.value_and_grad(loss)
         else:
             part = weighted_gradient(partial(self._gradient, loss, draw.time))
         return sum_over_groups(part, params, groups, at_once)
@@ -183,20 +182,34 @@ class ExampleOracle(Oracle):
 
     def _gradient(self, loss, time, params: PyTree, group: Groups):
         assert self.of_group is not None
-        return self.of_group(lambda p: loss(p, group), params, time)
+        group = group._replace(weight=jnp.ones_like(group.weight))
+        alone = jax.tree.map(lambda x: x[None], group)
+        return self.of_group(lambda p: loss(p, alone), params, time)
 
-    def _mean_loss(
-        self, data: PyTree, key: jax.Array, params: PyTree, group: Groups
+    def _weighted_loss(
+        self, data: PyTree, key: jax.Array, params: PyTree, groups: Groups
     ) -> jax.Array:
-        examples = jax.tree.map(lambda x: x[group.index], data)
+        """Returns Σ_b w_b loss_b, where loss_b is the mean over what counts in b."""
+        over = jax.vmap
+        if groups.index.shape[0] == 1:
+            over, groups = _once, jax.tree.map(lambda x: x[0], groups)
+        examples = jax.tree.map(lambda x: x[groups.index], data)
         if self.augment is not None:
-            keys = jax.vmap(partial(jax.random.fold_in, key))(group.slot)
-            examples = self.augment(keys, examples)
-        if group.counted is None:
-            return jnp.mean(self.losses(params, examples))
-        if getattr(self.losses, "takes_mask", False):
-            each = self.losses(params, examples, group.counted)
+            keys = over(jax.vmap(partial(jax.random.fold_in, key)))(groups.slot)
+            examples = over(self.augment)(keys, examples)
+        masked = groups.counted is not None and getattr(
+            self.losses, "takes_mask", False
+        )
+        given = (examples, groups.counted) if masked else (examples,)
+        each = over(partial(self.losses, params))(*given)
+        if groups.counted is None:
+            means = jnp.mean(each, axis=-1)
         else:
-            each = self.losses(params, examples)
-        total = jnp.sum(jnp.where(group.counted, each, 0))
-        return total / jnp.sum(group.counted).astype(each.dtype)
+            total = jnp.sum(jnp.where(groups.counted, each, 0), axis=-1)
+            means = total / jnp.sum(groups.counted, axis=-1).astype(each.dtype)
+        return jnp.dot(groups.weight.astype(each.dtype), means)
+
+
+def _once(function: Callable) -> Callable:
+    """Returns the function itself: `vmap` over one group without the axis."""
+    return function
