@@ -276,6 +276,7 @@ def fit(
     every: float | None = None,
     probes: Probes = (),
     members: PyTree = None,
+    state: PyTree = None,
     changes: Mapping[float, PyTree] | None = None,
     shards: int = 1,
     writers: Sequence[Writer] = (),
@@ -286,7 +287,13 @@ def fit(
 ) -> Result:
     """Runs one replica per key to the horizon; a `Run` and its `to` in one call."""
     run = Run(
-        dynamics, keys, every=every, probes=probes, members=members, shards=shards
+        dynamics,
+        keys,
+        every=every,
+        probes=probes,
+        members=members,
+        state=state,
+        shards=shards,
     )
     return run.to(
         horizon,
