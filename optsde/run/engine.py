@@ -267,4 +267,4 @@ def _map(function: Callable, *stacked: PyTree) -> PyTree:
     if _rows(stacked) > 1:
         return jax.vmap(function)(*stacked)
     out = function(*jax.tree.map(lambda x: x[0], stacked))
-    return jax.tree.map(lambda x: x[None], out)
+    return jax.tree.map(lambda x: jnp.asarray(x)[None], out)
