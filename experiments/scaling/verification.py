@@ -1,13 +1,27 @@
-"""What `experiments.scaling` shows: differences from the base run, verdicts, figure."""
+"""Does the rule hold at κ times the batch, is it the nearest, and was it foreseen?
 
-import itertools
+Every arm is compared with the base run on the clock of samples, paired by seed, over
+the second half of its evaluations.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments.scaling.plans import RULES, Arm
+import optsde
+from experiments.scaling.prediction import Foreseen, foresee
+from experiments.scaling.rule import (
+    RULES,
+    Settings,
+    arms,
+    at_ell,
+    at_kappa,
+    judged,
+    keys_of,
+    sampler_of,
+)
 from optsde.analysis import (
     Estimate,
     Interval,
@@ -15,252 +29,259 @@ from optsde.analysis import (
     above,
     agrees,
     estimate,
-    estimate_or_exact,
     interval,
     jackknife,
-    mark_known_false,
+    paired,
+    percent_of_mean,
     plus_minus,
+    stack,
     table,
     with_interval,
     within_factor,
 )
-from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
-
-JUDGED_UNTIL = 8  # largest κ at which the rule must lie nearer than each control
-
-
-# Of each arm, held-out loss and accuracy [seeds, evaluations]; NaN after divergence.
-Columns = dict[tuple[str, str], dict[str, np.ndarray]]
-
-
-def split_columns(columns: dict[str, list], group: list[Arm], seeds: int) -> Columns:
-    """The columns of metrics of a group, one arm after the other."""
-    out: Columns = {}
-    for number, arm in enumerate(group):
-        mine = slice(number * seeds, (number + 1) * seeds)
-        out[arm.group, arm.rule] = {
-            name: np.array(columns[f"test_{name}"], float)[:, mine].T
-            for name in ("loss", "accuracy")
-        }
-    return out
+from optsde.analysis.plots import (
+    COLOURS,
+    band,
+    colours,
+    label,
+    new_figure,
+    plain_log_axis,
+    points,
+    save,
+    spans,
+)
+from optsde.run import Task
+from optsde.study import RunDir, Study
+from optsde.study.arms import stacks, train_in
+from optsde.study.probes import build_probes, writer
+from optsde.study.runs import ArmRuns, Runs
+from optsde.study.tasks import build_task
 
 
-def to_json(prediction) -> dict:
-    names = ("rule", "kappa", "low", "high", "because", "cannot_hold_beyond")
-    return {name: getattr(prediction, name) for name in names}
+class Outcome(NamedTuple):
+    foreseen: Foreseen
+    runs: Runs  # none where only a prediction is asked for
 
 
-def noise_table(noises: Any, times: list[float], batch_size: int) -> str:
-    """Signal and noise of one batch along the run, with errors over seeds."""
-    import jax
-
-    plain, share = noises.total(), np.asarray(noises.dominated()).mean(0)
-    rows = []
-    for number, time in enumerate(times):
-        here = jax.tree.map(lambda x, i=number: x[:, i : i + 1], noises)
-        ratios = [here.total(weighted, pool=True).ratio for weighted in (False, True)]
-        cells = [_spread(x[:, number]) for x in (plain.signal, plain.noise)]
-        cells += [f"{float(ratio):.3g}" for ratio in ratios]
-        cells.append(f"{batch_size / float(ratios[0]):.3g}" if ratios[0] > 0 else "–")
-        shares = [f"{100 * x:.0f}" for x in share[number]]
-        rows.append([f"{time:g}", *cells, " ".join(shares)])
-    kappas = ", ".join(f"{kappa:g}" for kappa in noises.kappas)
-    header = ["t", "signal ‖ḡ‖²", "noise Tr Σ", "G/N", "in 1/P", "noise scale"]
-    header.append(f"% of coordinates ruled by noise, κ = {kappas}")
-    return table(header, rows, "rrrrrrr")
+def simulate(s: Settings, rundir: RunDir, task: Task) -> Outcome:
+    """Returns the prediction, then the runs of all arms."""
+    foreseen = foresee(s, rundir, task)
+    print(f"{foreseen.text}\n", flush=True)
+    runs = Runs({})
+    for group in stacks(arms(s)) if s.verify else ():
+        runs |= train_group(s, task, group, rundir.path / "arms" / group[0].group)
+    return Outcome(foreseen, runs)
 
 
-def group_table(noises: Any) -> str:
-    """The same for each group of parameters, over the second half of the times."""
-    import jax
+def train_group(s: Settings, task: Task, group: list, folder: Path) -> Runs:
+    """Returns the runs of arms of one batch and step, or of a lone one with probes."""
+    sampler, plan = sampler_of(s, task), group[0].plan
 
-    half = jax.tree.leaves(noises.plain.squares)[0].shape[1] // 2
-    late = jax.tree.map(lambda x: np.asarray(x)[:, half:], noises)
+    def probes(arm):
+        own = build_probes(s, plan, task, sampler) if len(group) == 1 else ()
+        return [task.evaluation(), *own]
 
-    def is_level(x):
-        return hasattr(x, "signal")
-
-    plain, weighted = (late.groups(w) for w in (False, True))
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path(plain, is_leaf=is_level),
-        jax.tree.leaves(weighted, is_leaf=is_level),
-        strict=True,
+    return train_in(
+        folder,
+        group,
+        sampler,
+        task.init,
+        keys_of(s, s.seeds),
+        every=s.every,
+        probes=probes,
+        checkpoint_every=s.every * max(1, s.evaluations // 4),
+        writer=writer(s, folder / "metrics.jsonl"),
+        label=group[0].group,
+        stop_at_divergence=False,
     )
-    rows = []
-    for (path, level), other in pairs:
-        name = "/".join(str(key.key) for key in path)
-        cells = [_spread(np.mean(x, axis=1)) for x in (level.signal, level.noise)]
-        ratio = np.sum(other.signal) / np.sum(other.noise)
-        rows.append([name, *cells, f"{ratio:.3g}"])
-    header = ["parameters", "signal ‖ḡ‖²", "noise Tr Σ", "G/N in 1/P"]
-    return table(header, rows, "lrrr")
 
 
-def _spread(values) -> str:
-    return plus_minus(estimate_or_exact(values), significant=3)
+def show_plans(s: Settings) -> None:
+    """Prints what the rule and SVAG make of the hyperparameters."""
+    base, *others = arms(s)
+    for arm in others:
+        if arm.ell or arm.rule == "rule":
+            title = ", ".join(filter(None, [arm.title, RULES.get(arm.rule)]))
+            print(f"{title}\n{optsde.explain(base.plan, arm.plan)}\n")
 
 
-def _late(column: np.ndarray) -> slice:
-    """The second half of the evaluations; number 0 is the initial point."""
-    last = column.shape[1]
-    return slice((last - 1) // 2 + 1, last)
+# ---- an arm beside the base run
 
 
-def difference(columns: Columns, arm: tuple[str, str], name: str) -> Estimate:
-    """From the base run, over the second half of the arm's evaluations, paired."""
-    mine, base = columns[arm][name], columns["base", "base"][name]
-    late = _late(mine)
-    change = np.mean(mine[:, late] - base[:, late], axis=1)
-    unit = np.mean(base[:, late]) if name == "loss" else 1.0
-    return estimate(100 * change / unit)
+def late(arm: ArmRuns, like: ArmRuns, name: str) -> np.ndarray:
+    """Returns each seed's mean over the second half of the evaluations of `like`."""
+    times = like.test_loss.times
+    index = np.flatnonzero(times > times[-1] / 2)
+    return arm[name].values[:, index].mean(axis=1)
 
 
-def distance_gain(columns: Columns, control: tuple[str, str], arm: tuple[str, str]):
-    """How much further the control's mean curve lies from the base run's, in % of loss.
+def difference(runs: Runs, name: str, metric: str = "test_loss") -> Estimate:
+    """Returns an arm's loss less the base run's in %, or its accuracy's in points."""
+    arm = runs[name]
+    mine, base = late(arm, arm, metric), late(runs["base"], arm, metric)
+    if metric == "test_loss":
+        return percent_of_mean(mine, base)
+    return paired(mine, base, 100)
 
-    The distance of two curves is the mean of |difference| over the evaluations; its
-    error comes from leaving out one seed at a time.
+
+def distance_gain(runs: Runs, control: str, rule: str) -> Estimate:
+    """Returns how much further the control's mean curve lies from the base run's.
+
+    The distance of two curves is the mean of |difference| over the evaluations, here in
+    percent of the base run's loss.
     """
 
-    def gain(control, arm, base):
-        far, near = (np.abs((x - base).mean(0)).mean() for x in (control, arm))
+    def gain(control, rule, base):
+        far, near = (np.abs((x - base).mean(0)).mean() for x in (control, rule))
         return 100 * (far - near) / base.mean()
 
-    arms = (control, arm, ("base", "base"))
-    return jackknife(gain, *(columns[a]["loss"][:, 1:] for a in arms))
+    names = control, rule, "base"
+    return jackknife(gain, *(runs[n].test_loss.values[:, 1:] for n in names))
 
 
-def judge(config: ConfigDict, columns: Columns, prediction) -> list[Verdict]:
-    """Does the rule hold at each κ, is it the nearest, was it foreseen?"""
-    verdicts = []
-    for ell in config.ells:
-        x = difference(columns, (f"svag{ell:g}", "svag"), "loss")
-        claim = f"svag{ell:g}_matches_base"
-        verdicts.append(agrees(claim, x, config.bound, "% of loss"))
-    for kappa in config.kappas:
-        x = difference(columns, (f"kappa{kappa:g}", "rule"), "loss")
-        claim, foreseen = f"rule_holds_at_{kappa:g}", kappa <= prediction.kappa
-        verdicts.append(agrees(claim, x, config.bound, "% of loss", foreseen))
-    for kappa, rule in itertools.product(config.kappas, config.rules):
-        group = f"kappa{kappa:g}"
-        if rule == "rule" or kappa > min(JUDGED_UNTIL, config.controls_until):
-            continue
-        if not np.isfinite(columns[group, rule]["loss"]).all():
-            continue  # diverged: the table says so
-        x = distance_gain(columns, (group, rule), (group, "rule"))
-        claim = f"nearer_than_{rule}_at_{kappa:g}"
-        verdicts.append(above(claim, x, 0.0, "% of loss"))
-    verdicts.append(_foreseen(config, verdicts, prediction))
-    # Which claims there are depends on settings, and on which arms diverge.
-    return mark_known_false(verdicts, config.known_false, complete=False)
+# ---- what is made of the runs
 
 
-def largest(config: ConfigDict, verdicts: list[Verdict]) -> tuple[float, float]:
-    """(the largest κ up to which the rule holds, the first at which it does not)."""
-    held = {v.claim: v.holds for v in verdicts}
+def tables(s: Settings, outcome: Outcome) -> Iterator[str]:
+    runs, metrics = outcome.runs, ("test_loss", "test_accuracy")
+    if not runs:
+        return
+    base = runs["base"]
+    loss, accuracy = (estimate(late(base, base, name)) for name in metrics)
+    rows = [["base", "", plus_minus(loss, 4), plus_minus(100 * accuracy, 2)]]
+    for name in list(runs)[1:]:
+        cells = ["diverged", ""]
+        if np.isfinite(runs[name].test_loss.values).all():
+            gaps = [interval(difference(runs, name, metric)) for metric in metrics]
+            cells = [with_interval(gap, 2, sign="+") for gap in gaps]
+        arm = runs[name].arm
+        rows.append([arm.title, RULES.get(arm.rule, ""), *cells])
+    header = ["", "", "held-out loss, % from base", "accuracy, points from base"]
+    yield table(header, rows, "llrr")
+
+
+def claims(s: Settings, outcome: Outcome) -> Iterator[Verdict]:
+    foreseen, runs = outcome
+    if not runs:
+        return
+    for ell in s.ells:
+        gap = difference(runs, at_ell(ell))
+        yield agrees(f"{at_ell(ell)}_matches_base", gap, s.bound, "% of loss")
+    holds = []
+    for kappa in s.kappas:
+        gap, claim = difference(runs, at_kappa(kappa)), f"rule_holds_at_{kappa:g}"
+        expected = kappa <= foreseen.kappa
+        holds.append(agrees(claim, gap, s.bound, "% of loss", expected))
+    yield from holds
+    for kappa in judged(s):
+        for rule in s.rules:
+            name = at_kappa(kappa, rule)
+            if rule == "rule" or not np.isfinite(runs[name].test_loss.values).all():
+                continue  # the table tells which have diverged
+            gain = distance_gain(runs, name, at_kappa(kappa))
+            yield above(f"nearer_than_{rule}_at_{kappa:g}", gain, 0.0, "% of loss")
+    # Not below half of what held, not above twice what did not.
+    held, failed = largest(s, holds)
+    limit = Interval(foreseen.kappa, foreseen.low, foreseen.high)
+    unit = "κ; bound: the largest that held"
+    yield within_factor("prediction_within_a_factor_2", limit, held, failed, unit)
+
+
+def largest(s: Settings, verdicts: list[Verdict]) -> tuple[float, float]:
+    """Returns the κ up to which the rule holds, and the first at which it does not."""
+    holds = {verdict.claim: verdict.holds for verdict in verdicts}
     up_to = 1.0
-    for kappa in sorted(config.kappas):
-        if not held[f"rule_holds_at_{kappa:g}"]:
+    for kappa in sorted(s.kappas):
+        if not holds[f"rule_holds_at_{kappa:g}"]:
             return up_to, kappa
         up_to = kappa
     return up_to, np.inf
 
 
-def _foreseen(config: ConfigDict, verdicts: list[Verdict], prediction) -> Verdict:
-    """Within a factor 2: not below half of what held, not above twice what did not."""
-    held, failed = largest(config, verdicts)
-    i = Interval(prediction.kappa, prediction.low, prediction.high)
-    unit = "κ; bound: the largest that held"
-    return within_factor("prediction_within_a_factor_2", i, held, failed, unit)
-
-
-def answer(config: ConfigDict, verdicts: list[Verdict], prediction) -> str:
-    """In words: predicted, and seen."""
-    held, failed = largest(config, verdicts)
+def answer(s: Settings, outcome: Outcome, verdicts: list[Verdict]) -> str:
+    """Returns in words what was predicted, and what was measured."""
+    foreseen, runs = outcome
+    if not runs:
+        return ""
+    held, failed = largest(s, verdicts)
     seen = f"held up to κ = {held:g}" if held > 1 else "did not hold at any κ tried"
     if np.isfinite(failed):
-        seen += f", and was not shown to within ±{config.bound:g}% at κ = {failed:g}"
+        seen += f", and was not shown to within ±{s.bound:g}% at κ = {failed:g}"
     return (
-        f"predicted: up to κ = {prediction.kappa:.3g} [{prediction.low:.3g}, "
-        f"{prediction.high:.3g}]; seen: the {prediction.rule} rule {seen}"
+        f"predicted: up to κ = {foreseen.kappa:.3g} [{foreseen.low:.3g}, "
+        f"{foreseen.high:.3g}]; seen: the {foreseen.rule} rule {seen}"
     )
 
 
-def difference_table(config: ConfigDict, columns: Columns) -> str:
-    rows = []
-    for (group, rule), found in columns.items():
-        name = RULES.get(rule, "")
-        if group == "base":
-            loss, accuracy = (
-                estimate(found[n][:, _late(found[n])].mean(1))
-                for n in ("loss", "accuracy")
-            )
-            cells = [plus_minus(loss, 4), plus_minus(100 * accuracy, 2)]
-        elif not np.isfinite(found["loss"]).all():
-            cells = ["diverged", ""]
-        else:
-            cells = []
-            for n in ("loss", "accuracy"):
-                i = interval(difference(columns, (group, rule), n))
-                cells.append(with_interval(i, 2, sign="+"))
-        title = {"base": "base"}.get(group) or group.replace("kappa", "κ = ").replace(
-            "svag", "SVAG ℓ = "
-        )
-        rows.append([title, name, *cells])
-    header = ["", "", "held-out loss, % from base", "accuracy, points from base"]
-    return table(header, rows, "llrr")
+def summary(s: Settings, outcome: Outcome) -> dict[str, Any]:
+    return {"prediction": outcome.foreseen.summary()}
 
 
-def draw(config: ConfigDict, columns: Columns, prediction: Any, path: Path) -> None:
-    """Curves at one κ, and the difference from the base run at every κ."""
-    figure, (left, right) = new_figure(2, width=11, height=4.6)
-    judged = [k for k in config.kappas if k <= min(JUDGED_UNTIL, config.controls_until)]
-    shown = max(judged, default=min(config.kappas))
-    times = np.linspace(0, config.horizon, config.evaluations + 1)[1:]
-    colours = dict(zip(config.rules, itertools.cycle(COLOURS), strict=False))
+def figure(s: Settings, outcome: Outcome, path: Path) -> None:
+    """Draws curves at one κ, and the difference from the base run at every κ."""
+    foreseen, runs = outcome
+    if not runs:
+        return
+    drawing, (left, right) = new_figure(2, width=11, height=4.6)
+    shown, colour = max(judged(s), default=min(s.kappas)), colours(s.rules)
 
-    def curve(arm, label, **style):
-        loss = columns[arm]["loss"][:, 1:] if arm in columns else np.array([np.nan])
-        if np.isfinite(loss).all():
-            band(left, times[: loss.shape[1]], estimate(loss), label=label, **style)
+    def curve(name, text, **style):
+        if name in runs and np.isfinite(runs[name].test_loss.values).all():
+            times, loss = runs[name].test_loss
+            band(left, times[1:], estimate(loss[:, 1:]), label=text, **style)
 
-    for rule in config.rules:
-        style = dict(colour=colours[rule], lw=2.2 if rule == "rule" else 1.6)
-        curve((f"kappa{shown:g}", rule), RULES[rule], **style)
-    for ell, dashes in zip(config.ells, ("--", ":", "-."), strict=False):
-        curve((f"svag{ell:g}", "svag"), f"SVAG ℓ = {ell:g}", colour="grey", ls=dashes)
-    curve(("base", "base"), f"base, batch {config.batch_size}", colour="black")
-    left.set_title(f"batch × {shown:g}, bands 95%", fontsize=12)
-    left.set_xlabel("time, in steps of the base run", fontsize=12)
-    left.set_ylabel("held-out loss", fontsize=12)
-    left.legend(fontsize=9, frameon=False)
+    for rule in s.rules:
+        style = dict(colour=colour[rule], lw=2.2 if rule == "rule" else 1.6)
+        curve(at_kappa(shown, rule), RULES[rule], **style)
+    for ell, dashes in zip(s.ells, ("--", ":", "-."), strict=False):
+        curve(at_ell(ell), f"SVAG ℓ = {ell:g}", colour="grey", ls=dashes)
+    curve("base", f"base, batch {s.batch_size}", colour="black")
     plain_log_axis(left)
+    label(
+        left,
+        x="time, in steps of the base run",
+        y="held-out loss",
+        title=f"batch × {shown:g}, bands 95%",
+        legend="best",
+    )
 
-    kappas = np.array(sorted(config.kappas), float)
-    for number, rule in enumerate(config.rules):
-        offset = 1.03 ** (number - (len(config.rules) - 1) / 2)
-        ran = [k for k in kappas if (f"kappa{k:g}", rule) in columns]
-        if not ran:
-            continue
-        points = [difference(columns, (f"kappa{k:g}", rule), "loss") for k in ran]
-        spans = [interval(p) for p in points]
-        value = np.array([s.value for s in spans])
-        error = [value - [s.low for s in spans], [s.high for s in spans] - value]
-        style = dict(color=colours[rule], capsize=3, marker="o", ms=4)
-        right.errorbar(np.array(ran) * offset, value, error, **style, label=RULES[rule])
-    right.axhspan(-config.bound, config.bound, color="grey", alpha=0.15, lw=0)
+    kappas = sorted(s.kappas)
+    for number, rule in enumerate(s.rules):
+        if ran := [k for k in kappas if at_kappa(k, rule) in runs]:
+            x = np.array(ran) * 1.03 ** (number - (len(s.rules) - 1) / 2)
+            gaps = stack([difference(runs, at_kappa(k, rule)) for k in ran])
+            style = dict(colour=colour[rule], ls="-", ms=4)
+            points(right, x, gaps, label=RULES[rule], **style)
     edge = kappas[-1] * 2
-    span = (min(prediction.low, edge), min(prediction.high, edge))
-    right.axvspan(*span, color=COLOURS[0], alpha=0.10, lw=0)
-    if prediction.kappa < edge:
+    spans(right, [(-s.bound, s.bound)], along="y")
+    limits = min(foreseen.low, edge), min(foreseen.high, edge)
+    spans(right, [limits], colour=COLOURS[0], alpha=0.10)
+    if foreseen.kappa < edge:
         style = dict(color=COLOURS[0], ls="--", lw=1.2)
-        right.axvline(prediction.kappa, label="predicted limit", **style)
+        right.axvline(foreseen.kappa, label="predicted limit", **style)
     right.set_xscale("log", base=2)
-    right.set_yscale("symlog", linthresh=2 * config.bound)
+    right.set_yscale("symlog", linthresh=2 * s.bound)
     right.set_xlim(kappas[0] / 1.3, edge / 1.4)
     right.set_xticks(kappas, [f"{k:g}" for k in kappas])
-    right.set_xlabel("κ, batch in units of the base batch", fontsize=12)
-    right.set_ylabel("held-out loss, % from the base run", fontsize=12)
-    right.set_title(f"grey: ±{config.bound:g}%, bars 95%", fontsize=12)
-    right.legend(fontsize=9, frameon=False)
-    save(figure, path)
+    label(
+        right,
+        x="κ, batch in units of the base batch",
+        y="held-out loss, % from the base run",
+        title=f"grey: ±{s.bound:g}%, bars 95%",
+        legend="best",
+    )
+    save(drawing, path)
+
+
+study = Study(
+    Settings.__module__,
+    Settings,
+    simulate,
+    tables=tables,
+    claims=claims,
+    figures={"scaling": figure},
+    task=build_task,
+    summary=summary,
+    answer=answer,
+    dry_run=show_plans,
+)
