@@ -23,6 +23,11 @@ class Series(NamedTuple):
     times: np.ndarray  # [times], in base steps
     values: Any  # leaves [replicas, times, …]
 
+    @property
+    def last(self) -> np.ndarray:
+        """The values at the last time, [replicas, …]."""
+        return np.asarray(self.values)[:, -1]
+
     def between(self, first: float, last: float = np.inf) -> np.ndarray:
         """Returns each replica's mean from time `first` to `last`, both included."""
         inside = (first <= self.times) & (self.times <= last)
