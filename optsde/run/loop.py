@@ -168,8 +168,7 @@ class Run:
                 checkpoints.save(self.step, self._whole())
 
         if engine.waits_for_compiling:
-            sample = engine.arguments(self.state, self._total, 0)
-            engine.compile(engine.chunk.lower(*sample))
+            engine.compile(self.state)
             for probe in self._probes:
                 probe.compile(self.state)
         for writer in writers:
