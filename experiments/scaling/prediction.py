@@ -41,7 +41,9 @@ def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
         rundir.write(FILE, predict(s, task)._asdict())
     stored: dict[str, Any] = json.loads(file.read_text())
     # JSON has no infinity; the run directory writes null.
-    return Foreseen(**{k: math.inf if v is None else v for k, v in stored.items()})
+    for name, value in stored.items():
+        stored[name] = math.inf if value is None else value
+    return Foreseen(**stored)
 
 
 def predict(s: Settings, task: Task) -> Foreseen:

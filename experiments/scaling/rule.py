@@ -9,7 +9,7 @@ import jax
 import optsde
 from optsde import gradients, schedules
 from optsde.gradients import Sampler
-from optsde.optimizers import Memory, Optimizer
+from optsde.optimizers import Optimizer
 from optsde.run import Task
 from optsde.study import Group, Integers, Names, Numbers, Seeds, UsageError, setting
 from optsde.study.arms import Arm
@@ -134,7 +134,7 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
         yield fine, "group", f"at most batch_size={self.batch_size}"
         fine = (self.alpha > 0) == (self.tail_size > 0)
         yield fine, "tail_size", "a positive number with alpha, 0 without"
-        fine = type(self.optimizer).preconditioner is not Optimizer.preconditioner
+        fine = self.optimizer.response() is not None
         yield fine, "optimizer.name", "a preconditioner to weigh noise by"
         yield "rule" in self.rules, "rules", "'rule' among them"
         for arm in arms(self):
@@ -220,12 +220,11 @@ def by_rule(base: optsde.Plan, kappa: float, rule: str, memory: str) -> optsde.P
     plan = optsde.scale(base, kappa, memory=memory)
     old, new = base.optimizer, plan.optimizer
     names = [field.name for field in dataclasses.fields(old)]
-    decays = [n for n in names if isinstance(old.rule.get(n), Memory)]
     changes = {
         "rule": {},
         "rule_but_lr_linear": {"lr": old.lr * kappa},
         "rule_but_lr_fixed": {"lr": old.lr},
-        "rule_but_betas_fixed": {n: getattr(old, n) for n in decays},
+        "rule_but_betas_fixed": {n: getattr(old, n) for n in old.decays()},
         "rule_but_eps_fixed": {n: getattr(old, n) for n in names if "eps" in n},
         "rule_but_decay_fixed": {"weight_decay": old.weight_decay},
     }[rule]

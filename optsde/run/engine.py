@@ -118,7 +118,7 @@ class Engine:
 
     def arguments(self, state: PyTree, total: PyTree, steps: int) -> tuple:
         """Returns what `chunk` takes to run so many steps."""
-        count = replicated(jnp.int32(steps), self.mesh)
+        count = replicated(np.int32(steps), self.mesh)
         given = self.members, self._window
         return self._source.arrays, given, state, total, count
 
@@ -127,9 +127,13 @@ class Engine:
         """Whether no loop has been compiled yet."""
         return self._loop is None
 
-    def compile(self, lowered) -> None:
-        """Compiles the loop, of `chunk` lowered for a state."""
-        self._loop = lowered.compile()
+    def lower(self, state: PyTree) -> jax.stages.Lowered:
+        """Returns the loop lowered for a state, of which the shapes are enough."""
+        return self.chunk.lower(*self.arguments(state, self.zeros(state), 0))
+
+    def compile(self, state: PyTree) -> None:
+        """Compiles the loop for a state."""
+        self._loop = self.lower(state).compile()
 
     def advance(self, state: PyTree, total: PyTree, steps: int):
         """Returns (state, total) `steps` further, and what the steps tell added up.
@@ -137,7 +141,7 @@ class Engine:
         The state is given away. Returns before the devices are done.
         """
         if self.waits_for_compiling:
-            self.compile(self.chunk.lower(*self.arguments(state, total, 0)))
+            self.compile(state)
         if self._feed is None:
             out = self._loop(*self.arguments(state, total, steps))
             state, total, self.reached = out
@@ -214,7 +218,7 @@ class Engine:
         return _Hoisted(replicated(arrays, self.mesh), tuple(shared))
 
     def _sharded(self, function: Callable, in_specs, **jit_options):
-        """Each row of devices runs its own replicas; rows exchange nothing."""
+        """Compiles a function of replicas; rows of devices exchange nothing."""
         mapped = jax.shard_map(
             function,
             mesh=self.mesh,

@@ -24,10 +24,12 @@ AnyArm = TypeVar("AnyArm", bound="Arm")
 Keep = Callable[[str, Callable[[], Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]]
 """(name, make) -> the arrays of that name, made only if they are not stored yet."""
 
+Probes = Sequence[Probe] | Callable[["Arm"], Sequence[Probe]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One way of training: a name, a plan, and what else differs.
+    """A way of training that is compared: a name, a plan, and what else differs.
 
     Attributes:
       name: unique among the arms of a study; it names files and legends.
@@ -76,7 +78,7 @@ def train(
     seeds: jax.Array,
     *,
     keep: Keep,
-    probes: Sequence[Probe] | Callable[[Arm], Sequence[Probe]] = (),
+    probes: Probes = (),
     every: float | None = None,
     label: str = "",
 ) -> Runs:
@@ -99,11 +101,10 @@ def train(
 
         def make(name: str, group=group, results=results) -> Mapping[str, np.ndarray]:
             if not results:
-                taken = probes(group[0]) if callable(probes) else probes
                 title = label or group[0].name
                 progress = Progress(f"{title:14}")
                 result = _fit(
-                    group, sampler, init, seeds, taken, every, progress=progress
+                    group, sampler, init, seeds, probes, every, progress=progress
                 )
                 results.update(_by_arm(group, len(seeds), result.metrics))
             return results[name]
@@ -122,7 +123,7 @@ def train_in(
     seeds: jax.Array,
     *,
     every: float,
-    probes: Sequence[Probe] | Callable[[Arm], Sequence[Probe]] = (),
+    probes: Probes = (),
     checkpoint_every: float | None = None,
     writers: Sequence[Writer] = (),
     writer: Writer | None = None,
@@ -147,14 +148,13 @@ def train_in(
     if columns and columns["step"][-1] == plan.steps:
         print(f"{label or group[0].name}: read from {folder}")
     else:
-        taken = probes(group[0]) if callable(probes) else probes
         folder.mkdir(parents=True, exist_ok=True)
         _fit(
             group,
             sampler,
             init,
             seeds,
-            taken,
+            probes,
             every,
             progress=Progress(f"{label or group[0].name:24}"),
             writers=[writer or JsonLines(log), *writers],
@@ -170,6 +170,7 @@ def train_in(
 
 def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:
     count, plan = len(group), group[0].plan
+    probes = probes(group[0]) if callable(probes) else probes
     replicas = count * len(seeds)
     keys = jnp.tile(seeds, count)
 
