@@ -23,6 +23,8 @@ from optsde.types import PyTree
 Keep = Callable[[str, Callable[[], Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]]
 """(name, make) -> the arrays of that name, made only if they are not stored yet."""
 
+Probes = Sequence[Probe] | Callable[["Arm"], Sequence[Probe]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
@@ -75,7 +77,7 @@ def train(
     seeds: jax.Array,
     *,
     keep: Keep,
-    probes: Sequence[Probe] | Callable[[Arm], Sequence[Probe]] = (),
+    probes: Probes = (),
     every: float | None = None,
     label: str = "",
 ) -> Runs:
@@ -121,7 +123,7 @@ def train_in(
     seeds: jax.Array,
     *,
     every: float,
-    probes: Sequence[Probe] = (),
+    probes: Probes = (),
     checkpoint_every: float | None = None,
     writers: Sequence[Writer] = (),
     writer: Writer | None = None,
@@ -146,13 +148,14 @@ def train_in(
     if columns and columns["step"][-1] == plan.steps:
         print(f"{label or group[0].name}: read from {folder}")
     else:
+        taken = probes(group[0]) if callable(probes) else probes
         folder.mkdir(parents=True, exist_ok=True)
         _fit(
             group,
             sampler,
             init,
             seeds,
-            probes,
+            taken,
             every,
             progress=Progress(f"{label or group[0].name:24}"),
             writers=[writer or JsonLines(log), *writers],
