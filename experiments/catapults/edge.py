@@ -58,9 +58,14 @@ def optimizer_of(config: ConfigDict, arm: str) -> Optimizer:
     options = config.optimizers[arm].to_dict()
     try:
         optimizer = by_name(options.pop("name"))(**options).checked()
-        optimizer.stability_threshold()
     except (TypeError, ValueError) as error:
         raise UsageError(f"--config.optimizers.{arm}: {error}") from None
+    if optimizer.stability_threshold() is None:
+        name = type(optimizer).__name__
+        raise UsageError(
+            f"--config.optimizers.{arm}: {name} does not have a stability threshold; "
+            "sign methods and Lion have none"
+        )
     return optimizer
 
 

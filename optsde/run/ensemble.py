@@ -13,11 +13,12 @@ from optsde.dynamics.discrete import Dynamics
 from optsde.measure.probe import probe
 from optsde.run.loop import Run
 from optsde.run.progress import Progress
+from optsde.run.rows import Series
 from optsde.types import PyTree
 
 
 class Trajectory(NamedTuple):
-    """What an ensemble observed, and where it ended."""
+    """The observations of an ensemble, and its last state."""
 
     times: np.ndarray  # [times], in base steps
     values: Any  # what was observed, leaves [replicas, times, ...]
@@ -27,15 +28,7 @@ class Trajectory(NamedTuple):
 
     def diverged(self) -> tuple[float, float] | None:
         """Returns the interval of time in which a replica first left finite numbers."""
-        finite = [
-            np.isfinite(x).all(axis=tuple(i for i in range(x.ndim) if i != 1))
-            for x in map(np.asarray, jax.tree.leaves(self.values))
-        ]
-        bad = ~np.logical_and.reduce(finite)
-        if not bad.any():
-            return None
-        first = int(bad.argmax())
-        return float(self.times[max(first - 1, 0)]), float(self.times[first])
+        return Series(self.times, self.values).diverged()
 
 
 def ensemble(

@@ -35,7 +35,7 @@ __all__ = ["DivergedError", "Probes", "Result", "Run", "Series", "fit"]
 
 
 class Result(NamedTuple):
-    """What a run gives; metrics, steps and seconds are those of one call."""
+    """The outcome of a run; metrics, steps and seconds are those of one call."""
 
     metrics: dict[str, Series]
     state: PyTree  # leaves [replicas, …]
@@ -87,7 +87,8 @@ class Run:
             # The caller's own is not donated.
             self.state = engine.spread(jax.tree.map(jnp.copy, state))
         self.step = self._since = 0
-        self._total = self._zeros = engine.zeros(self.state)
+        self._zeros = self._total = engine.zeros(self.state)
+        self._begun = False
         self._every = every
         self._probes = _probing(engine, self.state, probes)
 
@@ -167,7 +168,8 @@ class Run:
                 checkpoints.save(self.step, self._whole())
 
         if engine.waits_for_compiling:
-            engine.compile(self.state)
+            sample = engine.arguments(self.state, self._total, 0)
+            engine.compile(engine.chunk.lower(*sample))
             for probe in self._probes:
                 probe.compile(self.state)
         for writer in writers:
@@ -178,7 +180,8 @@ class Run:
                 first, chunk, before, length = self.step, 1, (), 1
                 if progress:
                     progress.begin(self.time)
-                if self.step == 0:
+                if self.step == 0 and not self._begun:
+                    self._begun = True
                     arrive()
                 while self.step < end and not stopping:
                     stop = stops[bisect.bisect_right(stops, self.step)]

@@ -28,7 +28,7 @@ Probes = Sequence[Probe] | Callable[["Arm"], Sequence[Probe]]
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One way of training: a name, a plan, and what else differs.
+    """A way of training that is compared: a name, a plan, and what else differs.
 
     Attributes:
       name: unique among the arms of a study; it names files and legends.
@@ -100,11 +100,10 @@ def train(
 
         def make(name: str, group=group, results=results) -> Mapping[str, np.ndarray]:
             if not results:
-                taken = probes(group[0]) if callable(probes) else probes
                 title = label or group[0].name
                 progress = Progress(f"{title:14}")
                 result = _fit(
-                    group, sampler, init, seeds, taken, every, progress=progress
+                    group, sampler, init, seeds, probes, every, progress=progress
                 )
                 results.update(_by_arm(group, len(seeds), result.metrics))
             return results[name]
@@ -171,6 +170,7 @@ def train_in(
 
 def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:
     count, plan = len(group), group[0].plan
+    probes = probes(group[0]) if callable(probes) else probes
     replicas = count * len(seeds)
     keys = jnp.tile(seeds, count)
 

@@ -80,7 +80,7 @@ def _ntk(s: ProbeSettings, task: Task) -> Probe:
             f"‖K‖ takes {len(inputs)} examples at once; set --config.probe_examples "
             f"to {AT_ONCE} or fewer"
         )
-    if run.statistics(task.model, _parameters(task), inputs[:2], 2, task.prepare):
+    if task.examples_interact:
         raise ValueError(
             "BatchNorm makes examples interact, and such a net has no kernel; use "
             "another norm, such as group"

@@ -4,8 +4,6 @@ f = ½ θᵀAθ in two dimensions, noise diag(1, ¼)(1 + ½|θ|²)·σ², time m
 batch of size 1 has σ = σ0/η, so that a rescaling by κ and another η are the same thing.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +45,7 @@ def covariance(sigma: float):
 
 def sampler(sigma: float, sample=jax.random.normal):
     """Gradients with noise σ² at batch 1."""
-    return partial(gaussian, quadratic_loss, covariance(sigma), sample=sample)
+    return gaussian(quadratic_loss, covariance(sigma), sample)
 
 
 def exponential(key, shape, dtype):
