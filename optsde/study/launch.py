@@ -86,8 +86,7 @@ class Package:
             place = command.workdir or _place(self.name, command.preset, config)
             rundir = RunDir.open(Path(place), self.name, config)
         except (UsageError, ValueError, OSError) as error:
-            message = " ".join(str(error).split())
-            sys.exit(self._complain(message, 2))
+            sys.exit(self._complain(str(error), 2))
         _prepare_devices(command.devices)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -99,14 +98,16 @@ class Package:
             rundir.finish("diverged", [], reason=str(error))
             sys.exit(self._complain(f"diverged: {error}", 1))
         except KeyboardInterrupt:
-            if rundir.path.exists():
+            if (rundir.path / "config.json").exists():
                 rundir.finish("interrupted", [])
             hint = "the same command goes on from what is finished"
             print(file=sys.stderr)
             sys.exit(self._complain(f"interrupted; {hint}", 130))
 
     def _complain(self, message: str, code: int) -> int:
-        print(f"experiments.{self.name}: {message}", file=sys.stderr)
+        """Prints a message in one line; returns the exit code."""
+        line = " ".join(message.split())
+        print(f"experiments.{self.name}: {line}", file=sys.stderr)
         return code
 
 

@@ -140,12 +140,12 @@ class Family(Shape):
 
 @dataclasses.dataclass(frozen=True)
 class Table(Shape):
-    """Names and for each an entry, whose shape is `entry`."""
+    """Names and for each an entry, in alphabetical order, as a ConfigDict has them."""
 
     entry: Shape | None = None  # None: free options
 
     def read(self, path: str, value: Any) -> dict:
-        items = _mapping(path, value).items()
+        items = sorted(_mapping(path, value).items(), key=lambda item: item[0])
         return {n: self._entry(x).read(f"{path}.{n}", x) for n, x in items}
 
     def plain(self, value: Any) -> dict:

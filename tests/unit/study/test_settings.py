@@ -183,3 +183,19 @@ def test_a_setting_needs_a_declaration():
 
         class Bare(Settings):
             lr: float = 0.1
+
+
+def test_groups_mix_with_settings():
+    class Run(Row, Whole):
+        lr = 0.3
+
+    config = Run(shuffle=True).checked().config()
+    assert (config.lr, config.study, config.draws) == (0.3, "test_settings", 64)
+    assert Run.of(config).shuffle
+    with pytest.raises(UsageError, match=r"lr=0\.0: needs a positive number"):
+        Run(lr=0.0).checked()
+
+
+def test_entries_of_a_table_have_one_order():
+    s = Whole(rows={"b": Row(), "a": Row()})
+    assert list(s.rows) == list(Whole.of(s.config()).rows) == ["a", "b"]
