@@ -12,7 +12,7 @@ from optsde import data, models
 from optsde.data.dataset import Dataset
 from optsde.study.settings import Seeded, seed_setting, setting
 from optsde.study.shapes import UsageError, require
-from optsde.train import Task
+from optsde.run import Task
 
 PUBLISHED_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet152")
 DTYPES = ("float32", "bfloat16", "float16")
