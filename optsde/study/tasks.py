@@ -10,9 +10,9 @@ from flax.errors import FlaxError
 
 from optsde import data, models
 from optsde.data.dataset import Dataset
+from optsde.run import Task
 from optsde.study.settings import Seeded, seed_setting, setting
 from optsde.study.shapes import UsageError, require
-from optsde.run import Task
 
 PUBLISHED_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet152")
 DTYPES = ("float32", "bfloat16", "float16")
