@@ -24,9 +24,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments.rundir import RunDir
-from optsde.dynamics import Trajectory
 from optsde.mesh import enable_compilation_cache, expose_cpu_cores
 from optsde.optimizers import Optimizer, by_name
+from optsde.run import Trajectory
 from optsde.run.loop import DivergedError
 
 OTHER_FLAGS = "--workdir=DIR, --devices=N (of the CPU), --dry_run, --help"

@@ -29,7 +29,6 @@ def check(config: ConfigDict) -> None:
 
 def writer(config: ConfigDict, path):
     """metrics.jsonl, with the rows that are part of a spike marked if that is asked."""
-    from optsde import train
 
     rows = run.JsonLines(path)
     return run.MarkSpikes(rows) if SPIKES in config.probes else rows
@@ -60,7 +59,7 @@ def _sharpness(config, plan, task, sampler):
 
 
 def _ntk(config, plan, task, sampler):
-    from optsde import measure, train
+    from optsde import measure
 
     inputs, targets = _examples(config, task)
     if len(inputs) > AT_ONCE:

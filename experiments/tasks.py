@@ -71,7 +71,7 @@ def build_task(config: ConfigDict, dataset):
     import jax
     import jax.numpy as jnp
 
-    from optsde import data, models, train
+    from optsde import data, models, run
 
     examples, augment = dataset.train, _augmentation(dataset)
     if config.augment == "frozen":

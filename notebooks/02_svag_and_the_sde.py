@@ -13,8 +13,6 @@
 # ℓ grows. A *smaller batch* has the same κ and variance, but is no less skewed.
 
 # %%
-import functools
-
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -50,7 +48,7 @@ def mean(dynamics, seed):
 
 
 draws = {"sample": lambda *args: jax.random.exponential(*args) - 1}
-sampler = functools.partial(gradients.gaussian, quadratic_loss, noise, **draws)
+sampler = gradients.gaussian(quadratic_loss, noise, **draws)
 law = gradients.from_covariance(quadratic_loss, noise, base.batch_size)
 limit = mean(optsde.sde(base, law, start, substeps=64), 0)
 steps = 1 / np.square(ELLS)
@@ -86,7 +84,7 @@ examples = tuple(map(jnp.asarray, data.digits()))
 model = models.MLP((64, 10))
 losses = models.supervised(model, models.cross_entropy)
 params = models.init_params(model, jax.random.key(0), examples[0])
-batches = functools.partial(gradients.minibatch, losses, examples)
+batches = gradients.minibatch(losses, examples)
 adam = optsde.Adam(lr=1e-3, b1=0.9, b2=0.99)
 base = optsde.Plan(optimizer=adam, batch_size=8, horizon=64)
 times = [8, 16, 24, 32, 40, 48, 56, 64]

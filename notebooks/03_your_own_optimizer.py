@@ -21,7 +21,6 @@
 
 # %%
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
@@ -126,7 +125,7 @@ def mean_loss(dynamics, seed, paths=8_000):
     return analysis.estimate(out.values[:, 0])
 
 
-sampler = functools.partial(gradients.gaussian, half_square, noise)
+sampler = gradients.gaussian(half_square, noise)
 law = gradients.from_covariance(half_square, noise)
 plans = [optsde.svag(toy, ell) for ell in (1, 2**0.5, 2)]
 runs = [mean_loss(optsde.discrete(p, sampler, ones), i) for i, p in enumerate(plans)]

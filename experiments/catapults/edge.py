@@ -58,9 +58,14 @@ def optimizer_of(config: ConfigDict, arm: str) -> Optimizer:
     options = config.optimizers[arm].to_dict()
     try:
         optimizer = by_name(options.pop("name"))(**options).checked()
-        optimizer.stability_threshold()
     except (TypeError, ValueError) as error:
         raise UsageError(f"--config.optimizers.{arm}: {error}") from None
+    if optimizer.stability_threshold() is None:
+        name = type(optimizer).__name__
+        raise UsageError(
+            f"--config.optimizers.{arm}: {name} does not have a stability threshold; "
+            "sign methods and Lion have none"
+        )
     return optimizer
 
 
@@ -79,7 +84,7 @@ def train_arm(config: ConfigDict, arm: str, place: Path) -> dict[str, np.ndarray
     """Train all seeds of an optimizer, or go on with them, and measure as they go."""
     import jax
 
-    from optsde import measure, train
+    from optsde import measure
     from optsde.dynamics import Engine
     from optsde.gradients import full_batch
     from optsde.run import writers as metrics

@@ -38,7 +38,7 @@ def held_out(
     import jax
     import jax.numpy as jnp
 
-    from optsde import gradients, train
+    from optsde import gradients
 
     def sampler(batch_size: int):
         return gradients.epochs(task.losses, task.train, batch_size)

@@ -9,7 +9,7 @@ import optsde
 from experiments import probes, tasks
 from experiments.launch import UsageError, optimizer_of, require
 from optsde import schedules
-from optsde.optimizers import Memory, Optimizer
+from optsde.optimizers import Memory
 
 RULES = {
     "rule": "the rule",
@@ -67,9 +67,7 @@ def check(config: ConfigDict) -> None:
     require(fine, config, "augment", "none, or live for images, masked for text")
     both = config.schedule.cosine and config.schedule.milestones
     require(not both, config, "schedule", "cosine or milestones, not both")
-    known = (
-        type(base_plan(config).optimizer).preconditioner is not Optimizer.preconditioner
-    )
+    known = base_plan(config).optimizer.response() is not None
     require(
         known,
         config.optimizer,

@@ -117,9 +117,16 @@ def save(figure, path: Path) -> None:
 
 
 def band(ax, x, y: Estimate, *, label: str = "", colour: str, **line) -> None:
-    """Draws a curve with Student's 95% interval at each point."""
-    half = half_width(y)
+    """Draws a curve with Student's 95% interval at each point.
+
+    The axes reach over ± 1 standard error at least. They do not grow with the band,
+    which is 13 standard errors wide to each side for two replicas.
+    """
+    half, limits = half_width(y), ax.dataLim.frozen()
     ax.fill_between(x, y.mean - half, y.mean + half, color=colour, alpha=0.22, lw=0)
+    ax.dataLim.set(limits)
+    for edge in (y.mean - y.se, y.mean + y.se):
+        ax.update_datalim(np.column_stack([x, edge]))
     ax.plot(x, y.mean, color=colour, label=label, **({"lw": 1.8} | line))
 
 

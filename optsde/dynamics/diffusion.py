@@ -87,8 +87,9 @@ def sde(
         t1 = t0 + h
         y = state.params, state.optimizer.direction
         (new, memory), *_ = solver.step(term, t0, t1, y, None, None, False)
-        memory = OptimizerState(state.optimizer.clock.tick(), memory)
-        return State(state.step + 1, state.key, new, memory), ()
+        clock = state.optimizer.clock.paced(plan.dt * h).tick()
+        moved = OptimizerState(clock, memory)
+        return State(state.step + 1, state.key, new, moved), ()
 
     return Dynamics(init, step, plan.dt * h)
 

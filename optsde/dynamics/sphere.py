@@ -100,7 +100,8 @@ def sphere(
         y = state.direction, state.gamma
         t0 = state.time
         (direction, gamma), *_ = solver.step(term, t0, t0 + h, y, None, None, False)
-        return SphereState(state.clock.tick(), state.key, _unit(direction), gamma), ()
+        clock = state.clock.paced(h).tick()
+        return SphereState(clock, state.key, _unit(direction), gamma), ()
 
     return Dynamics(init, step, h)
 

@@ -20,7 +20,7 @@ from optsde.gradients.oracle import (
     Sampler,
 )
 from optsde.gradients.penalty import Penalty, penalized
-from optsde.gradients.per_example import by_blocks, by_layers
+from optsde.gradients.per_example import all_dense, by_blocks, by_layers
 from optsde.gradients.samplers import epochs, full_batch, minibatch
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Penalty",
     "Sampler",
     "Use",
+    "all_dense",
     "by_blocks",
     "by_layers",
     "dense",

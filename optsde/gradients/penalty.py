@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optsde.gradients.oracle import Sampler
+from optsde.gradients.oracle import Oracle, Sampler
 from optsde.types import PyTree, Scalar
 
 FORMS = ("forward", "central", "exact")
@@ -60,7 +60,10 @@ def penalized(sampler: Sampler, penalty: Penalty) -> Sampler:
             lambda g, h: (g + factor * h).astype(g.dtype), g, product
         )
 
-    return lambda batch_size: sampler(batch_size).with_gradient(of_group)
+    def with_penalty(*batch_size: int) -> Oracle:  # a full batch needs none
+        return sampler(*batch_size).with_gradient(of_group)
+
+    return with_penalty
 
 
 def _along(value_and_grad, params: PyTree, g: PyTree, v: PyTree, penalty: Penalty):

@@ -5,7 +5,6 @@ eigenvalue stays near the stability threshold of its optimizer: the edge of stab
 (Cohen et al. 2021; for preconditioned methods Cohen et al. 2022).
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -121,8 +120,7 @@ def sharpness_probe(
     """
     optimizer = plan.optimizer
     names = ["sharpness"]
-    with contextlib.suppress(TypeError):
-        optimizer.stability_threshold()
+    if optimizer.stability_threshold() is not None:
         names.append("preconditioned_sharpness")
 
     def init(state):

@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from optsde.optimizers import EMA, SWA, Optimizer
-from optsde.optimizers.base import Clock, OptimizerState
+from optsde.optimizers.base import OptimizerState
 from optsde.optimizers.rules import check_memory
 from optsde.types import Scalar, Schedule
 
@@ -51,11 +51,11 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """How many steps reach the horizon."""
+        """The number of steps that reach the horizon."""
         return math.ceil(self.horizon / self.dt - 1e-9)
 
     def checked(self) -> Self:
-        """Itself, if every setting makes sense; else an error that names it."""
+        """Returns itself, if every setting makes sense; else raises and names it."""
         self.optimizer.checked()
         clip = 1.0 if self.clip is None else self.clip
         decay = self.average.decay if isinstance(self.average, EMA) else 0.0
@@ -158,11 +158,16 @@ def switch(state: OptimizerState, old: Plan, new: Plan) -> OptimizerState:
     `state.optimizer` that is switched.
     """
     kappa = new.dt / old.dt
+    if not isinstance(state, OptimizerState):
+        raise ValueError(
+            f"switch takes an OptimizerState, such as state.optimizer of a run, and "
+            f"was given a {type(state).__name__}"
+        )
     if type(old.optimizer) is not type(new.optimizer):
         raise ValueError("switch needs two plans of one optimizer")
     rescale = old.optimizer.rescale_state
     return OptimizerState(
-        clock=Clock.start(new.dt, state.clock.time),
+        clock=state.clock.paced(new.dt),
         direction=rescale(state.direction, kappa, new.optimizer),
     )
 

@@ -47,6 +47,13 @@ class Engine:
         shards: int = 1,
         with_info: bool = False,
     ):
+        for leaf in jax.tree.leaves(members):
+            if np.shape(leaf)[:1] != (replicas,):
+                raise ValueError(
+                    f"members has a leaf of shape {np.shape(leaf)}, and there are "
+                    f"{replicas} keys: stack every hyperparameter, as in "
+                    "jax.vmap(lambda lr: Adam(lr=lr))(lrs)"
+                )
         self.replicas = replicas
         self.mesh = run_mesh(replicas, shards)
         make: Any = dynamics if members is not None else lambda member: dynamics
@@ -111,7 +118,7 @@ class Engine:
 
     def arguments(self, state: PyTree, total: PyTree, steps: int) -> tuple:
         """Returns what `chunk` takes to run so many steps."""
-        count = replicated(jnp.int32(steps), self.mesh)
+        count = replicated(np.int32(steps), self.mesh)
         given = self.members, self._window
         return self._source.arrays, given, state, total, count
 
@@ -120,7 +127,11 @@ class Engine:
         """Whether no loop has been compiled yet."""
         return self._loop is None
 
-    def compile(self, lowered) -> None:
+    def lower(self, state: PyTree) -> jax.stages.Lowered:
+        """Returns the loop lowered for a state, of which the shapes are enough."""
+        return self.chunk.lower(*self.arguments(state, self.zeros(state), 0))
+
+    def compile(self, lowered: jax.stages.Lowered) -> None:
         """Compiles the loop, of `chunk` lowered for a state."""
         self._loop = lowered.compile()
 
@@ -130,7 +141,7 @@ class Engine:
         The state is given away. Returns before the devices are done.
         """
         if self.waits_for_compiling:
-            self.compile(self.chunk.lower(*self.arguments(state, total, 0)))
+            self.compile(self.lower(state))
         if self._feed is None:
             out = self._loop(*self.arguments(state, total, steps))
             state, total, self.reached = out
@@ -207,7 +218,7 @@ class Engine:
         return _Hoisted(replicated(arrays, self.mesh), tuple(shared))
 
     def _sharded(self, function: Callable, in_specs, **jit_options):
-        """Each row of devices runs its own replicas; rows exchange nothing."""
+        """Compiles a function of replicas; rows of devices exchange nothing."""
         mapped = jax.shard_map(
             function,
             mesh=self.mesh,

@@ -13,11 +13,12 @@ from optsde.dynamics.discrete import Dynamics
 from optsde.measure.probe import probe
 from optsde.run.loop import Run
 from optsde.run.progress import Progress
+from optsde.run.rows import Series
 from optsde.types import PyTree
 
 
 class Trajectory(NamedTuple):
-    """What an ensemble observed, and where it ended."""
+    """The observations of an ensemble, and its last state."""
 
     times: np.ndarray  # [times], in base steps
     values: Any  # what was observed, leaves [replicas, times, ...]
@@ -27,15 +28,7 @@ class Trajectory(NamedTuple):
 
     def diverged(self) -> tuple[float, float] | None:
         """Returns the interval of time in which a replica first left finite numbers."""
-        finite = [
-            np.isfinite(x).all(axis=tuple(i for i in range(x.ndim) if i != 1))
-            for x in map(np.asarray, jax.tree.leaves(self.values))
-        ]
-        bad = ~np.logical_and.reduce(finite)
-        if not bad.any():
-            return None
-        first = int(bad.argmax())
-        return float(self.times[max(first - 1, 0)]), float(self.times[first])
+        return Series(self.times, self.values).diverged()
 
 
 def ensemble(
@@ -67,13 +60,6 @@ def ensemble(
             "members need dynamics as a function of one member, such as lambda adam: "
             "discrete(replace(plan, optimizer=adam), sampler, params)"
         )
-    for leaf in jax.tree.leaves(members):
-        if np.shape(leaf)[:1] != keys.shape[:1]:
-            raise ValueError(
-                f"members has a leaf of shape {np.shape(leaf)}, and there are "
-                f"{keys.shape[0]} keys: stack every hyperparameter, as in "
-                "jax.vmap(lambda lr: Adam(lr=lr))(lrs)"
-            )
     if len(times) == 0:
         raise ValueError("times must rise from the start on, and were []")
     observed = probe(lambda _, state: {"observed": observe(state)}, times=times)

@@ -6,6 +6,7 @@ over the groups then take the place of a group's own.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -21,15 +22,26 @@ def statistics(
     model: nn.Module, params: PyTree, inputs: jax.Array, rows: int, prepare: Callable
 ) -> PyTree:
     """BatchNorm's statistics for evaluation; empty for models without it."""
+    if not has_statistics(model, params, inputs, prepare):
+        return {}
+    return mean_over(partial(_statistics, model, prepare, params), inputs, rows)
 
-    def of_group(examples, mask):
-        _, seen = model.apply(
-            {"params": params}, prepare(examples), mask, mutable=["statistics"]
-        )
-        return seen.get("statistics", {})
 
-    probe: Any = jax.eval_shape(of_group, inputs[:1], None)
-    return mean_over(of_group, inputs, rows) if probe else {}
+def has_statistics(
+    model: nn.Module, params: PyTree, inputs: jax.Array, prepare: Callable
+) -> bool:
+    """Returns whether the model has BatchNorm, for which examples interact."""
+    of_group = partial(_statistics, model, prepare)
+    return bool(jax.eval_shape(of_group, params, inputs[:1], None))
+
+
+def _statistics(
+    model: nn.Module, prepare: Callable, params: PyTree, examples: jax.Array, mask: Any
+) -> PyTree:
+    _, collected = model.apply(
+        {"params": params}, prepare(examples), mask, mutable=["statistics"]
+    )
+    return collected.get("statistics", {})
 
 
 def evaluate(
@@ -46,8 +58,8 @@ def evaluate(
 
     train_inputs: what the statistics are made from, un-augmented.
     """
-    seen = statistics(model, params, train_inputs, rows, prepare)
-    variables = {"params": params} | ({"statistics": seen} if seen else {})
+    collected = statistics(model, params, train_inputs, rows, prepare)
+    variables = {"params": params} | ({"statistics": collected} if collected else {})
 
     def of_group(examples, mask):
         inputs, targets = examples

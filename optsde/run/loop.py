@@ -35,7 +35,7 @@ __all__ = ["DivergedError", "Probes", "Result", "Run", "Series", "fit"]
 
 
 class Result(NamedTuple):
-    """What a run gives; metrics, steps and seconds are those of one call."""
+    """The outcome of a run; metrics, steps and seconds are those of one call."""
 
     metrics: dict[str, Series]
     state: PyTree  # leaves [replicas, …]
@@ -87,7 +87,8 @@ class Run:
             # The caller's own is not donated.
             self.state = engine.spread(jax.tree.map(jnp.copy, state))
         self.step = self._since = 0
-        self._total = engine.zeros(self.state)
+        self._zeros = self._total = engine.zeros(self.state)
+        self._begun = False
         self._every = every
         self._probes = _probing(engine, self.state, probes)
 
@@ -132,6 +133,11 @@ class Run:
         due = {}  # step -> what happens there
         for probe in self._probes:
             times = self._every if probe.times is None else probe.times
+            if times is None:
+                raise ValueError(
+                    "a probe has no times: give them by probe.at(…), or `every` of the "
+                    "run, whose rows it then joins"
+                )
             for step in self._due(times, end, first=True):
                 due.setdefault(step, []).append(probe)
         row_ends = set(self._due(self._every, end))
@@ -152,7 +158,7 @@ class Run:
                 info = self._total if ended else ()
                 rows.add(self.step, self._since, info, metrics)
             if ended:
-                self._since, self._total = self.step, engine.zeros(self.state)
+                self._since, self._total = self.step, self._zeros
             if self.step in switches:
                 engine.set_members(switches[self.step])
 
@@ -174,7 +180,8 @@ class Run:
                 first, chunk, before, length = self.step, 1, (), 1
                 if progress:
                     progress.begin(self.time)
-                if self.step == 0:
+                if self.step == 0 and not self._begun:
+                    self._begun = True
                     arrive()
                 while self.step < end and not stopping:
                     stop = stops[bisect.bisect_right(stops, self.step)]
@@ -228,7 +235,10 @@ class Run:
         return step
 
     def _due(self, times: Times, end: int, first: bool = False) -> list[int]:
-        """Returns the steps of times: those given, or every so many and the end."""
+        """Returns the steps of times: those given, or every so many and the end.
+
+        Times after the end are those of the next `to`.
+        """
         if times is None:
             return []
         if isinstance(times, Sequence | np.ndarray):

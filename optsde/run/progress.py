@@ -20,16 +20,16 @@ class Progress:
         self.shown = self.start
 
     def begin(self, at: float) -> None:
-        """Compiling is over; the time left is counted from here."""
+        """Counts the time left from here, after compiling."""
         self.start = self.shown = time.monotonic()
         self.began = at
 
     def update(self, now: float, end: float) -> None:
-        """The clock stands at `now` of `end`."""
+        """Shows that the clock stands at `now` of `end`."""
         terminal = self.stream.isatty()
         instant = time.monotonic()
         done = now >= end
-        if not (terminal or done) and instant - self.shown < 10:
+        if not done and instant - self.shown < (0.1 if terminal else 10):
             return
         self.shown = instant
         elapsed = instant - self.start

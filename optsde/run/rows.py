@@ -23,12 +23,29 @@ class Series(NamedTuple):
     times: np.ndarray  # [times], in base steps
     values: Any  # leaves [replicas, times, …]
 
+    @property
+    def last(self) -> np.ndarray:
+        """The values at the last time, [replicas, …]."""
+        return np.asarray(self.values)[:, -1]
+
     def between(self, first: float, last: float = np.inf) -> np.ndarray:
         """Returns each replica's mean from time `first` to `last`, both included."""
         inside = (first <= self.times) & (self.times <= last)
         if not inside.any():
             raise ValueError(f"no measurement from time {first:g} to {last:g}")
         return np.nanmean(np.asarray(self.values)[:, inside], axis=1)
+
+    def diverged(self) -> tuple[float, float] | None:
+        """Returns the interval of time in which a replica first left finite numbers."""
+        finite = [
+            np.isfinite(x).all(axis=tuple(i for i in range(x.ndim) if i != 1))
+            for x in map(np.asarray, jax.tree.leaves(self.values))
+        ]
+        bad = ~np.logical_and.reduce(finite)
+        if not bad.any():
+            return None
+        first = int(bad.argmax())
+        return float(self.times[max(first - 1, 0)]), float(self.times[first])
 
 
 class Rows:
@@ -97,7 +114,8 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the metrics that are a number for each replica, for a line of a file."""
     row = {}
     for name, value in values.items():
-        if np.ndim(value) == 1:
+        leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(value))
+        if leaf and np.ndim(value) == 1:
             numbers = np.asarray(value, np.float64)
             row[name] = numbers.item() if numbers.size == 1 else numbers.tolist()
     return row

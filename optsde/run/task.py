@@ -6,14 +6,17 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from optsde import models
+from optsde.data.resident import source_of
 from optsde.data.stream import Stream
-from optsde.gradients import Augment
+from optsde.gradients import Augment, Law, all_dense, by_blocks, by_layers, from_data
+from optsde.gradients.groups import mean_over
 from optsde.measure.probe import Probe, Times, probe
 from optsde.models.losses import Loss
 from optsde.optimizers import EMA, SWA
-from optsde.run.evaluation import evaluate
+from optsde.run.evaluation import evaluate, has_statistics
 from optsde.types import PyTree
 
 Examples = tuple[jax.Array, jax.Array]  # inputs, targets
@@ -47,6 +50,13 @@ class Task:
         return len(self.train if isinstance(self.train, Stream) else self.train[0])
 
     @property
+    def examples_interact(self) -> bool:
+        """Returns whether outputs depend on other examples, as with BatchNorm."""
+        inputs = self.plain[:1]
+        params = jax.eval_shape(self.init, jax.random.key(0))
+        return has_statistics(self.model, params, inputs, self.prepare)
+
+    @property
     def losses(self) -> Callable:
         """Returns (params, examples, mask) -> the loss of each, for samplers."""
         return models.supervised(self.model, self.loss, self.prepare)
@@ -54,6 +64,45 @@ class Task:
     def init(self, key: jax.Array) -> PyTree:
         """Returns initial parameters, in float32."""
         return models.init_params(self.model, key, self.prepare(self.plain[:1]))
+
+    def law(self, batch_size: int) -> Law:
+        """Returns the law of the noise of a batch, for `dynamics.sde`.
+
+        Its covariance is the exact one of independent draws from `train`, without
+        augmentation. Nets with BatchNorm, which makes examples interact, are refused.
+        """
+        source: Any = source_of(self.train)
+        if source.stream is not None:
+            raise ValueError("an SDE needs its examples on the device, not a Stream")
+        if self.examples_interact:
+            raise ValueError(
+                "BatchNorm makes examples interact, and the noise of an SDE is made of "
+                "independent ones; use another norm, such as group"
+            )
+        inputs, targets = source.arrays
+        prepared = self.prepare(inputs)
+        if all_dense(self.model, prepared):
+            sums = by_layers(self.model, self.loss, (prepared, targets))
+        else:
+            sums = by_blocks(self.losses, source.arrays)
+        return from_data(self.losses, source.arrays, batch_size, sums)
+
+    def train_loss(self, rows: int = 2048, times: Times = None) -> Probe:
+        """Returns the probe of train_loss, the mean over `train` without augmentation.
+
+        Args:
+          rows: examples at once.
+          times: those of the probe.
+        """
+
+        def observe(examples, state: Any) -> dict[str, jax.Array]:
+            def of_group(group, mask):
+                losses = self.losses(state.params, group, mask)
+                return jnp.mean(losses, where=True if mask is None else mask)
+
+            return {"train_loss": mean_over(of_group, examples, rows)}
+
+        return probe(observe, self.train, times)
 
     def evaluation(
         self,
@@ -92,3 +141,7 @@ class Task:
 
         source = self.plain, self.test
         return probe(observe, source, times)._replace(finite=True)
+
+    def apply(self, params: PyTree, inputs: jax.Array) -> Any:
+        """Returns the model's outputs for inputs as the data has them."""
+        return self.model.apply({"params": params}, self.prepare(inputs))

@@ -23,10 +23,12 @@ from optsde.types import PyTree
 Keep = Callable[[str, Callable[[], Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]]
 """(name, make) -> the arrays of that name, made only if they are not stored yet."""
 
+Probes = Sequence[Probe] | Callable[["Arm"], Sequence[Probe]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One way of training: a name, a plan, and what else differs.
+    """A way of training that is compared: a name, a plan, and what else differs.
 
     Attributes:
       name: unique among the arms of a study; it names files and legends.
@@ -75,7 +77,7 @@ def train(
     seeds: jax.Array,
     *,
     keep: Keep,
-    probes: Sequence[Probe] | Callable[[Arm], Sequence[Probe]] = (),
+    probes: Probes = (),
     every: float | None = None,
     label: str = "",
 ) -> Runs:
@@ -98,11 +100,10 @@ def train(
 
         def make(name: str, group=group, results=results) -> Mapping[str, np.ndarray]:
             if not results:
-                taken = probes(group[0]) if callable(probes) else probes
                 title = label or group[0].name
                 progress = Progress(f"{title:14}")
                 result = _fit(
-                    group, sampler, init, seeds, taken, every, progress=progress
+                    group, sampler, init, seeds, probes, every, progress=progress
                 )
                 results.update(_by_arm(group, len(seeds), result.metrics))
             return results[name]
@@ -121,7 +122,7 @@ def train_in(
     seeds: jax.Array,
     *,
     every: float,
-    probes: Sequence[Probe] = (),
+    probes: Probes = (),
     checkpoint_every: float | None = None,
     writers: Sequence[Writer] = (),
     writer: Writer | None = None,
@@ -168,6 +169,7 @@ def train_in(
 
 def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:
     count, plan = len(group), group[0].plan
+    probes = probes(group[0]) if callable(probes) else probes
     replicas = count * len(seeds)
     keys = jnp.tile(seeds, count)
 

@@ -10,13 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from optsde import data, measure, train
+from optsde import data, measure, run
 from optsde.gradients import Draw
 from optsde.measure.probe import Probe
-from optsde.plan import Plan
+from optsde.plans.plan import Plan
+from optsde.run import Task
 from optsde.study.settings import Names, Seeded, setting
 from optsde.study.shapes import UsageError
-from optsde.train import Task
 from optsde.types import PyTree
 
 AT_ONCE = 4096  # examples, whose activations ‖K‖ holds
@@ -38,8 +38,8 @@ class ProbeSettings(Seeded):
 
 def writer(s: ProbeSettings, path: Path) -> Any:
     """Returns the writer of metrics.jsonl, which marks spikes if that is asked."""
-    rows = train.JsonLines(path)
-    return train.MarkSpikes(rows) if SPIKES in s.probes else rows
+    rows = run.JsonLines(path)
+    return run.MarkSpikes(rows) if SPIKES in s.probes else rows
 
 
 def build_probes(
@@ -80,7 +80,7 @@ def _ntk(s: ProbeSettings, task: Task) -> Probe:
             f"‖K‖ takes {len(inputs)} examples at once; set --config.probe_examples "
             f"to {AT_ONCE} or fewer"
         )
-    if train.statistics(task.model, _parameters(task), inputs[:2], 2, task.prepare):
+    if task.examples_interact:
         raise ValueError(
             "BatchNorm makes examples interact, and such a net has no kernel; use "
             "another norm, such as group"
@@ -93,17 +93,18 @@ def _ntk(s: ProbeSettings, task: Task) -> Probe:
 
     probe = measure.ntk_probe(apply, inputs)
 
-    def look(source, state, memory):
-        metrics, memory = probe.look(source, state, memory)
+    def observe(source, state, memory):
+        metrics, memory = probe.observe(source, state, memory)
         # The critical rate that it names is that of a squared error.
         return {"ntk_norm": metrics["ntk_norm"]}, memory
 
-    return _labelled(s, probe._replace(look=look))
+    return _labelled(s, probe._replace(observe=observe))
 
 
 def _invariance(s: ProbeSettings, plan: Plan, task: Task, sampler: Callable) -> Probe:
     # At the rate of half-way: that of step 0 may be zero.
-    draw = Draw(jax.random.key(s.seed), jnp.int32(plan.steps // 2))
+    half = plan.steps // 2
+    draw = Draw(jax.random.key(s.seed), jnp.int32(half), half * plan.dt)
     report = measure.intrinsic_report(plan, sampler, _parameters(task), draw)
     print(report, flush=True)
     return measure.invariance_probe(plan, sampler, report.invariant)
@@ -114,7 +115,7 @@ def _parameters(task: Task) -> PyTree:
 
 
 def _examples(s: ProbeSettings, task: Task) -> Any:
-    """The training examples that a probe reads, or the first of them."""
+    """Returns the training examples that a probe reads, or the first of them."""
     if isinstance(task.train, data.Stream):
         raise ValueError("needs its examples on the device, and they are streamed")
     if s.probe_examples > task.size:
@@ -125,13 +126,8 @@ def _examples(s: ProbeSettings, task: Task) -> Any:
 
 
 def _labelled(s: ProbeSettings, probe: Probe) -> Probe:
-    """The probe, its metrics named after the part of the data that they are of."""
+    """Returns the probe, its metrics named after the part of the data they are of."""
     if not s.probe_examples:
         return probe
 
-    def look(source, state, memory):
-        metrics, memory = probe.look(source, state, memory)
-        part = f"_of_{s.probe_examples}"
-        return {f"{name}{part}": value for name, value in metrics.items()}, memory
-
-    return probe._replace(look=look)
+    return probe.named(lambda name: f"{name}_of_{s.probe_examples}")

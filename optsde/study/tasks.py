@@ -47,7 +47,7 @@ class TaskSettings(Seeded):
         """Returns the data set, with all its training examples or `train_size`."""
         options = {}
         if self.model == "transformer":
-            options["context"] = self.options["length"]
+            options["context"] = build_model(self, 10).length
         size = self.train_size or None
         try:
             return data.load(
@@ -156,4 +156,4 @@ def augmentation(dataset: Dataset) -> Callable:
         return data.mask_tokens()
     if dataset.name.startswith("cifar"):
         return data.compose(data.crop(4), data.flip())
-    return data.crop(1 if dataset.name == "digits" else 2)
+    return data.crop(1 if dataset.name in ("digits", "all_digits") else 2)

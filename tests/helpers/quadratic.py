@@ -4,8 +4,6 @@ f = ½ θᵀAθ in two dimensions, noise diag(1, ¼)(1 + ½|θ|²)·σ², time m
 batch of size 1 has σ = σ0/η, so that a rescaling by κ and another η are the same thing.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +11,13 @@ import numpy as np
 import optsde
 from optsde import analysis
 from optsde.analysis import Estimate
+from optsde.gradients import diagonal, from_covariance, gaussian
 from optsde.problems.quadratic import (
     START,
     quadratic_loss,
     quadratic_std,
     second_order_moments,
 )
-from optsde.gradients import diagonal, from_covariance, gaussian
 
 THETA0 = jnp.asarray(START, jnp.float32)
 
@@ -47,7 +45,7 @@ def covariance(sigma: float):
 
 def sampler(sigma: float, sample=jax.random.normal):
     """Gradients with noise σ² at batch 1."""
-    return partial(gaussian, quadratic_loss, covariance(sigma), sample=sample)
+    return gaussian(quadratic_loss, covariance(sigma), sample)
 
 
 def exponential(key, shape, dtype):

@@ -21,7 +21,7 @@ from experiments.catapults import (
 from experiments.catapults.steps import watch
 from experiments.launch import UsageError
 from experiments.rundir import RunDir
-from optsde.measure import Spike
+from optsde.analysis import Spike
 
 DIGITS = dict(width=8, train_size=12, seeds=2)
 SMALL = {

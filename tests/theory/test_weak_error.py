@@ -24,10 +24,10 @@ from helpers.quadratic import (
 )
 
 import optsde
-from experiments.svag.weak_error import observer, warm_start
+from experiments.svag.quadratic import observer, warm_start
 from optsde.analysis import Estimate, log_slope
-from optsde.problems.quadratic import START, quadratic_loss, second_order_moments
 from optsde.gradients import from_covariance
+from optsde.problems.quadratic import START, quadratic_loss, second_order_moments
 
 PATHS = 200_000
 FIGURE_SE = 0.003
@@ -173,14 +173,20 @@ def test_adagrad_approaches_its_sde_in_both_ways():
         optimizer = optsde.AdaGrad(lr=1.0, eps=0.1 * sigma**2, s0=0.5 * sigma**4)
         return plan(optimizer, 2 * sigma**2)
 
-    sde = run_sde(base(2.0), 2.0, PATHS, 30, 64, observer(1 / 16))
+    sde = run_sde(base(2.0), 2.0, PATHS, 30, 64, observer(1 / 16, "s"))
     plain = [
-        largest_error(run(base(s), s, PATHS, 31, observer(s**-4)), sde)
+        largest_error(run(base(s), s, PATHS, 31, observer(s**-4, "s")), sde)
         for s in (2.0, 4.0, 8.0)
     ]
     mixed = [
         largest_error(
-            run(optsde.svag(base(2.0), ell), 2.0, PATHS, 32, observer(1 / 16 / ell**4)),
+            run(
+                optsde.svag(base(2.0), ell),
+                2.0,
+                PATHS,
+                32,
+                observer(1 / 16 / ell**4, "s"),
+            ),
             sde,
         )
         for ell in ELLS

@@ -67,6 +67,15 @@ def test_bands_and_points_are_students_intervals(ax):
     points(ax, 1, Estimate(2.0, 0.1, 5), colour=COLOURS[1])
 
 
+def test_two_replicas_leave_their_curve_to_be_seen(ax):
+    band(ax, X, estimate(VALUES[:2]), colour=COLOURS[0])
+    plain = new_figure(1)[1][0]
+    plain.plot(X, VALUES[:2].T)  # the mean ± s.e. of two replicas are the two
+    np.testing.assert_allclose(
+        [*ax.get_xlim(), *ax.get_ylim()], [*plain.get_xlim(), *plain.get_ylim()]
+    )
+
+
 def test_curves_of_all_replicas_and_their_centre(ax):
     curves(ax, X, VALUES, label="all", colour=COLOURS[2])
     assert len(ax.lines) == 5

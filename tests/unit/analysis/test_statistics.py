@@ -132,6 +132,18 @@ def test_differences_paired_by_seed():
     same(paired(values, reference, 100), estimate(100 * (values - reference)))
 
 
+def test_a_ratio_of_paired_means_has_its_own_error():
+    """Where both are in one proportion there is no error, however both scatter."""
+    reference = np.array([1.0, 2.0, 3.0, 6.0])
+    found = percent_paired(1.5 * reference, reference)
+    np.testing.assert_allclose(found.mean, 50)
+    np.testing.assert_allclose(found.se, 0, atol=1e-12)
+    other = percent_paired([2.0, 2.0, 4.0, 7.0], reference)  # off by 3/4, −1/2, …
+    np.testing.assert_allclose(other.mean, 25)
+    residual = np.array([0.75, -0.5, 0.25, -0.5])
+    np.testing.assert_allclose(other.se, 100 * residual.std(ddof=1) / 2 / 3)
+
+
 def test_a_combination_has_the_error_of_a_sum():
     x = [estimate(A), estimate(B), exact(2.0)]
     ours = combination((2.0, -1.0, 0.5), x)

@@ -7,6 +7,7 @@ import pytest
 
 from optsde.gradients import (
     Draw,
+    FunctionOracle,
     by_blocks,
     by_layers,
     dense,
@@ -21,7 +22,7 @@ from optsde.gradients import (
     signed_mix,
     stable,
 )
-from optsde.gradients.signed_mix import weights
+from optsde.gradients.mix import weights
 from optsde.models import MLP, Dense, cross_entropy, init_params, supervised
 
 N = 37
@@ -56,7 +57,8 @@ def flat(tree):
 @pytest.mark.parametrize("block", [1, 5, 10, N, 100])
 def test_full_batch_is_the_mean_for_any_block(problem, block):
     _, losses, params, data = problem
-    loss, grads = full_batch(losses, data, block)(params, Draw(jax.random.key(0), 0))
+    oracle = full_batch(losses, data, block)()
+    loss, grads = oracle(params, Draw(jax.random.key(0), 0))
     expected = each_gradient(losses, params, data).mean(0)
     np.testing.assert_allclose(flat(grads), expected, rtol=1e-10, atol=1e-14)
     np.testing.assert_allclose(loss, losses(params, data).mean(), rtol=1e-12)
@@ -131,7 +133,7 @@ def test_law_of_data_has_the_exact_covariance(problem):
 def test_minibatch_noise_is_that_of_the_law(problem):
     """20,000 draws: mean and variance of every parameter, largest z below 5."""
     _, losses, params, data = problem
-    oracle = minibatch(losses, data, 4)
+    oracle = minibatch(losses, data)(4)
     draw = jax.vmap(lambda i: oracle(params, Draw(jax.random.key(7), i))[1])
     grads = jax.jit(draw)(jnp.arange(20_000))
     sample = np.concatenate(
@@ -148,14 +150,15 @@ def test_minibatch_noise_is_that_of_the_law(problem):
 
 def test_epochs_see_every_example_once():
     data = jnp.arange(12.0)
-    oracle = epochs(lambda p, x: p * x, data, 4)
+    sampler = epochs(lambda p, x: p * x, data)
+    oracle = sampler(4)
     key = jax.random.key(0)
     seen = [float(oracle(1.0, Draw(key, jnp.int32(k)))[0]) * 4 for k in range(6)]
     assert sum(seen[:3]) == pytest.approx(66)
     assert sum(seen[3:]) == pytest.approx(66)
     assert seen[:3] != seen[3:]
     with pytest.raises(ValueError, match="batch_size=20 is above the 12"):
-        epochs(lambda p, x: p * x, data, 20)
+        sampler(20)
 
 
 @pytest.mark.parametrize("gain", [1.0, 1.5, 4.0, 64.0])
@@ -178,7 +181,7 @@ def test_mix_keeps_the_mean_and_multiplies_the_covariance(sampler):
     With epochs this fails if the two draws are halves of one permutation.
     """
     data = jnp.asarray(np.random.default_rng(0).normal(size=8))
-    oracle = sampler(lambda p, x: p * x, data, 2)
+    oracle = sampler(lambda p, x: p * x, data)(2)
     draws = 40_000
 
     def grads(oracle, seed):
@@ -213,7 +216,7 @@ def test_gaussian_oracle_has_the_covariance_of_its_law():
     known = dense(lambda theta: factor)
     loss = lambda theta: jnp.sum(theta**2)  # noqa: E731
     theta = jnp.array([1.0, 3.0])
-    oracle = gaussian(loss, known, batch_size=4)
+    oracle = gaussian(loss, known)(4)
     grads = jax.vmap(lambda i: oracle(theta, Draw(jax.random.key(0), i))[1])(
         jnp.arange(40_000)
     )
@@ -244,7 +247,7 @@ def test_stable_numbers_are_finite(alpha):
 
 
 def test_heavy_tails_are_added_and_refused():
-    zero = lambda params, draw: (jnp.zeros(()), jnp.zeros_like(params))  # noqa: E731
+    zero = FunctionOracle(lambda _, params, draw: (0.0, jnp.zeros_like(params)))
     noisy = heavy_tailed(zero, 2.0, 0.5)
     _, grads = noisy(jnp.zeros(100_000), Draw(jax.random.key(0), 0))
     assert float(grads.var()) == pytest.approx(2 * 0.25, rel=0.03)
@@ -257,10 +260,11 @@ def test_heavy_tails_are_added_and_refused():
 def test_mixing_losses_is_mixing_gradients(problem, sampler):
     """The one pass over both batches against two passes, for the same draws."""
     _, losses, params, data = problem
-    oracle = sampler(losses, data, 5)
+    oracle = sampler(losses, data)(5)
     draw = Draw(jax.random.key(0), jnp.int32(3))
     loss, grads = signed_mix(oracle, 16.0)(params, draw)
-    two = signed_mix(lambda p, d: oracle(p, d), 16.0)(params, draw)
+    plain = FunctionOracle(lambda _, params, draw: oracle(params, draw))
+    two = signed_mix(plain, 16.0)(params, draw)
     np.testing.assert_allclose(flat(grads), flat(two[1]), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(loss, two[0], rtol=1e-12)
 

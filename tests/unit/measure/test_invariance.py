@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import optsde
-from optsde.problems import sphere as toy
-from optsde import gradients, measure, models, train
+from optsde import gradients, measure, models
 from optsde.dynamics import Engine
 from optsde.dynamics.sphere import gamma_at
 from optsde.gradients import Draw
 from optsde.measure import Kind
 from optsde.measure.intrinsic import ALL, by_path
+from optsde.problems import sphere as toy
 
 DRAW = Draw(jax.random.key(3), jnp.int32(5))
 PARAMS = {

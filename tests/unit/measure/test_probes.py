@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 import optsde
 from experiments import launch, probes
-from optsde import data, gradients, measure, models, train
+from optsde import data, gradients, measure, models
 from optsde.dynamics import Engine
 from optsde.run import writers as metrics
 

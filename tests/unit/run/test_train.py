@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import optsde
-from optsde import data, gradients, measure, models, train
+from optsde import data, gradients, measure, models
 from optsde.dynamics import Engine
 from optsde.run.writers import read
 

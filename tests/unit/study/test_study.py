@@ -9,8 +9,8 @@ import pytest
 from optsde.analysis import above, estimate, table
 from optsde.analysis.plots import new_figure, save
 from optsde.optimizers import SGD, Optimizer
-from optsde.study import Numbers, Package, Seeds, Study, UsageError, setting
 from optsde.run.loop import DivergedError
+from optsde.study import Numbers, Package, Seeds, Study, UsageError, setting
 
 
 class Settings(Seeds):

@@ -108,13 +108,11 @@ def test_probes_are_built_by_name(tmp_path):
     task = build_task(s)
     plan = optsde.Plan(optimizer=optsde.SGD(lr=0.1), batch_size=8, horizon=8)
 
-    def sampler(batch_size):
-        return gradients.minibatch(task.losses, task.train, batch_size)
-
+    sampler = gradients.minibatch(task.losses, task.train)
     state = optsde.discrete(plan, sampler, task.init).init(jax.random.key(0))
     names = []
     for probe in probes.build_probes(s, plan, task, sampler):
-        metrics, _ = probe.look(probe.source, state, probe.init(state))
+        metrics, _ = probe.observe(probe.source, state, probe.init(state))
         names += metrics
     assert "sharpness_of_16" in names
     assert names[-1] == "ntk_norm_of_16"
