@@ -45,7 +45,7 @@ class Series(NamedTuple):
         if not bad.any():
             return None
         first = int(bad.argmax())
-        return float(self.times[max(first - 1, 0)]), float(self.times[first])
+        return float(self.times[first - 1]) if first else 0.0, float(self.times[first])
 
 
 class Rows:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from optsde.run import writers as files
 from optsde.study.runs import ArmRuns, Runs
 from optsde.types import PyTree
 
+AnyArm = TypeVar("AnyArm", bound="Arm")
 Keep = Callable[[str, Callable[[], Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]]
 """(name, make) -> the arrays of that name, made only if they are not stored yet."""
 
@@ -58,13 +59,13 @@ class Arm:
         return dataclasses.replace(self.plan, optimizer=self.at(time)), self.scale
 
 
-def stacks(arms: Iterable[Arm]) -> list[list[Arm]]:
+def stacks(arms: Iterable[AnyArm]) -> list[list[AnyArm]]:
     """Returns the arms that run as one ensemble together, in their order.
 
     Those whose plans differ in numbers alone can be stacked: the batch, the length of
     a step, the schedule and the kind of optimizer must be the same.
     """
-    groups: dict[Any, list[Arm]] = {}
+    groups: dict[Any, list[AnyArm]] = {}
     for arm in arms:
         groups.setdefault(jax.tree.structure(arm.plan), []).append(arm)
     return list(groups.values())
