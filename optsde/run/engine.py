@@ -118,7 +118,7 @@ class Engine:
 
     def arguments(self, state: PyTree, total: PyTree, steps: int) -> tuple:
         """Returns what `chunk` takes to run so many steps."""
-        count = replicated(jnp.int32(steps), self.mesh)
+        count = replicated(np.int32(steps), self.mesh)
         given = self.members, self._window
         return self._source.arrays, given, state, total, count
 

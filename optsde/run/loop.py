@@ -88,6 +88,7 @@ class Run:
             self.state = engine.spread(jax.tree.map(jnp.copy, state))
         self.step = self._since = 0
         self._total = self._zeros = engine.zeros(self.state)
+        self._begun = False
         self._every = every
         self._probes = _probing(engine, self.state, probes)
 
@@ -179,7 +180,8 @@ class Run:
                 first, chunk, before, length = self.step, 1, (), 1
                 if progress:
                     progress.begin(self.time)
-                if self.step == 0:
+                if self.step == 0 and not self._begun:
+                    self._begun = True
                     arrive()
                 while self.step < end and not stopping:
                     stop = stops[bisect.bisect_right(stops, self.step)]

@@ -141,3 +141,7 @@ class Task:
 
         source = self.plain, self.test
         return probe(observe, source, times)._replace(finite=True)
+
+    def apply(self, params: PyTree, inputs: jax.Array) -> Any:
+        """Returns the model's outputs for inputs as the data has them."""
+        return self.model.apply({"params": params}, self.prepare(inputs))

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from optsde.analysis import Verdict, verdict_table
+from optsde.analysis import Verdict, plots, verdict_table
 from optsde.run import Series, Trajectory
 from optsde.run.loop import DivergedError
 from optsde.study.rundir import RunDir
@@ -31,7 +31,8 @@ class Study:
       What `rundir` keeps of an interrupted run is not run again.
     tables: (s, runs) -> texts, which are printed one by one.
     claims: (s, runs) -> verdicts; `s.known_false` is applied to them by `run`.
-    figures: for each name of a file, (s, runs, path) draws it.
+    figures: for each name of a file, (s, runs, path) draws it; settings in the name
+      are filled in, as in "{target}".
     task: s -> task; it is built before anything is written. A config file that
       defines task(config) has that one used in its place.
     summary: (s, runs) -> further entries of summary.json.
@@ -72,7 +73,7 @@ def run(
 
     Args:
       task: ConfigDict -> task, in place of the study's own.
-      style: settings of matplotlib for the figures.
+      style: settings of matplotlib for the figures, besides those of `plots.style`.
     """
     if study.precision is not None:
         jax.config.update("jax_default_matmul_precision", study.precision)
@@ -92,11 +93,10 @@ def run(
     if study.answer is not None:
         print(study.answer(settings, runs, verdicts))
     if study.figures:
-        from matplotlib import rc_context
-
-        with rc_context(dict(style or {})):
+        with plots.style(style):
             for name, draw in study.figures.items():
-                draw(settings, runs, rundir.figure(name))
+                path = rundir.figure(name.format_map(settings.plain()))
+                draw(settings, runs, path)
     extra = {} if study.summary is None else study.summary(settings, runs)
     rundir.finish("done", verdicts, **extra)
     if study.figures:
