@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Spike(NamedTuple):
-    """One spike; its steps are those of the series."""
+    """A spike of a series, by the steps of the series."""
 
     start: int  # step of the first loss that is up
     peak: int  # step of the largest loss

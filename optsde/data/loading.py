@@ -65,7 +65,7 @@ def _maker(name: str, root: str | os.PathLike | None) -> Callable[..., Dataset]:
 
 
 def unknown(name: str, names) -> str:
-    """One line: what was given, what is near it, what there is."""
+    """Returns one line: the name given, what is near it, and what there is."""
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"data set {name!r} is not known; {hint}One of: {', '.join(names)}"

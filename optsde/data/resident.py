@@ -14,7 +14,7 @@ from optsde.types import PyTree
 @partial(jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Resident:
-    """Arrays [n, …] of equal length on the device; example i is row i of each."""
+    """A source of examples on the device: example i is row i of arrays [n, …]."""
 
     arrays: PyTree
     stream = None  # nothing is read ahead

@@ -17,7 +17,7 @@ from optsde.types import PyTree
 
 
 class Arrays:
-    """Arrays of equal length as a source: example i is row i of each.
+    """A source of examples in memory: example i is row i of each array.
 
     They may be memory-mapped: `Arrays(np.load(path, mmap_mode="r"), labels)`.
     """
@@ -34,7 +34,7 @@ class Arrays:
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Examples of a random-access source, in exactly the order asked for.
+    """A stream of examples, read from a random-access source in any given order.
 
     A source has `len` and gives the example at an integer: `Arrays`, a list, what
     `tfds.data_source` returns. `example`, where given, makes of that a pytree of arrays
@@ -62,7 +62,7 @@ class Stream:
         )
 
     def fetch(self, index: np.ndarray) -> PyTree:
-        """Index [..., B] -> examples with leading axes [..., B]."""
+        """Returns the examples of an index [..., B], with leading axes [..., B]."""
         import grain
 
         index = self._checked(index)
@@ -76,7 +76,7 @@ class Stream:
     def batches(
         self, indices: Iterable[np.ndarray], ahead: int = 2
     ) -> Iterator[PyTree]:
-        """`fetch` of each index, with the next `ahead` of them read meanwhile."""
+        """Yields `fetch` of each index, while the next `ahead` of them are read."""
         waiting = collections.deque()
         reader = ThreadPoolExecutor(1)
         try:
@@ -100,7 +100,7 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """What grain reads: item j is the batch of the examples that row j names."""
+    """A source for grain: item j is the batch of the examples that row j names."""
 
     stream: Stream
     rows: np.ndarray  # indices [rows, B]

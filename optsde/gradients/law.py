@@ -25,7 +25,7 @@ class Moments(NamedTuple):
 
 
 class Law(NamedTuple):
-    """`shape(params)` is the shape of dW, `moments(params, dW)` what it makes."""
+    """A gradient's noise law: `shape(params)` of dW, and `moments(params, dW)`."""
 
     shape: Callable[[PyTree], PyTree]
     moments: Callable[[PyTree, PyTree], Moments]

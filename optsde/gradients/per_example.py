@@ -31,7 +31,7 @@ SumsOf = Callable[[PyTree, jax.Array | None], Sums]  # (params, w[n]) -> Sums
 
 
 def by_blocks(losses: Callable, data: PyTree, block: int = 128) -> SumsOf:
-    """For any `losses(params, examples)`: vmapped gradients of a block at a time.
+    """Sums over examples of any losses, by vmapped gradients of a block at a time.
 
     Without weights only loss and grad are computed, in one ordinary pass.
     """
@@ -57,7 +57,9 @@ def by_blocks(losses: Callable, data: PyTree, block: int = 128) -> SumsOf:
 
 
 def by_layers(model: nn.Module, loss: Callable, data: PyTree, block: int = 512):
-    """For models made of `optsde.models.Dense` layers; data is (inputs, targets).
+    """Sums over examples for models of `optsde.models.Dense` layers.
+
+    `data` is (inputs, targets).
 
     `loss(outputs, targets)` gives the loss of each example. One forward and one
     backward pass yield all three sums.
@@ -72,18 +74,20 @@ def by_layers(model: nn.Module, loss: Callable, data: PyTree, block: int = 512):
 
         def total(taps):
             variables = {"params": params, "perturbations": taps}
-            outputs, seen = model.apply(variables, inputs, mutable=["intermediates"])
-            return mask @ loss(outputs, targets), seen["intermediates"]
+            outputs, recorded = model.apply(
+                variables, inputs, mutable=["intermediates"]
+            )
+            return mask @ loss(outputs, targets), recorded["intermediates"]
 
         rows, dtype = len(mask), jnp.result_type(*jax.tree.leaves(params))
         taps = jax.tree.map(
             lambda s: jnp.zeros((rows, *s.shape[1:]), dtype), shapes["perturbations"]
         )
-        (value, seen), deltas = jax.value_and_grad(total, has_aux=True)(taps)
+        (value, recorded), deltas = jax.value_and_grad(total, has_aux=True)(taps)
 
         grad, square, weighted = {}, {}, {}
         for path, layer in _layers(params).items():
-            x = _at(seen, path)["inputs"][0]
+            x = _at(recorded, path)["inputs"][0]
             d = _at(deltas, path)["outputs"]
             wd = weights[:, None] * d
             grad[path] = _outer(layer, x, d)
@@ -133,11 +137,11 @@ def _other_layers(model: nn.Module, shapes: PyTree, inputs: jax.Array) -> str:
                 f"by_layers needs every parameter in an optsde.models.Dense layer; "
                 f"{'/'.join(path)} is another kind: use by_blocks, which takes any"
             )
-    seen = jax.eval_shape(
+    recorded = jax.eval_shape(
         lambda v: model.apply(v, inputs, mutable=["intermediates"])[1], shapes
     )
     for path in tapped:
-        calls = _at(seen["intermediates"], path)["inputs"]
+        calls = _at(recorded["intermediates"], path)["inputs"]
         if len(calls) != 1 or calls[0].ndim != 2:
             return (
                 f"by_layers needs each layer called once, on [examples, features]; "

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optsde.gradients import Draw, Oracle, Sampler, signed_mix
 from optsde.measure.noise import Levels, gradient_noise
@@ -31,7 +32,9 @@ CLOSE = 0.1  # ‖w‖⁴ this near to its equilibrium, relatively, has arrived
 
 
 class Intrinsic(NamedTuple):
-    """Of one invariant group of parameters; signal and noise on its unit sphere."""
+    """The state of one scale-invariant group of parameters, and its equilibrium.
+
+    Signal and noise are those on the unit sphere."""
 
     norm: jax.Array
     effective_lr: jax.Array
@@ -56,7 +59,7 @@ def intrinsic_rates(optimizer: Optimizer, lr: Scalar | None = None) -> Rates:
 def intrinsic(
     rates: Rates, norm: jax.Array, signal: jax.Array, noise: jax.Array
 ) -> Intrinsic:
-    """Of a group of this norm, with ‖ḡ‖² = signal and Tr Σ = noise at its point."""
+    """Returns the `Intrinsic` of a group with this norm, ‖ḡ‖² and Tr Σ at its point."""
     square = norm**2
     signal, noise = square * signal, square * noise
     push = jnp.maximum(noise + rates.share * signal, 0)
@@ -77,7 +80,7 @@ def intrinsic_groups(
     draws: int = 64,
     blocks: int = 16,
 ) -> dict[str, Intrinsic]:
-    """`Intrinsic` of each invariant leaf by its path, and of all of them as ALL.
+    """Returns the `Intrinsic` of each invariant leaf by its path, and of all as ALL.
 
     What is invariant leaf by leaf is so together, whatever the leaves' own norms are.
     """
@@ -146,6 +149,36 @@ def invariance_probe(
     return probe(observe, oracle, times)
 
 
+def sphere_noise_probe(
+    plan: Plan,
+    sampler: Sampler,
+    draws: int = 64,
+    blocks: int = 16,
+    times: Times = None,
+) -> Probe:
+    """Returns the probe of a batch's signal and noise on the unit sphere.
+
+    "signal" is ‖w‖² ‖ḡ‖² and "noise" is ‖w‖² Tr Σ, with all parameters as one vector w,
+    which has to be scale invariant as a whole. The gradients are none of the run's own.
+
+    Args:
+      plan: its batch size and noise gain count.
+      sampler: that of the run.
+      draws: gradients of one measurement.
+      blocks: of draws, see `gradient_noise`.
+      times: those of the probe.
+    """
+
+    def observe(oracle, state):
+        draw = Draw(state.key, state.step, state.time)
+        levels = gradient_noise(oracle, state.params, draw, draws, blocks).total()
+        square = optax.tree.norm(state.params, squared=True)
+        return {"signal": square * levels.signal, "noise": square * levels.noise}
+
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    return probe(observe, oracle, times)
+
+
 def by_path(tree: PyTree, is_leaf=None) -> dict[str, Any]:
     """The leaves by names such as Dense_0/kernel."""
     found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
@@ -156,6 +189,6 @@ def by_path(tree: PyTree, is_leaf=None) -> dict[str, Any]:
 
 
 def _has_decay(optimizer: Optimizer) -> bool:
-    """False where all decays are plain zeros, and there is no equilibrium."""
+    """Tells whether any decay is on, without which there is no equilibrium."""
     decays = optimizer.l2, optimizer.weight_decay, optimizer.absolute_decay
     return not all(isinstance(x, int | float) and x == 0 for x in decays)

@@ -30,7 +30,7 @@ from optsde.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class IntrinsicReport:
-    """What `intrinsic_report` found; prints as a table and its warnings."""
+    """A report of scale-invariant parameters; prints as a table and warnings."""
 
     kinds: dict[str, Kind]
     norms: dict[str, float]
@@ -41,7 +41,7 @@ class IntrinsicReport:
 
     @property
     def invariant(self) -> tuple[str, ...]:
-        """Paths of the leaves that are: as a whole, by channels, or all together."""
+        """Paths of the invariant leaves: as a whole, by channels, or all together."""
         return _of_kind(self.kinds, *_INVARIANT)
 
     def __str__(self) -> str:
@@ -72,7 +72,7 @@ def intrinsic_report(
     blocks: int = 16,
     tolerance: float = TOLERANCE,
 ) -> IntrinsicReport:
-    """Which leaves are scale invariant, and what the plan makes of each.
+    """Reports which leaves are scale invariant, and where the plan drives each.
 
     Hyperparameters must be numbers. For a run's state: `draw` is Draw(state.key,
     state.step, state.time), and its time is where the plan's schedule stands.

@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 
 
 class Kind(StrEnum):
-    """What the loss sees of a leaf."""
+    """The part of a leaf that the loss depends on."""
 
     CHANNELS = "each channel"  # the direction of each channel
     WHOLE = "as a whole"  # the direction of the leaf
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
 
 class Invariance(NamedTuple):
-    """Of one leaf, the largest over the batches; 0 where it is invariant."""
+    """Numerical tests of one leaf, the largest over the batches; 0 where invariant."""
 
     angle: jax.Array  # |⟨w, ∇L⟩|/(‖w‖‖∇L‖)
     change: jax.Array  # |L(c w) − L(w)|/|L(w)|
@@ -97,7 +97,7 @@ def invariance(oracle: Oracle, params: PyTree, draw: Draw, batches: int = 4) -> 
 def joint_invariance(
     oracle: Oracle, params: PyTree, draw: Draw, batches: int = 4
 ) -> Invariance:
-    """The same of all parameters as one leaf of one channel.
+    """Tests all parameters together, as one leaf of one channel.
 
     So it is with a PreResNet, whose convolutions add up to one stream before the norm.
     """
@@ -120,7 +120,7 @@ def _away_from_zero(key: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _factors(key: jax.Array, x: jax.Array) -> jax.Array:
-    """[3, …, channels]: ½, 2, and one of them for each channel."""
+    """Returns factors [3, …, channels]: ½, 2, and one of the two for each channel."""
     channels = x.shape[-1:]
     mixed = jnp.where(jax.random.bernoulli(key, 0.5, channels), 2.0, 0.5)
     half = jnp.full(channels, 0.5)
@@ -131,7 +131,7 @@ def _factors(key: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _of_leaf(w: jax.Array, grad: jax.Array, loss: jax.Array):
-    """(angle, largest angle of a channel, effect)."""
+    """Returns (angle, largest angle of a channel, effect)."""
     w, grad = (_rows(x) for x in (w, grad))
     inner = jnp.sum(w * grad, axis=0)
     size, force = (jnp.sqrt(jnp.sum(x * x, axis=0)) for x in (w, grad))
@@ -146,6 +146,6 @@ def _of_leaf(w: jax.Array, grad: jax.Array, loss: jax.Array):
 
 
 def _rows(x: jax.Array) -> jax.Array:
-    """[rest, channels], at least float32."""
+    """Returns the leaf as [rest, channels], at least float32."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return wide.reshape(-1, x.shape[-1]) if x.ndim else wide.reshape(1, 1)

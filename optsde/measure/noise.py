@@ -21,7 +21,7 @@ KAPPAS = (1, 4, 16)
 
 
 class Levels(NamedTuple):
-    """Of one batch; the errors are standard errors."""
+    """Signal and noise of one batch's gradient, with their standard errors."""
 
     signal: jax.Array  # ‖ḡ‖²
     signal_se: jax.Array
@@ -32,14 +32,14 @@ class Levels(NamedTuple):
 
 
 class Products(NamedTuple):
-    """Of blocks of draws: all that signal, noise and their errors need."""
+    """Products of block means: all that signal, noise and their errors need."""
 
     means: PyTree  # leaves [..., blocks, blocks], products of block means
     squares: PyTree  # leaves [..., blocks], mean ‖g‖² in a block
 
 
 class Counts(NamedTuple):
-    """Of coordinates, for each leaf."""
+    """Numbers of coordinates in each leaf: with a gradient, and ruled by noise."""
 
     alive: PyTree  # leaves [...], those with any gradient
     dominated: PyTree  # leaves [..., kappas], those of them where noise dominates
@@ -52,7 +52,7 @@ class Counts(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """One measurement, or many of them stacked along leading axes."""
+    """A measurement of gradient noise, or many stacked along leading axes."""
 
     plain: Products
     weighted: Products
@@ -60,12 +60,12 @@ class Noise:
     kappas: tuple[float, ...]
 
     def groups(self, weighted: bool = False) -> PyTree:
-        """Levels of each leaf of the parameters."""
+        """Returns the levels of each leaf of the parameters."""
         products = self.weighted if weighted else self.plain
         return jax.tree.map(partial(_levels, pool=False), *products)
 
     def total(self, weighted: bool = False, pool: bool = False) -> Levels:
-        """Levels of all parameters together.
+        """Returns the levels of all parameters together.
 
         pool: the mean over all stacked measurements, and the ratio of the means, which
         is steadier than a mean of ratios.
@@ -75,7 +75,7 @@ class Noise:
         return _levels(jnp.asarray(means), jnp.asarray(squares), pool)
 
     def dominated(self) -> jax.Array:
-        """[..., kappas]: share of the coordinates with κ ḡ_i² < Σ_ii.
+        """Returns the share of the coordinates with κ ḡ_i² < Σ_ii, [..., kappas].
 
         An estimate of ḡ_i²/Σ_ii has an error of about √2/draws, so take draws ≥ 4κ:
         with fewer, coordinates without signal are counted as having some.
@@ -95,7 +95,7 @@ def gradient_noise(
     weight: PyTree | None = None,
     kappas: tuple[float, ...] = KAPPAS,
 ) -> Noise:
-    """Signal and noise of one batch of the oracle, from `draws` gradients at `params`.
+    """Measures signal and noise of one batch of the oracle, by `draws` gradients.
 
     weight: like params; the weighted levels are Σ w_i ḡ_i² and Σ w_i Σ_ii.
     Each gradient has a key of its own, which the run never uses: the draws are
@@ -176,7 +176,7 @@ def noise_probe(
 
 
 def noise_scale(noise: Noise, batch_size: int, pool: bool = False) -> jax.Array:
-    """Tr Σ/‖ḡ‖² of one example: the batch at which signal and noise are equal.
+    """Returns Tr Σ/‖ḡ‖² of one example: the batch at which signal equals noise.
 
     For draws with replacement; the gradient noise scale of McCandlish et al. (2018).
     """
@@ -184,7 +184,7 @@ def noise_scale(noise: Noise, batch_size: int, pool: bool = False) -> jax.Array:
 
 
 def _wide(x: jax.Array) -> jax.Array:
-    """At least float32, for sums."""
+    """Returns the array in float32 at least, for sums."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -231,12 +231,12 @@ def _levels(means: jax.Array, squares: jax.Array, pool: bool) -> Levels:
 
 
 def _across(means: jax.Array) -> jax.Array:
-    """Sum over pairs of different blocks."""
+    """Returns the sum over pairs of different blocks."""
     return means.sum((-2, -1)) - jnp.trace(means, axis1=-2, axis2=-1)
 
 
 def _variance(means, squares, a, b) -> tuple[jax.Array, jax.Array]:
-    """Of a·G + b·E‖g‖², by leaving out one block at a time; and the least it can be.
+    """Returns the variance of a·G + b·E‖g‖² by the jackknife, and its least value.
 
     The product of two blocks is G + ξ_a + ξ_b + ζ_ab. Leaving out one block counts the
     pairs' own part ζ, which is most of the error where noise dominates, twice; so ζ's

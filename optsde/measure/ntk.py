@@ -31,7 +31,7 @@ LOSSES = {
 def kernel(
     apply: Apply, params: PyTree, x: jax.Array, form: str = "full", block: int = 32
 ) -> jax.Array:
-    """K, exactly, in the type of the parameters.
+    """Returns the kernel K exactly, in the type of the parameters.
 
     form: "full" [n, c, n, c]; "outputs" [c, n, n], its diagonal blocks; "trace" [n, n],
     their sum over outputs. Besides K it takes the memory of the jacobians of two blocks
@@ -64,7 +64,7 @@ def kernel(
 def exact_kernel(
     apply: Apply, params: PyTree, x, form: str = "full", block: int = 32
 ) -> np.ndarray:
-    """The same in float64, whatever jax is set to; on the host."""
+    """Returns `kernel` in float64, whatever jax is set to, on the host."""
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda p: jnp.asarray(np.asarray(p), float), (params, x))
         found = jax.jit(kernel, static_argnums=(0, 3, 4))(apply, *wide, form, block)
@@ -78,7 +78,7 @@ def norm(
     vector: jax.Array | None = None,
     iterations: Scalar = 100,
 ) -> tuple[jax.Array, jax.Array]:
-    """(‖K‖, its eigenvector [n, c]) by power iteration; K is never formed.
+    """Returns (‖K‖, its eigenvector [n, c]) by power iteration, without forming K.
 
     An iteration is one vjp and one jvp. The value comes from below, with an error that
     falls as (λ₂/λ₁)^(2·iterations): with several outputs the two may be close. From the
@@ -140,7 +140,7 @@ def spectrum(kernel) -> Spectrum:
 
 
 def target_alignment(kernel, targets) -> float:
-    """yᵀKy/(‖K‖_F |y|²): 1 where K is y yᵀ (Cristianini et al. 2001).
+    """Returns yᵀKy/(‖K‖_F |y|²): 1 where K is y yᵀ (Cristianini et al. 2001).
 
     K [n, c, n, c] or, for each output alike, [n, n]; targets [n, c].
     """
@@ -184,7 +184,7 @@ def ntk_probe(
 
 
 def _product(left: PyTree, right: PyTree, form: str) -> jax.Array:
-    """J_a J_bᵀ for two blocks, leaf by leaf."""
+    """Returns J_a J_bᵀ for two blocks, leaf by leaf."""
     inputs, outputs = FORMS[form].split("->")
     one, two = inputs.split(",")
 
@@ -197,7 +197,7 @@ def _product(left: PyTree, right: PyTree, form: str) -> jax.Array:
 
 
 def _joined(parts: jax.Array, form: str, n: int) -> jax.Array:
-    """Blocks [a, b, …] put in place, without the rows that filled the last one up."""
+    """Puts blocks [a, b, …] in place, without the rows that filled the last one up."""
     if form == "full":
         a, b, i, k, j, m = parts.shape
         whole = parts.transpose(0, 2, 3, 1, 4, 5).reshape(a * i, k, b * j, m)

@@ -48,7 +48,7 @@ class Bound(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """At κ times the batch, in equilibrium."""
+    """The equilibrium at κ times the batch, as predicted."""
 
     kappa: float
     steps: int
@@ -99,7 +99,7 @@ def predict(
     memory: str = "linear",
     close: float = CLOSE,
 ) -> Prediction:
-    """How far the plan's rule holds, and why no further.
+    """Predicts how far the plan's scaling rule holds, and why no further.
 
     noises: measured along a run of `plan`, one per time: a list, or stacked as
     `ensemble` gives them, [replicas, times]. The second half of the times counts, as
@@ -187,7 +187,7 @@ def _power_of_lr(optimizer: Optimizer) -> float:
 
 
 def _stacked(noises: Noise | Sequence[Noise]) -> Noise:
-    """Leaves [replicas, times, ...]."""
+    """Returns the measurements with leaves [replicas, times, ...]."""
     if not isinstance(noises, Noise):
         if not noises:
             raise ValueError("noises is empty: measure at one time at least")
@@ -257,7 +257,9 @@ def _signal(plan: Plan, ratio: Interval, memory: str, close: float) -> Bound:
 
 
 def _tails(tails: Tail | Sequence[Tail] | None):
-    """What over the same samples adds up is the same at any batch, whatever its law.
+    """Yields the caution about heavy tails, which do not break the rule itself.
+
+    Sums over the same samples are the same at any batch, whatever their law.
 
     lr·Σg of SGD, and lr·Σg/√Σg² of adaptive methods, are; so heavy tails leave the rule
     alone. They are not the Itô noise of the SDE, nor what SVAG makes of two draws.

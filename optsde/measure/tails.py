@@ -30,7 +30,7 @@ def tail_index(
     blocks: int = 16,
     coordinates: int = 1024,
 ) -> Tail:
-    """α in |X_1 + … + X_n| ~ n^(1/α), for n = `sums` terms of `group` draws each.
+    """Estimates α in |X_1 + … + X_n| ~ n^(1/α), for n = `sums` terms of `group` draws.
 
     With α, the noise of a κ times larger batch shrinks as κ^(1/α − 1): the SDE's rule
     needs 2. A term X sums differences of two draws, so it is centred and symmetric.
@@ -59,7 +59,7 @@ def tail_index(
 
 @partial(jax.jit, static_argnums=(3, 4, 5, 6))
 def _inverse(oracle, params, draw, group, sums, blocks, coordinates):
-    """1/α in each block, and the share of the coordinates used."""
+    """Returns 1/α in each block, and the share of the coordinates used."""
     key = draw.stream(Use.TAIL_INDEX).fresh()
     size = sum(x.size for x in jax.tree.leaves(params))
     picked = jax.random.randint(jax.random.fold_in(key, 0), (coordinates,), 0, size)

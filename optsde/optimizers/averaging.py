@@ -57,7 +57,7 @@ class SWA:
         return jnp.asarray(self.start <= 0, jnp.int32), params
 
     def update(self, average, params: PyTree, time, dt: float):
-        """`time` is that of `params`; the step before it ended dt earlier."""
+        """Returns the average with `params`, which are those of `time`."""
         taken, mean = average
         due = jnp.floor((time - self.start) / self.every + 1e-4)
         before = jnp.floor((time - dt - self.start) / self.every + 1e-4)

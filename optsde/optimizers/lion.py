@@ -58,13 +58,13 @@ class Lion(Optimizer):
         return optax.GradientTransformation(init, update)
 
     def limit(self, keep_signal: bool = False) -> Limit:
-        held = self.b1 / self.b2
+        kept = self.b1 / self.b2
         share = jnp.sqrt(_share(self.b1, self.b2))
         c, correlation = 1 - self.b2, math.sqrt(2 / math.pi)
 
         def drift(state, mean, variance):
             def mean_sign(m, g, s):
-                leaning = held * m + (1 - held) * g
+                leaning = kept * m + (1 - kept) * g
                 return correlation / share * standardized(leaning, s)
 
             u = jax.tree.map(mean_sign, state.m, mean, variance)
@@ -73,7 +73,7 @@ class Lion(Optimizer):
         def noise(state, mean, variance, kick, spare):
             def sign_noise(k, z, s):
                 own = jnp.where(s > 0, math.sqrt(1 - 2 / math.pi) * z, 0)
-                return (1 - held) / share * (correlation * standardized(k, s) + own)
+                return (1 - kept) / share * (correlation * standardized(k, s) + own)
 
             u = jax.tree.map(sign_noise, kick, spare, variance)
             return u, Velocity(jax.tree.map(lambda k: c * k, kick))

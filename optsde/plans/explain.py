@@ -122,7 +122,7 @@ def _rows(before: Plan, after: Plan, kappa: float) -> list[_Row]:
 
 
 def _unruled(before: Plan, after: Plan) -> list[tuple[str, str, str]]:
-    """What no rule changes, where it was changed all the same."""
+    """Returns rows of what was changed although no rule changes it."""
 
     def settings(plan: Plan) -> dict[str, str]:
         flags = {k: v for k, v in vars(plan.optimizer).items() if isinstance(v, bool)}
@@ -140,7 +140,7 @@ def _unruled(before: Plan, after: Plan) -> list[tuple[str, str, str]]:
 
 
 def _memory_form(before: Plan, after: Plan, kappa: float) -> str:
-    """Which form of the rule to compare with: the one that `after` follows, if any."""
+    """Returns the form of the rule to compare with: that of `after`, if it has one."""
     a, b = before.optimizer, after.optimizer
     decays = [name for name, law in a.rule.items() if isinstance(law, Memory)]
     power = a.rescaled(kappa, "power")

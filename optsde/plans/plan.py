@@ -51,11 +51,11 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """How many steps reach the horizon."""
+        """The number of steps that reach the horizon."""
         return math.ceil(self.horizon / self.dt - 1e-9)
 
     def checked(self) -> Self:
-        """Itself, if every setting makes sense; else an error that names it."""
+        """Returns itself, if every setting makes sense; else raises and names it."""
         self.optimizer.checked()
         clip = 1.0 if self.clip is None else self.clip
         decay = self.average.decay if isinstance(self.average, EMA) else 0.0

@@ -16,12 +16,12 @@ from optsde.types import Schedule
 
 
 def constant() -> Schedule:
-    """1 at all times."""
+    """Returns the schedule that is 1 at all times."""
     return lambda t: jnp.ones_like(t, float)
 
 
 def cosine(horizon: float, end: float = 0.0) -> Schedule:
-    """Half a cosine from 1 at time 0 to `end` at `horizon`, and `end` after it."""
+    """Returns half a cosine from 1 at time 0 to `end` at `horizon`, and `end` after."""
 
     def multiplier(t):
         phase = jnp.clip(t / horizon, 0, 1)
@@ -31,29 +31,29 @@ def cosine(horizon: float, end: float = 0.0) -> Schedule:
 
 
 def linear(horizon: float, start: float = 1.0, end: float = 0.0) -> Schedule:
-    """A straight line from `start` at time 0 to `end` at `horizon`, and `end` after."""
+    """Returns a straight line from `start` at time 0 to `end` at `horizon`."""
     return lambda t: start + (end - start) * jnp.clip(t / horizon, 0, 1)
 
 
 def milestones(times: Sequence[float], factor: float = 0.1) -> Schedule:
-    """1, and `factor` times that after each of the given times."""
+    """Returns 1, multiplied by `factor` at each of the given times."""
     return lambda t: factor ** sum(jnp.where(t >= at, 1.0, 0.0) for at in times)
 
 
 def warmup(time: float, after: Schedule | None = None) -> Schedule:
-    """Linear from 0 at time 0 to 1 at `time`, then `after`, counted from there."""
+    """Returns a line from 0 at time 0 to 1 at `time`, then `after` from there on."""
     return _after(time, lambda t: t / time, after or constant())
 
 
 def exponential_warmup(
     time: float, start: float = 1e-3, after: Schedule | None = None
 ) -> Schedule:
-    """Geometric from `start` at time 0 to 1 at `time`, then `after` from there."""
+    """Returns a geometric rise from `start` to 1 at `time`, then `after` from there."""
     return _after(time, lambda t: start ** (1 - t / time), after or constant())
 
 
 def warmup_cosine(warmup: float, horizon: float, end: float = 0.0) -> Schedule:
-    """Linear to 1 at `warmup`, then half a cosine to `end` at `horizon`."""
+    """Returns a line to 1 at `warmup`, then half a cosine to `end` at `horizon`."""
     if not 0 <= warmup < horizon:
         raise ValueError(
             f"warmup={warmup:g} must lie in [0, horizon) with horizon={horizon:g}"
@@ -64,7 +64,7 @@ def warmup_cosine(warmup: float, horizon: float, end: float = 0.0) -> Schedule:
 def one_cycle(
     horizon: float, rise: float = 0.3, start: float = 0.04, end: float = 0.0
 ) -> Schedule:
-    """Half a cosine from `start` up to 1 over the share `rise`, and another to `end`.
+    """Returns half a cosine from `start` up to 1 over the share `rise`, one to `end`.
 
     The form of torch's OneCycleLR with three numbers: Smith and Topin's own (2018) is
     made of straight lines.
@@ -77,14 +77,14 @@ def one_cycle(
 
 
 def cyclic(period: float, low: float = 0.0, high: float = 1.0) -> Schedule:
-    """Triangles: `low` at each multiple of `period`, `high` half-way between them."""
+    """Returns triangles, `low` at each multiple of `period`, `high` in the middle."""
     return exponential_cyclic(period, low, high, growth=1.0)
 
 
 def exponential_cyclic(
     period: float, low: float = 0.0, high: float = 1.0, growth: float = 1.5
 ) -> Schedule:
-    """Triangles whose peaks grow: cycle c = 0, 1, … rises from `low` to high·growth^c.
+    """Returns triangles whose peaks grow: cycle c rises from `low` to high·growth^c.
 
     torch's CyclicLR in mode exp_range lets the amplitude follow the step instead, and
     shrinks it; here every cycle is a triangle with one peak.
@@ -99,7 +99,7 @@ def exponential_cyclic(
 
 
 def restarts(period: float, stretch: float = 1.0, end: float = 0.0) -> Schedule:
-    """Half cosines from 1 to `end`, begun anew (SGDR, Loshchilov and Hutter 2017).
+    """Returns half cosines from 1 to `end`, begun anew (SGDR, Loshchilov, Hutter 2017).
 
     The first lasts `period`, each further one `stretch` times the one before it.
     """

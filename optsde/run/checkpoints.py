@@ -53,7 +53,7 @@ class Checkpoints:
 
 
 def load_params(directory: Path, step: int | None = None) -> tuple[int, PyTree]:
-    """(step, parameters [replicas, …]) from a run's checkpoints, as numpy arrays."""
+    """Returns (step, parameters [replicas, …]) from a run's checkpoints, in numpy."""
     import orbax.checkpoint as ocp
 
     if not directory.is_dir():

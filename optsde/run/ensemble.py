@@ -18,7 +18,7 @@ from optsde.types import PyTree
 
 
 class Trajectory(NamedTuple):
-    """What an ensemble observed, and where it ended."""
+    """The observations of an ensemble, and its last state."""
 
     times: np.ndarray  # [times], in base steps
     values: Any  # what was observed, leaves [replicas, times, ...]

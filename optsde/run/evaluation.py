@@ -38,10 +38,10 @@ def has_statistics(
 def _statistics(
     model: nn.Module, prepare: Callable, params: PyTree, examples: jax.Array, mask: Any
 ) -> PyTree:
-    _, seen = model.apply(
+    _, collected = model.apply(
         {"params": params}, prepare(examples), mask, mutable=["statistics"]
     )
-    return seen.get("statistics", {})
+    return collected.get("statistics", {})
 
 
 def evaluate(
@@ -58,8 +58,8 @@ def evaluate(
 
     train_inputs: what the statistics are made from, un-augmented.
     """
-    seen = statistics(model, params, train_inputs, rows, prepare)
-    variables = {"params": params} | ({"statistics": seen} if seen else {})
+    collected = statistics(model, params, train_inputs, rows, prepare)
+    variables = {"params": params} | ({"statistics": collected} if collected else {})
 
     def of_group(examples, mask):
         inputs, targets = examples

@@ -35,7 +35,7 @@ __all__ = ["DivergedError", "Probes", "Result", "Run", "Series", "fit"]
 
 
 class Result(NamedTuple):
-    """What a run gives; metrics, steps and seconds are those of one call."""
+    """The outcome of a run; metrics, steps and seconds are those of one call."""
 
     metrics: dict[str, Series]
     state: PyTree  # leaves [replicas, …]
@@ -87,7 +87,7 @@ class Run:
             # The caller's own is not donated.
             self.state = engine.spread(jax.tree.map(jnp.copy, state))
         self.step = self._since = 0
-        self._total = self._zeros = engine.zeros(self.state)
+        self._zeros = self._total = engine.zeros(self.state)
         self._begun = False
         self._every = every
         self._probes = _probing(engine, self.state, probes)

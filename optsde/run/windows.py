@@ -18,7 +18,7 @@ from optsde.dynamics.discrete import Dynamics, State
 from optsde.gradients import Draw, ExampleOracle
 from optsde.types import PyTree
 
-WINDOW_BYTES = 2**26  # on the device; two more are held ahead
+WINDOW_BYTES = 2**26  # on the device; two more wait on the host
 LONGEST_WINDOW = 64  # steps
 
 

@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.jsonl always, TensorBoard and wandb if asked.
+"""Writers of metrics: metrics.jsonl always, TensorBoard and wandb where chosen.
 
 A writer takes rows, dictionaries of names and numbers that begin with `step`. `begin`
 says at which step a run goes on: later rows are forgotten, so that none comes twice.
@@ -24,7 +24,7 @@ class Writer(Protocol):
 
 
 class JsonLines:
-    """One JSON object to a line. Numbers that are not finite are written as null."""
+    """A file of one JSON object to a line, with null for what is not finite."""
 
     def __init__(self, path: Path):
         self.path = path

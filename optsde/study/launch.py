@@ -253,7 +253,7 @@ def _with_flags(settings: Settings, argv: list[str], path: str) -> Settings:
 
 
 def _explain_unknown(flag: str, leaves: list[Leaf]) -> str:
-    """What to write in place of a flag that there is not."""
+    """Returns what to write in place of a flag that there is not."""
     name = flag.removeprefix("no")
     if not name.startswith("config."):
         return (

@@ -163,7 +163,7 @@ def _plain(content):
 
 
 def _readable(file: Path, read: Callable):
-    """What `read` gives, or an error that names the file."""
+    """Returns what `read` gives, or raises an error that names the file."""
     try:
         return read()
     except (ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -34,7 +34,7 @@ def unknown_setting(name: str, names: Iterable[str], prefix: str = "") -> str:
 
 
 class Leaf(NamedTuple):
-    """One value among settings, by its dotted name."""
+    """A value among settings, by its dotted name."""
 
     name: str
     value: Any
@@ -50,7 +50,7 @@ class Leaf(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One value of a kind."""
+    """A kind of value, of which there is one."""
 
     range: Range
     kind: Kind | None = None

@@ -22,7 +22,7 @@ def _nothing(*_: Any) -> tuple[()]:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One question: its settings, its simulation, and what is made of the numbers.
+    """A study: one question, its settings, its simulation, and its claims.
 
     `s` are the settings, `runs` is whatever `simulate` returns.
 
