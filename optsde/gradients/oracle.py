@@ -15,13 +15,7 @@ import numpy as np
 
 from optsde.data.stream import Stream
 from optsde.gradients.draw import Draw, Use
-from optsde.gradients.groups import (
-    Groups,
-    grouped,
-    sum_over_groups,
-    weighted_gradient,
-    weighted_loss,
-)
+from optsde.gradients.groups import Groups, grouped, sum_over_groups, weighted
 from optsde.mesh import data_shards
 from optsde.types import PyTree
 
@@ -156,11 +150,11 @@ class ExampleOracle(Oracle):
         share = self.weights(rows)
         weights = np.concatenate([gain * share for gain in self.gains])
         groups = grouped(index, rows, weights)
-        loss = partial(self._mean_loss, data, draw.stream(Use.AUGMENT).fresh())
+        total = partial(self._total, data, draw.stream(Use.AUGMENT).fresh())
         if self.of_group is None:
-            part = weighted_loss(loss)
+            part: Any = jax.value_and_grad(total)
         else:
-            part = weighted_gradient(partial(self._gradient, loss, draw.time))
+            part = weighted(partial(self._gradient, total, draw.time))
         return sum_over_groups(part, params, groups, at_once)
 
     def index(self, draw: Draw) -> jax.Array:
@@ -181,22 +175,32 @@ class ExampleOracle(Oracle):
         """Returns the oracle of these examples that takes them from a window."""
         return dataclasses.replace(self, source=window)
 
-    def _gradient(self, loss, time, params: PyTree, group: Groups):
+    def _gradient(self, total, time, params: PyTree, group: Groups):
+        """Returns what `of_group` makes of one group's mean loss."""
         assert self.of_group is not None
-        return self.of_group(lambda p: loss(p, group), params, time)
+        only = jax.tree.map(lambda x: x[None], group)._replace(weight=jnp.ones(1))
+        return self.of_group(lambda p: total(p, only), params, time)
 
-    def _mean_loss(
-        self, data: PyTree, key: jax.Array, params: PyTree, group: Groups
+    def _total(
+        self, data: PyTree, key: jax.Array, params: PyTree, groups: Groups
     ) -> jax.Array:
-        examples = jax.tree.map(lambda x: x[group.index], data)
+        """Returns Σ_b w_b·(mean loss of group b)."""
+        several = groups.index.shape[0] > 1
+        over = jax.vmap if several else lambda function, *_: function
+        if not several:
+            groups = jax.tree.map(lambda x: x[0], groups)
+        examples = jax.tree.map(lambda x: x[groups.index], data)
         if self.augment is not None:
-            keys = jax.vmap(partial(jax.random.fold_in, key))(group.slot)
-            examples = self.augment(keys, examples)
-        if group.counted is None:
-            return jnp.mean(self.losses(params, examples))
-        if getattr(self.losses, "takes_mask", False):
-            each = self.losses(params, examples, group.counted)
+            fold = over(jax.vmap(partial(jax.random.fold_in, key)))
+            examples = over(self.augment)(fold(groups.slot), examples)
+        counted, given = groups.counted, [examples]
+        if counted is not None and getattr(self.losses, "takes_mask", False):
+            given.append(counted)
+        each = over(self.losses, (None, *[0] * len(given)))(params, *given)
+        if counted is None:
+            means = jnp.mean(each, axis=-1)
         else:
-            each = self.losses(params, examples)
-        total = jnp.sum(jnp.where(group.counted, each, 0))
-        return total / jnp.sum(group.counted).astype(each.dtype)
+            sums = jnp.sum(jnp.where(counted, each, 0), axis=-1)
+            means = sums / jnp.sum(counted, axis=-1).astype(each.dtype)
+        weight: Any = groups.weight.astype(means.dtype)
+        return weight @ means if several else weight * means

@@ -131,9 +131,9 @@ class Engine:
         """Returns the loop lowered for a state, of which the shapes are enough."""
         return self.chunk.lower(*self.arguments(state, self.zeros(state), 0))
 
-    def compile(self, state: PyTree) -> None:
-        """Compiles the loop for a state."""
-        self._loop = self.lower(state).compile()
+    def compile(self, lowered: jax.stages.Lowered) -> None:
+        """Compiles the loop, of `chunk` lowered for a state."""
+        self._loop = lowered.compile()
 
     def advance(self, state: PyTree, total: PyTree, steps: int):
         """Returns (state, total) `steps` further, and what the steps tell added up.
@@ -141,7 +141,7 @@ class Engine:
         The state is given away. Returns before the devices are done.
         """
         if self.waits_for_compiling:
-            self.compile(state)
+            self.compile(self.lower(state))
         if self._feed is None:
             out = self._loop(*self.arguments(state, total, steps))
             state, total, self.reached = out

@@ -168,7 +168,8 @@ class Run:
                 checkpoints.save(self.step, self._whole())
 
         if engine.waits_for_compiling:
-            engine.compile(self.state)
+            sample = engine.arguments(self.state, self._total, 0)
+            engine.compile(engine.chunk.lower(*sample))
             for probe in self._probes:
                 probe.compile(self.state)
         for writer in writers:

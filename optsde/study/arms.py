@@ -148,13 +148,14 @@ def train_in(
     if columns and columns["step"][-1] == plan.steps:
         print(f"{label or group[0].name}: read from {folder}")
     else:
+        taken = probes(group[0]) if callable(probes) else probes
         folder.mkdir(parents=True, exist_ok=True)
         _fit(
             group,
             sampler,
             init,
             seeds,
-            probes,
+            taken,
             every,
             progress=Progress(f"{label or group[0].name:24}"),
             writers=[writer or JsonLines(log), *writers],

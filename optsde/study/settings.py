@@ -16,6 +16,7 @@ from typing import (
     get_type_hints,
 )
 
+import jax
 from ml_collections import ConfigDict
 
 from optsde.study.shapes import (
@@ -228,3 +229,7 @@ class Seeds(Seeded):
     seeds: int = setting(
         16, "runs of each arm", at_least=2, needs="at least 2, for standard errors"
     )
+
+    def keys(self) -> jax.Array:
+        """Returns the key of each run of an arm."""
+        return jax.random.split(jax.random.key(self.seed), self.seeds)
