@@ -47,9 +47,9 @@ def test_presets_pass_their_own_checks(preset):
     ("preset", "changes", "says"),
     [
         ("digits", dict(ells=(2, 4)), "ells=2,4: needs 1 among them"),
-        ("digits", dict(ells=(1, 2, 2)), "two or more, distinct"),
-        ("digits", dict(times=(0, 50)), "positive, rising times"),
-        ("digits", dict(times=(100, 50)), "positive, rising times"),
+        ("digits", dict(ells=(1, 2, 2)), "two or more distinct integers"),
+        ("digits", dict(times=(0, 50)), "one or more rising positive integers"),
+        ("digits", dict(times=(100, 50)), "one or more rising positive integers"),
         ("digits", dict(times=(55,)), "times=55: needs multiples of curve_every=10"),
         ("digits", dict(small_batches=(3,)), "needs whole steps in curve_every=10"),
         ("digits", dict(small_batches=(100,)), "kappa ≤ 10"),
