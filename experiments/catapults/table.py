@@ -15,6 +15,7 @@ from experiments.catapults.table_numbers import columns_of
 from experiments.catapults.table_runs import INITS, ROWS, Trainer
 from experiments.launch import UsageError, require
 from experiments.rundir import RunDir
+from optsde import data
 from optsde.analysis import Verdict
 
 
@@ -63,7 +64,7 @@ def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
 def load(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and one-hot targets of all images that are used."""
     try:
-        inputs, targets = nets.centred(config.dataset, config.images or None)
+        inputs, targets = nets.centred(data.load(config.dataset), config.images or None)
     except ValueError as error:
         raise UsageError(f"--config.dataset={config.dataset}: {error}") from None
     fine = config.train_size < len(inputs)

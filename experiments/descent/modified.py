@@ -23,7 +23,7 @@ Loss = Callable[[PyTree], jax.Array]
 
 
 def implicit(loss: Loss, lr: Scalar) -> Loss:
-    """f + (lr/4)·|∇f|²."""
+    """Returns f + (lr/4)·|∇f|²."""
 
     def modified(params):
         value, grads = jax.value_and_grad(loss)(params)
@@ -35,7 +35,7 @@ def implicit(loss: Loss, lr: Scalar) -> Loss:
 def implicit_by_batch(
     loss: Callable[[PyTree, PyTree], jax.Array], batches: PyTree, lr: Scalar
 ) -> Loss:
-    """The mean over batches, stacked in `batches`, of L_k + (lr/4)·|∇L_k|²."""
+    """Returns the mean of L_k + (lr/4)·|∇L_k|² over batches, which are stacked."""
 
     def modified(params):
         def of_one(batch):
@@ -49,9 +49,13 @@ def implicit_by_batch(
 def gradient_flow(
     loss: Loss, start: PyTree, times: Sequence[float] | jax.Array, accuracy: float
 ) -> PyTree:
-    """θ' = −∇loss from `start` at time 0, at the given rising times.
+    """Returns the points of θ' = −∇loss at rising times, from `start` at time 0.
 
-    Time is step × lr. accuracy: of each step of the solver, relative and absolute.
+    Args:
+      loss: of the parameters.
+      start: parameters.
+      times: steps × lr.
+      accuracy: of each step of the solver, relative and absolute.
     """
     term = diffrax.ODETerm(
         lambda t, params, args: jax.tree.map(jnp.negative, jax.grad(loss)(params))

@@ -67,10 +67,10 @@ def new_figure(columns: int, width: float = 10.0, height: float = 4.2, rows: int
 
 def label(
     ax,
-    *,
     x: str = "",
     y: str = "",
     title: str = "",
+    *,
     legend: str | None = None,
     legend_title: str = "",
 ) -> None:

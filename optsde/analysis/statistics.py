@@ -317,7 +317,9 @@ def log_slope(
     return Interval(float(slope), float(slope - half), float(slope + half))
 
 
-def order(sizes: Sequence[float], errors: Sequence[float]) -> Interval:
+def order(
+    sizes: Sequence[float] | np.ndarray, errors: Sequence[float] | np.ndarray
+) -> Interval:
     """Returns p in error ∝ size^p of errors that are exact.
 
     The value is the slope between the two smallest sizes, the interval goes from the

@@ -1,6 +1,6 @@
 """Data: always at hand, or prepared once; changed at random; streamed."""
 
-from optsde.data.augment import compose, crop, flip, frozen, mask_tokens
+from optsde.data.augment import compose, crop, flip, frozen, mask_tokens, shifted
 from optsde.data.dataset import Dataset, imbalanced
 from optsde.data.digits import digits
 from optsde.data.loading import load
@@ -25,5 +25,6 @@ __all__ = [
     "load",
     "mask_tokens",
     "next_token",
+    "shifted",
     "source_of",
 ]

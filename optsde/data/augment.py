@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optsde.data.dataset import Examples
+from optsde.data.dataset import Array, Examples
 
 Augment: TypeAlias = Callable[[jax.Array, Any], Any]
 
@@ -35,6 +35,19 @@ def crop(pad: int) -> Augment:
         return jax.vmap(one)(keys, padded), labels
 
     return augment
+
+
+def shifted(examples: tuple[Array, Array]) -> tuple[jax.Array, jax.Array]:
+    """Returns each image at the nine shifts by up to a pixel, unshifted first.
+
+    Edges are repeated. A draw from them is a draw of an image and of a shift.
+    """
+    images, labels = examples
+    height, width = images.shape[1:3]
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    corners = sorted(((i, j) for i in range(3) for j in range(3)), key=(1, 1).__ne__)
+    copies = [padded[:, i : i + height, j : j + width] for i, j in corners]
+    return jnp.concatenate(copies), jnp.tile(labels, 9)
 
 
 def flip() -> Augment:

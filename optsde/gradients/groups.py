@@ -23,7 +23,6 @@ class Groups(NamedTuple):
     weight: np.ndarray | jax.Array  # [groups]
 
 
-GroupGradient = Callable[[PyTree, Groups], PyTree]  # such as (loss, gradient)
 WeightedSum = Callable[[PyTree, Groups], PyTree]  # (params, groups) -> Σ weight·number
 
 
@@ -70,7 +69,7 @@ def mean_over(
         examples = jax.tree.map(lambda x: x[group.index], data)
         return function(examples, group.counted)
 
-    return sum_over_groups(weighted_gradient(of_group), None, groups, 1)
+    return sum_over_groups(weighted(of_group), None, groups, 1)
 
 
 def sum_over_groups(
@@ -101,21 +100,21 @@ def sum_over_groups(
     return sum_over_data(jax.lax.scan(add, zero, chunks)[0])
 
 
-def weighted_gradient(gradient: GroupGradient) -> WeightedSum:
-    """Returns Σ_b w_b gradient_b, where each group forms its numbers by itself."""
+def weighted(function: Callable[[PyTree, Groups], PyTree]) -> WeightedSum:
+    """Returns Σ_b w_b function(params, group b), each group's numbers by itself."""
 
-    def total(params, groups):
+    def part(params, groups):
         if groups.index.shape[0] == 1:
             only = jax.tree.map(lambda x: x[0], groups)
             return jax.tree.map(
-                lambda x: only.weight.astype(x.dtype) * x, gradient(params, only)
+                lambda x: only.weight.astype(x.dtype) * x, function(params, only)
             )
-        each = jax.vmap(gradient, (None, 0))(params, groups)
+        each = jax.vmap(function, (None, 0))(params, groups)
         return jax.tree.map(
             lambda x: jnp.tensordot(groups.weight.astype(x.dtype), x, 1), each
         )
 
-    return total
+    return part
 
 
 def _my_share(groups: Groups, at_once: int) -> tuple[Groups, int]:

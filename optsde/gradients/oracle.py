@@ -15,12 +15,7 @@ import numpy as np
 
 from optsde.data.stream import Stream
 from optsde.gradients.draw import Draw, Use
-from optsde.gradients.groups import (
-    Groups,
-    grouped,
-    sum_over_groups,
-    weighted_gradient,
-)
+from optsde.gradients.groups import Groups, grouped, sum_over_groups, weighted
 from optsde.mesh import data_shards
 from optsde.types import PyTree
 
@@ -164,11 +159,11 @@ class ExampleOracle(Oracle):
         share = self.weights(rows)
         weights = np.concatenate([gain * share for gain in self.gains])
         groups = grouped(index, rows, weights)
-        loss = partial(self._weighted_loss, data, draw.stream(Use.AUGMENT).fresh())
+        total = partial(self._total, data, draw.stream(Use.AUGMENT).fresh())
         if self.of_group is None:
-            part = jax.value_and_grad(loss)
+            part: Any = jax.value_and_grad(total)
         else:
-            part = weighted_gradient(partial(self._gradient, loss, draw.time))
+            part = weighted(partial(self._gradient, total, draw.time))
         return sum_over_groups(part, params, groups, at_once)
 
     def index(self, draw: Draw) -> jax.Array:
@@ -193,36 +188,32 @@ class ExampleOracle(Oracle):
         """Returns the oracle of these examples that takes them from a window."""
         return dataclasses.replace(self, source=window)
 
-    def _gradient(self, loss, time, params: PyTree, group: Groups):
+    def _gradient(self, total, time, params: PyTree, group: Groups):
+        """Returns what `of_group` makes of one group's mean loss."""
         assert self.of_group is not None
-        group = group._replace(weight=jnp.ones_like(group.weight))
-        alone = jax.tree.map(lambda x: x[None], group)
-        return self.of_group(lambda p: loss(p, alone), params, time)
+        only = jax.tree.map(lambda x: x[None], group)._replace(weight=jnp.ones(1))
+        return self.of_group(lambda p: total(p, only), params, time)
 
-    def _weighted_loss(
+    def _total(
         self, data: PyTree, key: jax.Array, params: PyTree, groups: Groups
     ) -> jax.Array:
-        """Returns Σ_b w_b loss_b, where loss_b is the mean over what counts in b."""
-        over = jax.vmap
-        if groups.index.shape[0] == 1:
-            over, groups = _once, jax.tree.map(lambda x: x[0], groups)
+        """Returns Σ_b w_b·(mean loss of group b)."""
+        several = groups.index.shape[0] > 1
+        over = jax.vmap if several else lambda function, *_: function
+        if not several:
+            groups = jax.tree.map(lambda x: x[0], groups)
         examples = jax.tree.map(lambda x: x[groups.index], data)
         if self.augment is not None:
-            keys = over(jax.vmap(partial(jax.random.fold_in, key)))(groups.slot)
-            examples = over(self.augment)(keys, examples)
-        masked = groups.counted is not None and getattr(
-            self.losses, "takes_mask", False
-        )
-        given = (examples, groups.counted) if masked else (examples,)
-        each = over(partial(self.losses, params))(*given)
-        if groups.counted is None:
+            fold = over(jax.vmap(partial(jax.random.fold_in, key)))
+            examples = over(self.augment)(fold(groups.slot), examples)
+        counted, given = groups.counted, [examples]
+        if counted is not None and getattr(self.losses, "takes_mask", False):
+            given.append(counted)
+        each = over(self.losses, (None, *[0] * len(given)))(params, *given)
+        if counted is None:
             means = jnp.mean(each, axis=-1)
         else:
-            total = jnp.sum(jnp.where(groups.counted, each, 0), axis=-1)
-            means = total / jnp.sum(groups.counted, axis=-1).astype(each.dtype)
-        return jnp.dot(groups.weight.astype(each.dtype), means)
-
-
-def _once(function: Callable) -> Callable:
-    """Returns the function itself: `vmap` over one group without the axis."""
-    return function
+            sums = jnp.sum(jnp.where(counted, each, 0), axis=-1)
+            means = sums / jnp.sum(counted, axis=-1).astype(each.dtype)
+        weight: Any = groups.weight.astype(means.dtype)
+        return weight @ means if several else weight * means

@@ -15,6 +15,7 @@ from optsde.measure.intrinsic import (
     intrinsic_groups,
     intrinsic_rates,
     invariance_probe,
+    sphere_noise_probe,
 )
 from optsde.measure.intrinsic_report import IntrinsicReport, intrinsic_report
 from optsde.measure.invariance import (
@@ -79,6 +80,7 @@ __all__ = [
     "random_vectors",
     "sharpness_probe",
     "spectral_density",
+    "sphere_noise_probe",
     "stability_threshold",
     "tail_index",
     "top_eigenvalues",

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optsde.gradients import Draw, Oracle, Sampler, signed_mix
 from optsde.measure.noise import Levels, gradient_noise
@@ -143,6 +144,36 @@ def invariance_probe(
             for what in wanted
         }
         return row | {"intrinsic_lr": jnp.asarray(now.intrinsic)}
+
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    return probe(observe, oracle, times)
+
+
+def sphere_noise_probe(
+    plan: Plan,
+    sampler: Sampler,
+    draws: int = 64,
+    blocks: int = 16,
+    times: Times = None,
+) -> Probe:
+    """Returns the probe of a batch's signal and noise on the unit sphere.
+
+    "signal" is ‖w‖² ‖ḡ‖² and "noise" is ‖w‖² Tr Σ, with all parameters as one vector w,
+    which has to be scale invariant as a whole. The gradients are none of the run's own.
+
+    Args:
+      plan: its batch size and noise gain count.
+      sampler: that of the run.
+      draws: gradients of one measurement.
+      blocks: of draws, see `gradient_noise`.
+      times: those of the probe.
+    """
+
+    def observe(oracle, state):
+        draw = Draw(state.key, state.step, state.time)
+        levels = gradient_noise(oracle, state.params, draw, draws, blocks).total()
+        square = optax.tree.norm(state.params, squared=True)
+        return {"signal": square * levels.signal, "noise": square * levels.noise}
 
     oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
     return probe(observe, oracle, times)

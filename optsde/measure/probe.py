@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
-
 from optsde.types import PyTree
 
 Times = float | Sequence[float] | None
@@ -48,7 +46,7 @@ class Probe(NamedTuple):
 
 
 def probe(
-    function: Callable[..., dict[str, jax.Array]],
+    function: Callable[..., dict[str, Any]],
     source: PyTree = (),
     times: Times = None,
 ) -> Probe:

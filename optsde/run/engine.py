@@ -127,7 +127,11 @@ class Engine:
         """Whether no loop has been compiled yet."""
         return self._loop is None
 
-    def compile(self, lowered) -> None:
+    def lower(self, state: PyTree) -> jax.stages.Lowered:
+        """Returns the loop lowered for a state, of which the shapes are enough."""
+        return self.chunk.lower(*self.arguments(state, self.zeros(state), 0))
+
+    def compile(self, lowered: jax.stages.Lowered) -> None:
         """Compiles the loop, of `chunk` lowered for a state."""
         self._loop = lowered.compile()
 
@@ -137,7 +141,7 @@ class Engine:
         The state is given away. Returns before the devices are done.
         """
         if self.waits_for_compiling:
-            self.compile(self.chunk.lower(*self.arguments(state, total, 0)))
+            self.compile(self.lower(state))
         if self._feed is None:
             out = self._loop(*self.arguments(state, total, steps))
             state, total, self.reached = out

@@ -23,6 +23,11 @@ class Series(NamedTuple):
     times: np.ndarray  # [times], in base steps
     values: Any  # leaves [replicas, times, …]
 
+    @property
+    def last(self) -> np.ndarray:
+        """The values at the last time, [replicas, …]."""
+        return np.asarray(self.values)[:, -1]
+
     def between(self, first: float, last: float = np.inf) -> np.ndarray:
         """Returns each replica's mean from time `first` to `last`, both included."""
         inside = (first <= self.times) & (self.times <= last)
@@ -40,7 +45,7 @@ class Series(NamedTuple):
         if not bad.any():
             return None
         first = int(bad.argmax())
-        return float(self.times[max(first - 1, 0)]), float(self.times[first])
+        return float(self.times[first - 1]) if first else 0.0, float(self.times[first])
 
 
 class Rows:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,11 @@ from optsde.run import writers as files
 from optsde.study.runs import ArmRuns, Runs
 from optsde.types import PyTree
 
+AnyArm = TypeVar("AnyArm", bound="Arm")
 Keep = Callable[[str, Callable[[], Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]]
 """(name, make) -> the arrays of that name, made only if they are not stored yet."""
+
+Probes = Sequence[Probe] | Callable[["Arm"], Sequence[Probe]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +59,13 @@ class Arm:
         return dataclasses.replace(self.plan, optimizer=self.at(time)), self.scale
 
 
-def stacks(arms: Iterable[Arm]) -> list[list[Arm]]:
+def stacks(arms: Iterable[AnyArm]) -> list[list[AnyArm]]:
     """Returns the arms that run as one ensemble together, in their order.
 
     Those whose plans differ in numbers alone can be stacked: the batch, the length of
     a step, the schedule and the kind of optimizer must be the same.
     """
-    groups: dict[Any, list[Arm]] = {}
+    groups: dict[Any, list[AnyArm]] = {}
     for arm in arms:
         groups.setdefault(jax.tree.structure(arm.plan), []).append(arm)
     return list(groups.values())
@@ -75,7 +78,7 @@ def train(
     seeds: jax.Array,
     *,
     keep: Keep,
-    probes: Sequence[Probe] | Callable[[Arm], Sequence[Probe]] = (),
+    probes: Probes = (),
     every: float | None = None,
     label: str = "",
 ) -> Runs:
@@ -98,11 +101,10 @@ def train(
 
         def make(name: str, group=group, results=results) -> Mapping[str, np.ndarray]:
             if not results:
-                taken = probes(group[0]) if callable(probes) else probes
                 title = label or group[0].name
                 progress = Progress(f"{title:14}")
                 result = _fit(
-                    group, sampler, init, seeds, taken, every, progress=progress
+                    group, sampler, init, seeds, probes, every, progress=progress
                 )
                 results.update(_by_arm(group, len(seeds), result.metrics))
             return results[name]
@@ -121,7 +123,7 @@ def train_in(
     seeds: jax.Array,
     *,
     every: float,
-    probes: Sequence[Probe] = (),
+    probes: Probes = (),
     checkpoint_every: float | None = None,
     writers: Sequence[Writer] = (),
     writer: Writer | None = None,
@@ -146,13 +148,14 @@ def train_in(
     if columns and columns["step"][-1] == plan.steps:
         print(f"{label or group[0].name}: read from {folder}")
     else:
+        taken = probes(group[0]) if callable(probes) else probes
         folder.mkdir(parents=True, exist_ok=True)
         _fit(
             group,
             sampler,
             init,
             seeds,
-            probes,
+            taken,
             every,
             progress=Progress(f"{label or group[0].name:24}"),
             writers=[writer or JsonLines(log), *writers],
@@ -168,6 +171,7 @@ def train_in(
 
 def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:
     count, plan = len(group), group[0].plan
+    probes = probes(group[0]) if callable(probes) else probes
     replicas = count * len(seeds)
     keys = jnp.tile(seeds, count)
 

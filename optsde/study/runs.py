@@ -1,7 +1,7 @@
 """Runs: the numbers of a study by arm, seed and time, paired by seed."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,3 +56,18 @@ class Runs(Mapping[str, ArmRuns]):
 
     def __or__(self, other: "Runs") -> "Runs":
         return Runs(self.by_name | other.by_name)
+
+    def derived(self, **functions: Callable[[ArmRuns], Series]) -> "Runs":
+        """Returns the runs with more metrics, each a function of an arm's runs.
+
+        >>> times, norm = np.array([0, 10]), np.array([[1.0, 2.0], [1.0, 4.0]])
+        >>> runs = Runs({"sgd": ArmRuns("an arm", {"norm": Series(times, norm)})})
+        >>> runs = runs.derived(square=lambda run: Series(times, run.norm.values**2))
+        >>> runs["sgd"].square.between(5)
+        array([ 4., 16.])
+        """
+        more = {
+            name: {**run.metrics, **{n: make(run) for n, make in functions.items()}}
+            for name, run in self.by_name.items()
+        }
+        return Runs({n: ArmRuns(self.by_name[n].arm, x) for n, x in more.items()})

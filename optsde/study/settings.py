@@ -16,6 +16,7 @@ from typing import (
     get_type_hints,
 )
 
+import jax
 from ml_collections import ConfigDict
 
 from optsde.study.shapes import (
@@ -173,6 +174,11 @@ class Group:
         for name, shape in self._shapes.items():
             yield from shape.leaves(prefix + name, getattr(self, name))
 
+    @classmethod
+    def free(cls) -> tuple[str, ...]:
+        """Returns the names of the groups of options that are not declared."""
+        return tuple(name for name, shape in cls._shapes.items() if shape.free)
+
     def demands(self) -> Iterator[Demand]:
         """Yields what ranges of single settings cannot say: (holds, name, allowed).
 
@@ -228,3 +234,7 @@ class Seeds(Seeded):
     seeds: int = setting(
         16, "runs of each arm", at_least=2, needs="at least 2, for standard errors"
     )
+
+    def keys(self) -> jax.Array:
+        """Returns the key of each run of an arm."""
+        return jax.random.split(jax.random.key(self.seed), self.seeds)

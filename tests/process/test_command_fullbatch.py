@@ -6,9 +6,8 @@ import jax
 import numpy as np
 import pytest
 from helpers import run_study
-from optsde.train.metrics import read
 
-from optsde.train import load_params
+from optsde.run import load_params, read
 
 pytestmark = pytest.mark.full
 
