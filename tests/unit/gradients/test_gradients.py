@@ -56,6 +56,15 @@ def flat(tree):
     return np.asarray(jax.flatten_util.ravel_pytree(tree)[0])
 
 
+def test_minibatch_among_some_examples(problem):
+    """It is the batch of those examples alone."""
+    _, losses, params, data = problem
+    chosen, draw = jnp.array([30, 2, 11]), Draw(jax.random.key(3), 5)
+    some = minibatch(losses, data, among=chosen)(8)(params, draw)
+    alone = minibatch(losses, jax.tree.map(lambda x: x[chosen], data))(8)(params, draw)
+    np.testing.assert_allclose(flat(some), flat(alone), rtol=1e-6)
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("block", [1, 5, 10, N, 100])
 def test_full_batch_is_the_mean_for_any_block(problem, block):
