@@ -20,7 +20,7 @@ from optsde.study import Study
 
 class Settings(recipe.Row, recipe.Shared):
     def table(self):
-        return {"train": self}
+        return {"run": self}
 
 
 def simulate(s, rundir, task):

@@ -45,7 +45,7 @@ def product(arm):
 
 
 def is_rescaled(arm, first):
-    """Tells whether an arm of the same λ_e is the same run, bit for bit: c is 2ⁿ."""
+    """Tells whether an arm of the same λ_e is the first one with weights times 2ⁿ."""
     c = arm.scale / first.scale
     lrs = arm.plan.optimizer.lr / first.plan.optimizer.lr
     return c != 1 and np.log2(c) % 1 == 0 and np.isclose(lrs, c * c)
@@ -86,7 +86,6 @@ def claims(s, runs):
 
 def figure(s, runs, path):
     canvas, (left, right) = plots.new_figure(2)
-    products = [f"{product(run.arm):g}" for run in runs.values()]
     colours = panels.bands(
         left,
         runs,
@@ -100,6 +99,7 @@ def figure(s, runs, path):
     plots.plain_log_axis(left)
     plots.label(left, x="step", y="effective learning rate × 10³", legend="best")
     plots.label(right, x="λₑ of the arm", y="held-out loss, later part of the run")
+    products = [f"{product(run.arm):g}" for run in runs.values()]
     right.set_xticks(range(len(runs)), products, rotation=45)
     right.set_ylim(bottom=0)
     plots.save(canvas, path)

@@ -48,6 +48,7 @@ from optsde.analysis.plots import (
     plain_log_axis,
     points,
     save,
+    shared_legend,
     spans,
 )
 from optsde.run import Task
@@ -222,7 +223,7 @@ def figure(s: Settings, outcome: Outcome, path: Path) -> None:
     foreseen, runs = outcome
     if not runs:
         return
-    drawing, (left, right) = new_figure(2, width=11, height=4.6)
+    drawing, (left, right) = new_figure(2, width=11, height=5.2)
     shown, colour = max(judged(s), default=min(s.kappas)), colours(s.rules)
 
     def curve(name, text, **style):
@@ -242,16 +243,15 @@ def figure(s: Settings, outcome: Outcome, path: Path) -> None:
         x="time, in steps of the base run",
         y="held-out loss",
         title=f"batch × {shown:g}, bands 95%",
-        legend="best",
     )
+    shared_legend(drawing, left, columns=3)
 
     kappas = sorted(s.kappas)
     for number, rule in enumerate(s.rules):
         if ran := [k for k in kappas if at_kappa(k, rule) in runs]:
             x = np.array(ran) * 1.03 ** (number - (len(s.rules) - 1) / 2)
             gaps = stack([difference(runs, at_kappa(k, rule)) for k in ran])
-            style = dict(colour=colour[rule], ls="-", ms=4)
-            points(right, x, gaps, label=RULES[rule], **style)
+            points(right, x, gaps, colour=colour[rule], ls="-", ms=4)
     edge = kappas[-1] * 2
     spans(right, [(-s.bound, s.bound)], along="y")
     limits = min(foreseen.low, edge), min(foreseen.high, edge)
@@ -261,6 +261,7 @@ def figure(s: Settings, outcome: Outcome, path: Path) -> None:
         right.axvline(foreseen.kappa, label="predicted limit", **style)
     right.set_xscale("log", base=2)
     right.set_yscale("symlog", linthresh=2 * s.bound)
+    right.yaxis.set_major_formatter("{x:g}")
     right.set_xlim(kappas[0] / 1.3, edge / 1.4)
     right.set_xticks(kappas, [f"{k:g}" for k in kappas])
     label(
@@ -268,7 +269,7 @@ def figure(s: Settings, outcome: Outcome, path: Path) -> None:
         x="κ, batch in units of the base batch",
         y="held-out loss, % from the base run",
         title=f"grey: ±{s.bound:g}%, bars 95%",
-        legend="best",
+        legend="best" if foreseen.kappa < edge else None,
     )
     save(drawing, path)
 

@@ -69,7 +69,6 @@ class Settings(TaskSettings, Seeds):
         at_least=1,
         entries=2,
         distinct=True,
-        needs="two or more, distinct integers ≥ 1",
     )
     small_batches: Integers = setting(
         (2, 1), "also run, by the scaling rule", at_least=1, distinct=True
@@ -87,7 +86,6 @@ class Settings(TaskSettings, Seeds):
         above=0,
         entries=1,
         rising=True,
-        needs="positive, rising times",
     )
     curve_every: int = setting(10, "steps between points of the figure", at_least=1)
     substeps: int = setting(
@@ -98,7 +96,6 @@ class Settings(TaskSettings, Seeds):
         "for 'the same as the SDE'",
         unit="% of loss",
         above=0,
-        needs="a positive number of percent",
     )
     dataset = "all_digits"
     seeds = 96

@@ -17,7 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import optsde
-from optsde.analysis import Estimate, Verdict, estimate, log_slope, table, within
+from optsde.analysis import (
+    Estimate,
+    Verdict,
+    estimate,
+    log_slope,
+    stack,
+    table,
+    within,
+)
 from optsde.analysis.plots import (
     colours,
     label,
@@ -27,7 +35,7 @@ from optsde.analysis.plots import (
     save,
 )
 from optsde.dynamics import Dynamics
-from optsde.gradients import diagonal, from_covariance, gaussian
+from optsde.gradients import Covariance, diagonal, from_covariance, gaussian
 from optsde.problems.quadratic import (
     START,
     quadratic_loss,
@@ -45,6 +53,7 @@ from optsde.study import (
 )
 
 SIGMA0, EPS0, C1, C2 = 1.0, 0.1, 3.0, 1.0  # fixed while η → 0, in time η²
+THETA0 = START.astype(np.float32)
 ETA, ELL = "η²", "1/ℓ²"  # what errors fall with
 
 
@@ -127,6 +136,7 @@ def etas(s: Settings) -> list[float]:
 
 
 class Arm(NamedTuple):
+    name: str
     horizon: float
     dynamics: Dynamics
     observe: Callable
@@ -134,68 +144,64 @@ class Arm(NamedTuple):
 
 def simulate(s: Settings, rundir: RunDir) -> dict[str, Estimate]:
     """Returns the means of the 7 moments at the horizon of every run."""
-    root = jax.random.key(s.seed)
-    runs = {}
-    for number, (name, arm) in enumerate(arms(s).items()):
+    root, runs = jax.random.key(s.seed), {}
+    for number, arm in enumerate(arms(s)):
         keys = jax.random.split(jax.random.fold_in(root, number), s.paths)
-        moments = rundir.once(name, partial(run_arm, rundir, name, arm, keys))
-        runs[name] = Estimate(moments["mean"], moments["se"], s.paths - 1)
+        moments = rundir.once(arm.name, partial(run_arm, rundir, arm, keys))
+        runs[arm.name] = Estimate(moments["mean"], moments["se"], s.paths - 1)
     return runs
 
 
-def arms(s: Settings) -> dict[str, Arm]:
-    """Returns of every family its SDE, plain runs at each η and SVAG at each ℓ."""
-    start = jnp.asarray(START, jnp.float32)
-
-    def covariance(eta):
-        return diagonal(lambda theta: SIGMA0 / eta * quadratic_std(theta))
-
-    def discrete(plan, eta):
-        return optsde.discrete(plan, gaussian(quadratic_loss, covariance(eta)), start)
-
-    runs: dict[str, Arm] = {}
+def arms(s: Settings) -> Iterator[Arm]:
+    """Yields of every family its SDE, plain runs at each η and SVAG at each ℓ."""
     for name in s.optimizers:
-        family = FAMILIES[name]
-
-        def plan(eta, family=family):
-            return optsde.Plan(
-                optimizer=family.optimizer(eta),
-                batch_size=1,
-                horizon=s.horizon / eta**2,
-            )
-
-        def add(run, plan, u_scale, dynamics, name=name, family=family):
-            if family.warm:
-                dynamics = warm_start(dynamics, u_scale)
-            observe = observer(u_scale, family.second)
-            runs[f"{name}_{run}"] = Arm(plan.horizon, dynamics, observe)
-
-        base, u_scale = plan(s.eta), s.eta**family.power
-        law = from_covariance(quadratic_loss, covariance(s.eta))
-        add("sde", base, u_scale, optsde.sde(base, law, start, s.substeps))
+        base, noise = plan(s, name, s.eta), covariance(s.eta)
+        law = from_covariance(quadratic_loss, noise)
+        sde = optsde.sde(base, law, THETA0, s.substeps)
+        yield arm(name, "sde", base, sde, s.eta)
         for eta in etas(s):
-            finer = plan(eta)
-            add(f"eta{eta:g}", finer, eta**family.power, discrete(finer, eta))
+            finer = plan(s, name, eta)
+            yield arm(name, f"eta{eta:g}", finer, discrete(finer, covariance(eta)), eta)
         for ell in sorted(s.ells):
-            run = discrete(optsde.svag(base, ell), s.eta)
-            add(f"ell{ell:g}", base, u_scale / ell**family.power, run)
-    return runs
+            mixed = discrete(optsde.svag(base, ell), noise)
+            yield arm(name, f"ell{ell:g}", base, mixed, s.eta / ell)
 
 
-def run_arm(
-    rundir: RunDir, name: str, arm: Arm, keys: jax.Array
-) -> dict[str, np.ndarray]:
+def plan(s: Settings, name: str, eta: float) -> optsde.Plan:
+    """Returns the plan of a family at the step size η, over the same time."""
+    optimizer, horizon = FAMILIES[name].optimizer(eta), s.horizon / eta**2
+    return optsde.Plan(optimizer=optimizer, batch_size=1, horizon=horizon)
+
+
+def covariance(eta: float) -> Covariance:
+    """Returns the covariance of a gradient, which grows as 1/η²."""
+    return diagonal(lambda theta: SIGMA0 / eta * quadratic_std(theta))
+
+
+def discrete(plan: optsde.Plan, noise: Covariance) -> Dynamics:
+    """Returns the discrete run of a plan."""
+    return optsde.discrete(plan, gaussian(quadratic_loss, noise), THETA0)
+
+
+def arm(name: str, run: str, plan: optsde.Plan, dynamics: Dynamics, step: float) -> Arm:
+    """Returns an arm of steps of that size, whose second moments give u."""
+    family = FAMILIES[name]
+    u_scale = step**family.power
+    if family.warm:
+        dynamics = warm_start(dynamics, u_scale)
+    observe = observer(u_scale, family.second)
+    return Arm(f"{name}_{run}", plan.horizon, dynamics, observe)
+
+
+def run_arm(rundir: RunDir, arm: Arm, keys: jax.Array) -> dict[str, np.ndarray]:
     """Returns mean and standard error of the moments of one run."""
+    progress = optsde.Progress(f"{arm.name:20}")
     trajectory = optsde.ensemble(
-        arm.dynamics,
-        keys,
-        [arm.horizon],
-        arm.observe,
-        progress=optsde.Progress(f"{name:20}"),
+        arm.dynamics, keys, [arm.horizon], arm.observe, progress=progress
     )
-    refuse_divergence(trajectory, name, "try a smaller --config.eta")
+    refuse_divergence(trajectory, arm.name, "try a smaller --config.eta")
     moments = estimate(trajectory.values[:, 0])
-    rundir.log(run=name, moments=moments.mean.tolist(), se=moments.se.tolist())
+    rundir.log(run=arm.name, moments=moments.mean.tolist(), se=moments.se.tolist())
     return {"mean": moments.mean, "se": moments.se}
 
 
@@ -228,66 +234,48 @@ def observer(u_scale: float, second: str = "v") -> Callable:
 # ---- what is made of them
 
 
-class Error(NamedTuple):
-    size: float
-    se: float
-    se_of_sde: float  # the part of se that all errors of one SDE share
-
-
 class Fall(NamedTuple):
-    """How the errors of one optimizer fall with η² or 1/ℓ²."""
+    """The errors of one optimizer, which fall with η² or 1/ℓ²."""
 
     optimizer: str
     kind: str
     scales: list[float]  # η or ℓ
-    errors: list[Error]
-
-    @property
-    def steps(self) -> list[float]:
-        """The η² or 1/ℓ²."""
-        return [x**2 if self.kind == ETA else 1 / x**2 for x in self.scales]
-
-    def estimate(self) -> Estimate:
-        """Returns the sizes of the errors."""
-        size, se, _ = np.array(self.errors).T
-        return Estimate(size, se, np.inf)
+    steps: list[float]  # η² or 1/ℓ²
+    errors: Estimate  # at each scale, of the moment that is furthest from the SDE's
+    shared: np.ndarray  # the part of their s.e. that comes from the one SDE
 
 
 def falls(s: Settings, runs: dict[str, Estimate]) -> Iterator[Fall]:
     """Yields the errors of every optimizer against its SDE."""
+    ells = [float(ell) for ell in sorted(s.ells)]
     for name in s.optimizers:
-        sde, ells = runs[f"{name}_sde"], [float(ell) for ell in sorted(s.ells)]
+        sde = runs[f"{name}_sde"]
         for kind, run, scales in ((ETA, "eta", etas(s)), (ELL, "ell", ells)):
-            errors = [largest(runs[f"{name}_{run}{x:g}"], sde) for x in scales]
-            yield Fall(name, kind, scales, errors)
-
-
-def largest(run: Estimate, sde: Estimate) -> Error:
-    """Returns the error of the moment that is furthest from the SDE's."""
-    error = run - sde
-    worst = int(np.abs(error.mean).argmax())
-    return Error(abs(error.mean[worst]), error.se[worst], sde.se[worst])
+            gaps = [runs[f"{name}_{run}{scale:g}"] - sde for scale in scales]
+            worst = [int(np.abs(gap.mean).argmax()) for gap in gaps]
+            errors = stack([gap.at(i) for gap, i in zip(gaps, worst, strict=True)])
+            sizes = Estimate(np.abs(errors.mean), errors.se, np.inf)
+            steps = [x**2 if kind == ETA else 1 / x**2 for x in scales]
+            yield Fall(name, kind, scales, steps, sizes, sde.se[worst])
 
 
 def tables(s: Settings, runs: dict[str, Estimate]) -> Iterator[str]:
-    rows = [
-        [x.optimizer, f"{symbol} = {scale:g}", f"{e.size:.4f}", f"{e.se:.4f}"]
-        for x in falls(s, runs)
-        for symbol in ["η" if x.kind == ETA else "ℓ"]
-        for scale, e in zip(x.scales, x.errors, strict=True)
-    ]
+    rows = []
+    for fall in falls(s, runs):
+        symbol = "η" if fall.kind == ETA else "ℓ"
+        for scale, x in zip(fall.scales, fall.errors.each(), strict=True):
+            run = f"{symbol} = {scale:g}"
+            rows.append([fall.optimizer, run, f"{x.mean:.4f}", f"{x.se:.4f}"])
     header = ["optimizer", "run", "largest error of 7 moments", "± s.e."]
     yield table(header, rows, "llrr")
 
 
 def claims(s: Settings, runs: dict[str, Estimate]) -> Iterator[Verdict]:
-    for x in falls(s, runs):
-        power = "eta^2" if x.kind == ETA else "1/ell^2"
-        shared = np.array([error.se_of_sde for error in x.errors])
-        slope = log_slope(x.steps, x.estimate(), shared)
-        low, high = 1 - s.bound, 1 + s.bound
-        claim = f"{x.optimizer}_error_falls_as_{power}"
-        yield within(claim, slope, low, high, "slope, 1 expected")
+    for fall in falls(s, runs):
+        power = "eta^2" if fall.kind == ETA else "1/ell^2"
+        claim = f"{fall.optimizer}_error_falls_as_{power}"
+        slope = log_slope(fall.steps, fall.errors, fall.shared)
+        yield within(claim, slope, 1 - s.bound, 1 + s.bound, "slope, 1 expected")
 
 
 def figure(s: Settings, runs: dict[str, Estimate], path: Path) -> None:
@@ -298,9 +286,9 @@ def figure(s: Settings, runs: dict[str, Estimate], path: Path) -> None:
     for ax, (kind, title) in zip(axes, titles.items(), strict=True):
         drawn = [fall for fall in falls(s, runs) if fall.kind == kind]
         for fall in drawn:
-            name, y = fall.optimizer, fall.estimate()
-            points(ax, fall.steps, y, label=name, colour=colour[name], ls="-")
-        x, first = np.array(drawn[-1].steps), drawn[-1].errors[0].size
+            name = fall.optimizer
+            points(ax, fall.steps, fall.errors, label=name, colour=colour[name], ls="-")
+        x, first = np.array(drawn[-1].steps), drawn[-1].errors.mean[0]
         ax.plot(x, first * x / x[0], color="grey", ls=":", label="slope 1")
         ax.set(xscale="log")
         plain_log_axis(ax)

@@ -32,4 +32,13 @@ def source_of(data: Any) -> Resident | Stream:
     """Returns a source of batches: a `Stream` as it is, arrays placed on the device."""
     if isinstance(data, Stream):
         return data
-    return Resident(jax.tree.map(jnp.asarray, data))
+    return Resident(on_device(data))
+
+
+def on_device(data: PyTree) -> PyTree:
+    """Places arrays on the device, also where a function that uses them is traced.
+
+    There `jnp.asarray` of a numpy array would be a constant of the compiled program.
+    """
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(jnp.asarray, data)

@@ -82,7 +82,7 @@ def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
         noise = _like(draw.stream(Use.HEAVY_TAIL).fresh(), params, sample)
         return loss, jax.tree.map(jnp.add, grads, noise)
 
-    return FunctionOracle(noisy, oracle)
+    return oracle.wrapped(noisy)
 
 
 def stable(key: jax.Array, alpha: float, shape=(), dtype=jnp.float32) -> jax.Array:

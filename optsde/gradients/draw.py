@@ -4,12 +4,13 @@ A run has one key. Random numbers are a function of that key, the step and the u
 nothing keeps a generator, and a run that resumes draws what it would have drawn.
 """
 
-from enum import IntEnum
+from enum import IntEnum, unique
 from typing import NamedTuple
 
 import jax
 
 
+@unique
 class Use(IntEnum):
     """The uses of randomness besides the examples of a step, each a stream of its own.
 

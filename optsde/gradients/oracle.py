@@ -56,7 +56,16 @@ class Oracle:
             grads = jax.tree.map(lambda a, b: first * a + second * b, grads_1, grads_2)
             return first * loss_1 + second * loss_2, grads
 
-        return FunctionOracle(mix, self)
+        return self.wrapped(mix)
+
+    def wrapped(self, function: Callable) -> "Oracle":
+        """Returns the oracle function(this oracle, params, draw) -> (loss, grads)."""
+        if self.stream is not None:
+            raise ValueError(
+                "this oracle reads a Stream, which only a minibatch and its signed mix "
+                "do: give it arrays on the device"
+            )
+        return FunctionOracle(function, self)
 
     def with_gradient(self, of_group: GradientOfGroup) -> "Oracle":
         """Returns an oracle whose gradient is formed group by group."""
@@ -162,13 +171,17 @@ class ExampleOracle(Oracle):
         draws = [draw.stream(use) for use in self.uses] or [draw]
         return jnp.stack([self.choose(d) for d in draws])
 
-    def mixed(self, first: float, second: float) -> "ExampleOracle":
+    def mixed(self, first: float, second: float) -> Oracle:
         """Returns first·(one draw) + second·(another), as one weighted mean."""
+        if self.uses:
+            return super().mixed(first, second)
         uses = Use.MIX_FIRST, Use.MIX_SECOND
         return dataclasses.replace(self, uses=uses, gains=(first, second))
 
     def with_gradient(self, of_group: GradientOfGroup) -> "ExampleOracle":
         """Returns an oracle that forms each group's gradient by `of_group`."""
+        if self.of_group is not None:
+            raise ValueError("an oracle takes one penalty, and this one has it")
         return dataclasses.replace(self, of_group=of_group)
 
     def reading(self, window: Any) -> "ExampleOracle":

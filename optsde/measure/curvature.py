@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from optsde.data.resident import on_device
 from optsde.gradients import Draw, Losses, Oracle, Use, full_batch
 from optsde.gradients.groups import mean_over
 from optsde.measure.probe import Probe
@@ -156,4 +157,4 @@ def sharpness_probe(
         metrics["sharpness_residual"] = jnp.max(pairs.residuals)
         return metrics, jax.tree.map(lambda x: x[:, 0], pairs.vectors)
 
-    return Probe(observe, init, jax.tree.map(jnp.asarray, data))
+    return Probe(observe, init, on_device(data))

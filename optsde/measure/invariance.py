@@ -65,7 +65,7 @@ def invariance(oracle: Oracle, params: PyTree, draw: Draw, batches: int = 4) -> 
     factors = [_factors(k, x) for k, x in zip(keys[1], leaves, strict=True)]
 
     def of_batch(number):
-        one = Draw(jax.random.fold_in(key, number), draw.step)
+        one = draw._replace(key=jax.random.fold_in(key, number))
         loss, grads = oracle(structure.unflatten(at), one)
 
         def change(which):

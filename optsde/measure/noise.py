@@ -112,7 +112,7 @@ def gradient_noise(
     weight = jax.tree.map(jnp.ones_like, params) if weight is None else weight
 
     def gradient(number):
-        one = Draw(jax.random.fold_in(key, number), draw.step)
+        one = draw._replace(key=jax.random.fold_in(key, number))
         return jax.tree.map(_wide, oracle(params, one)[1])
 
     def add(carry, number):

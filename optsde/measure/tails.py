@@ -65,7 +65,7 @@ def _inverse(oracle, params, draw, group, sums, blocks, coordinates):
     picked = jax.random.randint(jax.random.fold_in(key, 0), (coordinates,), 0, size)
 
     def some(number):
-        one = Draw(jax.random.fold_in(key, number), draw.step)
+        one = draw._replace(key=jax.random.fold_in(key, number))
         grads = oracle(params, one)[1]
         return jax.flatten_util.ravel_pytree(grads)[0][picked]
 

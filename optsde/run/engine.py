@@ -235,9 +235,13 @@ class Each:
     def __init__(self, run: Any, arguments: Callable[[tuple], tuple]):
         self._run, self._arguments = run, arguments
 
+    def lower(self, *stacked: PyTree) -> Any:
+        """Returns the map lowered for arguments like these."""
+        return self._run.lower(*self._arguments(stacked))
+
     def compile(self, *stacked: PyTree) -> None:
         """Compiles for arguments like these, without a call."""
-        self._run = self._run.lower(*self._arguments(stacked)).compile()
+        self._run = self.lower(*stacked).compile()
 
     def __call__(self, *stacked: PyTree) -> PyTree:
         return self._run(*self._arguments(stacked))
@@ -267,4 +271,4 @@ def _map(function: Callable, *stacked: PyTree) -> PyTree:
     if _rows(stacked) > 1:
         return jax.vmap(function)(*stacked)
     out = function(*jax.tree.map(lambda x: x[0], stacked))
-    return jax.tree.map(lambda x: x[None], out)
+    return jax.tree.map(lambda x: jnp.asarray(x)[None], out)

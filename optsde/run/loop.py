@@ -128,7 +128,7 @@ class Run:
         """
         engine, end = self.engine, self._step_of(horizon, math.ceil)
         rows = Rows(writers, engine, self.begin, stop_at_divergence)
-        if checkpoints is not None and (latest := checkpoints.latest()) is not None:
+        if checkpoints is not None and (latest := checkpoints.latest()):  # 0: anew
             self._resume(checkpoints, latest)
         due = {}  # step -> what happens there
         for probe in self._probes:
@@ -147,7 +147,7 @@ class Run:
         }
         stops = sorted({*due, *row_ends, *saves, *switches, end})
         for at, members in sorted(switches.items()):
-            if at < self.step:
+            if at < self.step or at == self.step > 0:  # else `arrive` does it
                 engine.set_members(members)
 
         def arrive():
@@ -276,6 +276,7 @@ def fit(
     every: float | None = None,
     probes: Probes = (),
     members: PyTree = None,
+    state: PyTree = None,
     changes: Mapping[float, PyTree] | None = None,
     shards: int = 1,
     writers: Sequence[Writer] = (),
@@ -286,7 +287,13 @@ def fit(
 ) -> Result:
     """Runs one replica per key to the horizon; a `Run` and its `to` in one call."""
     run = Run(
-        dynamics, keys, every=every, probes=probes, members=members, shards=shards
+        dynamics,
+        keys,
+        every=every,
+        probes=probes,
+        members=members,
+        state=state,
+        shards=shards,
     )
     return run.to(
         horizon,

@@ -19,7 +19,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +33,7 @@ from optsde.study.rundir import RunDir
 from optsde.study.settings import Settings
 from optsde.study.shapes import Leaf, UsageError, unknown_setting
 from optsde.study.study import Study, choose, run
-from optsde.study.values import shown
+from optsde.study.values import kind_of_text, shown
 
 OTHER_FLAGS = "--workdir=DIR, --devices=N (of the CPU), --dry_run, --help"
 HELP = ("-h", "--help", "-help", "--helpfull")
@@ -222,6 +222,7 @@ def _with_flags(settings: Settings, argv: list[str], path: str) -> Settings:
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
     leaves = list(settings.leaves())
+    leaves += _options(settings, argv, {leaf.name for leaf in leaves})
     for leaf in leaves:
         define = flags.Flag(_Parser(leaf), None, f"config.{leaf.name}", None, "")
         if leaf.kind.element is bool:
@@ -250,6 +251,16 @@ def _with_flags(settings: Settings, argv: list[str], path: str) -> Settings:
                 group = group[key]
             group[name] = value
     return settings.of(config)
+
+
+def _options(settings: Settings, argv: list[str], known: set[str]) -> Iterator[Leaf]:
+    """Yields the free options of a command line that the preset does not name."""
+    for argument in argv[1:]:
+        flag, _, text = argument.partition("=")
+        name = flag.lstrip("-").removeprefix("config.")
+        if name.rpartition(".")[0] in settings.free() and name not in known:
+            known.add(name)
+            yield Leaf(name, text, kind_of_text(text), "")
 
 
 def _explain_unknown(flag: str, leaves: list[Leaf]) -> str:

@@ -174,6 +174,11 @@ class Group:
         for name, shape in self._shapes.items():
             yield from shape.leaves(prefix + name, getattr(self, name))
 
+    @classmethod
+    def free(cls) -> tuple[str, ...]:
+        """Returns the names of the groups of options that are not declared."""
+        return tuple(name for name, shape in cls._shapes.items() if shape.free)
+
     def demands(self) -> Iterator[Demand]:
         """Yields what ranges of single settings cannot say: (holds, name, allowed).
 

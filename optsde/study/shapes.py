@@ -55,6 +55,11 @@ class Shape:
     range: Range
     kind: Kind | None = None
 
+    @property
+    def free(self) -> bool:
+        """Whether it takes values under names that are not declared."""
+        return False
+
     def read(self, path: str, value: Any) -> Any:
         return _read(path, value, self.kind)
 
@@ -143,6 +148,10 @@ class Table(Shape):
     """Names and for each an entry, in alphabetical order, as a ConfigDict has them."""
 
     entry: Shape | None = None  # None: free options
+
+    @property
+    def free(self) -> bool:
+        return self.entry is None
 
     def read(self, path: str, value: Any) -> dict:
         items = sorted(_mapping(path, value).items(), key=lambda item: item[0])

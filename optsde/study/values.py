@@ -70,6 +70,25 @@ def kind_of(value: Any) -> Kind:
     return Kind(element, many)
 
 
+def kind_of_text(text: str) -> Kind:
+    """Returns the kind of a value as it is typed for an option without a default.
+
+    >>> kind_of_text("8,8"), kind_of_text("group")
+    (Kind(element=<class 'int'>, many=True), Kind(element=<class 'str'>, many=False))
+    """
+    many = "," in text
+    if text.lower() in ("true", "false"):
+        return Kind(bool)
+    for element in (int, float):
+        kind = Kind(element, many)
+        try:
+            kind.parse(text)
+        except ValueError:
+            continue
+        return kind
+    return Kind(str, many)
+
+
 def shown(value: Any) -> str:
     """Returns a value as it is typed on a command line.
 

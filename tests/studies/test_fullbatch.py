@@ -11,11 +11,13 @@ from helpers import ROOT
 
 from configs import fullbatch as configs
 from experiments import fullbatch
-from experiments.fullbatch import costs, recipe, table
+from experiments.fullbatch import costs, recipe, row, table
 from optsde.run import Series
 from optsde.study import RunDir, tasks
 from optsde.study.runs import ArmRuns
 from optsde.study.study import run
+
+TINY = dict(model="mlp", options={"hidden": (8,)}, train_size=16, seeds=2)
 
 
 def settings(preset, **changes):
@@ -156,6 +158,30 @@ def test_the_table_judges_what_the_rows_ended_with(tmp_path, monkeypatch, capsys
     assert "control: clip at that lr" in capsys.readouterr().out
 
 
+def test_a_row_is_measured_and_then_read(tmp_path, capsys):
+    """Sharpness and spikes of a small net; the second call trains nothing."""
+    s = settings(
+        "digits_fb_practice",
+        **TINY,
+        steps=4,
+        log_every=2,
+        evaluate_every=2,
+        probes=("sharpness", "spikes"),
+        probe_every=4,
+        probe_examples=8,
+    ).checked()
+    for _ in range(2):
+        run(row.study, s, RunDir.open(tmp_path / "run", "fullbatch", s.config()))
+    printed = capsys.readouterr()
+    assert "train: read from" in printed.out
+    assert recipe.KINKS in printed.err
+    last = json.loads((tmp_path / "run" / "summary.json").read_text())["last"]
+    assert last["step"] == 4
+    assert last["preconditioned_sharpness_of_8"][0] > 0
+    assert last["spike"] == [0, 0]
+    assert (tmp_path / "run" / "figures" / "run.png").stat().st_size > 10_000
+
+
 def test_counted_operations_of_resnet_18():
     """0.56 G multiply-adds forward (He et al.'s count for 32×32), three passes."""
     s = settings("fb_longer", train_size=256)
@@ -166,8 +192,7 @@ def test_counted_operations_of_resnet_18():
 
 def test_a_dry_run_compiles_the_step(capsys, monkeypatch):
     monkeypatch.setattr(costs, "matmul_rate", lambda dtype: 1e9)
-    net = dict(model="mlp", options={"hidden": (8,)})
-    costs.report(settings("digits_fb_practice", train_size=32, seeds=2, **net))
+    costs.report(settings("digits_fb_practice", **TINY))
     header, _, line, *_ = capsys.readouterr().out.splitlines()
     assert "FLOPs a step" in header
     assert f"{64 * 8 + 8 + 8 * 10 + 10}" in line

@@ -28,9 +28,6 @@ def folder(tmp_path_factory):
         train_size=64,
         log_every=2,
         evaluate_every=2,
-        probes=("sharpness", "spikes"),
-        probe_every=4,
-        probe_examples=16,
     )
     path = tmp_path_factory.mktemp("trained")
     run(row.study, s.checked(), RunDir.open(path, "fullbatch", s.config()))

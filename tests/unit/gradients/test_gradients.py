@@ -8,6 +8,8 @@ import pytest
 from optsde.gradients import (
     Draw,
     FunctionOracle,
+    Penalty,
+    Use,
     by_blocks,
     by_layers,
     dense,
@@ -19,6 +21,7 @@ from optsde.gradients import (
     gaussian,
     heavy_tailed,
     minibatch,
+    penalized,
     signed_mix,
     stable,
 )
@@ -301,3 +304,86 @@ def test_memory_does_not_grow_with_the_data(kind):
     small, large = scratch(2_048), scratch(16_384)
     assert (large - small) / (16_384 - 2_048) <= 16
     assert large < 2**23
+
+
+WHOLE = jnp.asarray(np.random.default_rng(3).normal(size=16))
+
+
+def slope(p, x):
+    return p * x
+
+
+KINDS = {
+    "minibatch": lambda: minibatch(slope, WHOLE)(4),
+    "epochs": lambda: epochs(slope, WHOLE)(4),
+    "full_batch": lambda: full_batch(slope, WHOLE, 8, shuffle=True)(),
+    "gaussian": lambda: gaussian(jnp.sin, diagonal(jnp.ones_like))(4),
+    "function": lambda: FunctionOracle(
+        lambda source, p, draw: (p * source, source), 2.0
+    ),
+    "mixed": lambda: signed_mix(minibatch(slope, WHOLE)(4), 3.0),
+    "penalized": lambda: penalized(minibatch(slope, WHOLE), PENALTY)(4),
+    "heavy_tailed": lambda: heavy_tailed(minibatch(slope, WHOLE)(4), 2.0, 0.3),
+}
+PENALTY = Penalty(1.0, lambda time: 0.1 * (1 + time), "exact")
+
+
+def of_many(oracle, count=20_000):
+    """Gradients of draws of different keys, the oracle an argument of the program."""
+
+    @jax.jit
+    def grads(oracle):
+        def one(i):
+            draw = Draw(jax.random.fold_in(jax.random.key(5), i), 0)
+            return oracle(jnp.float32(1), draw)[1]
+
+        return jax.vmap(one)(jnp.arange(count))
+
+    return np.asarray(grads(oracle), np.float64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_oracle_can_be_mixed_and_made_heavy_tailed(kind):
+    """The mean stays and the variance is as stated, within 5 standard errors."""
+    oracle = KINDS[kind]()
+    plain = of_many(oracle)
+    for changed, variance in (
+        (signed_mix(oracle, 4.0), 4 * plain.var()),
+        (heavy_tailed(oracle, 2.0, 0.5), plain.var() + 2 * 0.5**2),
+    ):
+        found = of_many(changed)
+        both = np.hypot(found.std(), plain.std()) / len(plain) ** 0.5
+        assert abs(found.mean() - plain.mean()) < 5 * both + 1e-6
+        spread = ((found - found.mean()) ** 2).std() / len(found) ** 0.5
+        spread += 4 * ((plain - plain.mean()) ** 2).std() / len(plain) ** 0.5
+        assert abs(found.var() - variance) < 5 * spread + 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_penalty_goes_on_examples_and_is_refused_elsewhere(kind):
+    """A mix is penalized draw by draw; noise and functions have no groups."""
+    refusals = {
+        "gaussian": "needs an oracle of examples: minibatch, epochs or full_batch",
+        "function": "needs an oracle of examples: minibatch, epochs or full_batch",
+        "heavy_tailed": "needs an oracle of examples: minibatch, epochs or full_batch",
+        "penalized": "takes one penalty",
+    }
+    sampler = penalized(lambda batch_size: KINDS[kind](), PENALTY)
+    if kind in refusals:
+        with pytest.raises(ValueError, match=refusals[kind]) as error:
+            sampler(4)
+        assert "\n" not in str(error.value)
+    else:
+        draw = Draw(jax.random.key(0), jnp.int32(2), 1.0)
+        loss, grads = sampler(4)(1.0, draw)
+        plain_loss, plain = KINDS[kind]()(1.0, draw)
+        np.testing.assert_allclose(loss, plain_loss, rtol=1e-6)
+        np.testing.assert_allclose(grads, plain, rtol=1e-6)  # slope has no curvature
+
+
+def test_every_use_of_randomness_has_its_own_number():
+    """Two names of one number would be one stream; an enum would merge them."""
+    assert len(Use.__members__) == len({int(use) for use in Use})
+    draw = Draw(jax.random.key(0), jnp.int32(1))
+    keys = [jax.random.key_data(draw.stream(use).fresh()).tolist() for use in Use]
+    assert len({tuple(key) for key in keys}) == len(Use.__members__)

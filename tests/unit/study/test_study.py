@@ -232,7 +232,7 @@ def test_dry_run(command, tmp_path):
         (["--config.steps=21"], "--config.steps=21: needs a multiple of every=5"),
         (["--config.shuffle=maybe"], "--config.shuffle=maybe: "),
         (["--config.options.hidden=a"], "needs a list of integers"),
-        (["--config.options.depth=3"], "did you mean"),
+        (["--config.options.hiden.size=3"], "did you mean"),
         (["--config.study=other"], "--config.study=other: is set by the preset"),
         (["--nope=1"], "allowed: --config"),
         (["stray"], "'stray' is not a flag"),
@@ -252,6 +252,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(arguments, says, command, tmp_
 def test_flags_are_read_by_the_type_of_the_setting(command, tmp_path):
     arguments = ["--config.rates=(1,0.5)", "--config.seeds", "3", "--config.seeds=5"]
     arguments += ["--noconfig.shuffle", "--config.options.hidden=4,4"]
+    arguments += ["--config.options.depth=3", "--config.options.bias=False"]
     preset = ["--config", "configs/toy.py:three", "--workdir", "run"]
     code, _, err = command(*preset, *arguments, "--config.optimizer.lr=1")
     assert code == 0, err
@@ -259,7 +260,8 @@ def test_flags_are_read_by_the_type_of_the_setting(command, tmp_path):
     assert config["rates"] == [1.0, 0.5]
     assert config["seeds"] == 5
     assert config["shuffle"] is False
-    assert config["options"] == {"hidden": [4, 4], "dtype": ""}
+    options = {"hidden": [4, 4], "dtype": "", "depth": 3, "bias": False}
+    assert config["options"] == options
     assert config["optimizer"]["lr"] == 1.0
 
 
