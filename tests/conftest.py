@@ -18,6 +18,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _optimizations(request):
+    """Only theory runs long enough to win back what XLA's optimizations take."""
+    theory = "theory" in request.path.parts
+    jax.config.update("jax_disable_most_optimizations", not theory)
+
+
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):
