@@ -18,6 +18,25 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
+def optimize(programs: bool):
+    """Whether XLA takes the time to optimize what it compiles."""
+    jax.config.update("jax_disable_most_optimizations", not programs)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _optimizations(request):
+    """Only theory runs for long enough to win that time back."""
+    optimize("theory" in request.path.parts)
+
+
+@pytest.fixture
+def optimized():
+    """For one test that cannot do without."""
+    optimize(True)
+    yield
+    optimize(False)
+
+
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):

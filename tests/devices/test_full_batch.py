@@ -2,8 +2,9 @@
 
 import dataclasses
 import re
-from functools import partial
+from functools import cache, partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,25 +23,35 @@ from optsde.gradients import (
     signed_mix,
 )
 from optsde.mesh import DATA, REPLICA
+from optsde.models.norm import BatchNorm
 from optsde.run import Engine
 
-N, GROUP = 46, 8  # a ragged last group of 6
+N, GROUP, WIDTH = 46, 8, 6  # a ragged last group of 6
 DRAW = Draw(jax.random.key(7), jnp.int32(3), 6.0)
 
 
-def problem(activation=jax.nn.silu, size=N, dtype=jnp.float64):
-    """A small conv net with BatchNorm, on random images."""
-    model = models.build("digitsnet", 10, activation=activation)
-    key = jax.random.key(0)
-    x = jax.random.normal(key, (size, 8, 8, 1), dtype)
-    y = jax.random.randint(jax.random.key(1), (size,), 0, 10)
-    params = models.init_params(model, jax.random.key(2), x)
+class Net(nn.Module):
+    """The smallest with BatchNorm, which lets the examples of a group interact."""
+
+    @nn.compact
+    def __call__(self, x, mask=None):
+        hidden = nn.silu(BatchNorm()(models.Dense(WIDTH)(x), mask))
+        return models.Dense(3)(hidden)
+
+
+@cache
+def problem(size=N, dtype=jnp.float64):
+    """(losses, params, examples) on random inputs."""
+    random = np.random.RandomState(0)
+    x = jnp.asarray(random.normal(size=(size, 4)), dtype)
+    y = jnp.asarray(random.randint(0, 3, size))
+    params = models.init_params(Net(), jax.random.key(2), x)
     params = jax.tree.map(lambda p: p.astype(dtype), params)
-    return models.supervised(model, models.cross_entropy), params, (x, y)
+    return models.supervised(Net(), models.cross_entropy), params, (x, y)
 
 
 def flat(tree):
-    return np.asarray(jax.flatten_util.ravel_pytree(tree)[0])
+    return np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(tree)])
 
 
 def on_devices(oracle, params, shards, draw=DRAW):
@@ -59,31 +70,31 @@ def on_devices(oracle, params, shards, draw=DRAW):
 
 def by_hand(losses, params, data, gradient=None):
     """Σ_b |b|/N · (loss_b, gradient_b), with a Python loop over groups as they are."""
-    loss, total = 0.0, jax.tree.map(jnp.zeros_like, params)
+
+    @jax.jit
+    def of_block(params, block):
+        mean = lambda p: jnp.mean(losses(p, block))  # noqa: E731
+        return gradient(mean, params) if gradient else jax.value_and_grad(mean)(params)
+
+    loss, total = 0.0, 0.0
     for start in range(0, N, GROUP):
         block = jax.tree.map(lambda x: x[start : start + GROUP], data)  # noqa: B023
         share = len(block[1]) / N
-        mean = lambda p: jnp.mean(losses(p, block))  # noqa: B023, E731
-        value, grad = (gradient or jax.value_and_grad(mean))(
-            *((mean, params) if gradient else (params,))
-        )
-        loss += share * value
-        total = jax.tree.map(lambda t, g: t + share * g, total, grad)  # noqa: B023
+        value, grad = of_block(params, block)
+        loss, total = loss + share * float(value), total + share * flat(grad)
     return loss, total
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    ("shards", "at_once"), [(1, 1), (1, 3), (2, 100), (4, 2), (8, 1)]
-)
+@pytest.mark.parametrize(("shards", "at_once"), [(1, 3), (2, 100), (8, 1)])
 def test_the_mean_for_any_split_with_batch_norm(shards, at_once):
     losses, params, data = problem()
     oracle = full_batch(losses, data, GROUP, at_once=at_once)()
     loss, grads = on_devices(oracle, params, shards)
     expected_loss, expected = by_hand(losses, params, data)
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-12)
-    error = np.linalg.norm(flat(grads) - flat(expected))
-    assert error < 1e-12 * np.linalg.norm(flat(expected))
+    error = np.linalg.norm(flat(grads) - expected)
+    assert error < 1e-12 * np.linalg.norm(expected)
 
 
 @pytest.mark.usefixtures("x64")
@@ -91,14 +102,17 @@ def test_ghost_groups_are_another_function():
     """What the tests above hold fixed matters: other groups, other gradients."""
     losses, params, data = problem()
     ours, other = (
-        flat(full_batch(losses, data, g)()(params, DRAW)[1]) for g in (8, 23)
+        flat(on_devices(full_batch(losses, data, group)(), params, 1)[1])
+        for group in (8, 23)
     )
     assert np.linalg.norm(ours - other) > 0.01 * np.linalg.norm(ours)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("form", ["forward", "central", "exact"])
-@pytest.mark.parametrize(("shards", "at_once"), [(1, 4), (8, 1)])
+@pytest.mark.parametrize(
+    ("form", "shards", "at_once"),
+    [("forward", 8, 1), ("central", 8, 1), ("exact", 8, 1), ("exact", 1, 4)],
+)
 def test_penalty_of_each_block(form, shards, at_once):
     """g_b + (lr_t/4)·s·H_b g_b, summed over blocks, against dense-free jvp by hand."""
     losses, params, data = problem()
@@ -114,9 +128,9 @@ def test_penalty_of_each_block(form, shards, at_once):
 
     expected_loss, expected = by_hand(losses, params, data, gradient)
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-12)
-    plain = flat(by_hand(losses, params, data)[1])
-    size = np.linalg.norm(flat(expected) - plain)
-    error = np.linalg.norm(flat(grads) - flat(expected)) / size
+    plain = by_hand(losses, params, data)[1]
+    size = np.linalg.norm(expected - plain)
+    error = np.linalg.norm(flat(grads) - expected) / size
     assert error < {"forward": 1e-3, "central": 1e-6, "exact": 1e-12}[form]
 
 
@@ -126,14 +140,19 @@ def test_order_of_the_finite_differences(form):
     """Error ∝ eps forward and eps² central, on a smooth network."""
     losses, params, data = problem()
     mean = lambda p: jnp.mean(losses(p, data))  # noqa: E731
-    grads = jax.grad(mean)(params)
-    exact = flat(jax.jvp(jax.grad(mean), (params,), (grads,))[1])
+
+    @jax.jit
+    def exactly(params):
+        grads = jax.grad(mean)(params)
+        return grads, jax.jvp(jax.grad(mean), (params,), (grads,))[1]
+
+    grads, exact = map(flat, exactly(params))
 
     def error(eps):
         penalty = Penalty(1.0, lambda time: 4.0, form, eps)
         oracle = penalized(full_batch(losses, data, None), penalty)()
-        total = oracle(params, DRAW)[1]
-        return np.linalg.norm(flat(total) - flat(grads) - exact) / np.linalg.norm(exact)
+        total = flat(on_devices(oracle, params, 1)[1])
+        return np.linalg.norm(total - grads - exact) / np.linalg.norm(exact)
 
     order = np.log2(error(4e-3) / error(2e-3))
     assert abs(order - {"forward": 1, "central": 2}[form]) < 0.1
@@ -152,11 +171,11 @@ def test_the_published_running_mean(shards):
     """m ← m + (g_b − m)/n in the order of the blocks, without the ragged one."""
     losses, params, data = problem()
     oracle = full_batch(losses, data, GROUP, running_mean=True, at_once=2)()
+    gradient = jax.jit(jax.grad(lambda p, block: jnp.mean(losses(p, block))))
     n, m = N // GROUP, 0
     for b in range(n):
         block = jax.tree.map(lambda x: x[b * GROUP : (b + 1) * GROUP], data)  # noqa: B023
-        g = flat(jax.grad(lambda p: jnp.mean(losses(p, block)))(params))  # noqa: B023
-        m = m + (g - m) / n
+        m = m + (flat(gradient(params, block)) - m) / n
     np.testing.assert_allclose(
         flat(on_devices(oracle, params, shards)[1]), m, rtol=1e-9, atol=1e-14
     )
@@ -182,11 +201,11 @@ def test_augmentation_and_shuffling_do_not_see_the_split():
     losses, params, data = problem()
     oracle = full_batch(losses, data, GROUP, augment=jitter, shuffle=True)()
     one = flat(on_devices(oracle, params, 1)[1])
-    for shards, at_once in ((4, 1), (8, 3)):
-        split = dataclasses.replace(oracle, at_once=at_once)
-        other = flat(on_devices(split, params, shards)[1])
-        assert np.linalg.norm(one - other) < 1e-12 * np.linalg.norm(one)
-    later = flat(oracle(params, DRAW._replace(step=jnp.int32(4)))[1])
+    split = dataclasses.replace(oracle, at_once=3)
+    other = flat(on_devices(split, params, 8)[1])
+    assert np.linalg.norm(one - other) < 1e-12 * np.linalg.norm(one)
+    draw = DRAW._replace(step=jnp.int32(4))
+    later = flat(on_devices(oracle, params, 1, draw)[1])
     assert np.linalg.norm(one - later) > 0.01 * np.linalg.norm(one)
 
 
@@ -218,7 +237,7 @@ PENALTIES = [None, Penalty(0.5, lambda t: 0.1), Penalty(0.5, lambda t: 0.1, "exa
 
 @pytest.mark.parametrize(
     ("penalty", "size"),
-    [(PENALTIES[0], 46), (PENALTIES[0], 400), (PENALTIES[1], 46), (PENALTIES[2], 400)],
+    [(PENALTIES[0], 46), (PENALTIES[1], 400), (PENALTIES[2], 46)],
 )
 def test_one_all_reduce_a_step(penalty, size):
     """In the compiled loop on 8 devices, for any number of blocks."""
@@ -256,7 +275,7 @@ def test_memory_does_not_grow_with_the_data():
     small, large = temporary(4096), temporary(65536)
     indices = 65536 * (4 + 4 + 8)  # a few integers for each example
     assert large - small < 2 * indices
-    assert small > 64 * 8 * 8 * 8 * 4  # a block's activations are among it
+    assert small > 64 * WIDTH * 4  # a block's activations are among it
 
 
 def test_pmap_gives_the_same_step():

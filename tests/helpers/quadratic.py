@@ -4,6 +4,8 @@ f = ½ θᵀAθ in two dimensions, noise diag(1, ¼)(1 + ½|θ|²)·σ², time m
 batch of size 1 has σ = σ0/η, so that a rescaling by κ and another η are the same thing.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,28 @@ def run(plan, sigma, paths, seed, observe=None, sample=jax.random.normal, **opti
     dynamics = optsde.discrete(plan, sampler(sigma, sample), THETA0)
     end = plan.steps * plan.dt
     return estimate(dynamics, end, paths, seed, observe, **options)
+
+
+def run_all(plans, sigma, paths, seed, observe=None) -> list[Estimate]:
+    """Moments of plans that differ in their optimizer's numbers only, as one ensemble.
+
+    Each of them has the same paths, and one program serves them all.
+    """
+
+    def dynamics(optimizer):
+        plan = dataclasses.replace(plans[0], optimizer=optimizer)
+        return optsde.discrete(plan, sampler(sigma), THETA0)
+
+    observe = observe or (lambda state: second_order_moments(state.params))
+    keys = jax.random.split(jax.random.key(seed), paths)
+    members = jax.tree.map(
+        lambda *x: jnp.repeat(jnp.array(x, jnp.float32), paths),
+        *(plan.optimizer for plan in plans),
+    )
+    end = plans[0].steps * plans[0].dt
+    tiled = jnp.tile(keys, len(plans))
+    run = optsde.ensemble(dynamics, tiled, [end], observe, members=members)
+    return [analysis.estimate(x[:, 0]) for x in np.split(run.values, len(plans))]
 
 
 def run_sde(plan, sigma, paths, seed, substeps, observe=None, keep_signal=False, **o):
