@@ -91,7 +91,7 @@ def sde(
         moved = OptimizerState(clock, memory)
         return State(state.step + 1, state.key, new, moved), ()
 
-    return Dynamics(init, step, plan.dt * h)
+    return Dynamics(init, step, plan.dt * h, paces=True)
 
 
 def sde_clock(dt: float) -> Clock:

@@ -9,7 +9,7 @@ import optax
 
 from optsde.data.stream import Stream
 from optsde.gradients import Draw, Oracle, Sampler, signed_mix
-from optsde.optimizers.base import OptimizerState
+from optsde.optimizers.base import Clock, OptimizerState
 from optsde.plans.plan import Plan
 from optsde.types import PyTree
 
@@ -26,6 +26,7 @@ class Dynamics(NamedTuple):
     dt: float  # the length of a step, in base steps
     source: Any = None
     stream: Stream | None = None  # that the source's batches are read from ahead of use
+    paces: bool = False  # whether it goes on from states of steps of other lengths
 
 
 class Info(NamedTuple):
@@ -45,8 +46,12 @@ class State(NamedTuple):
     average: PyTree = None  # of the weights, where the plan has one
 
     @property
+    def clock(self) -> Clock:
+        return self.optimizer.clock
+
+    @property
     def time(self) -> jax.Array:
-        return self.optimizer.clock.time
+        return self.clock.time
 
 
 def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
@@ -69,7 +74,13 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
     """
     plan = plan.checked()
     transform: Any = plan.transform()
-    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    oracle = sampler(plan.batch_size)
+    if not isinstance(oracle, Oracle):
+        raise TypeError(
+            f"the sampler gives {type(oracle).__name__}, no oracle: wrap a function "
+            "(source, params, draw) -> (loss, grads) as gradients.FunctionOracle(it)"
+        )
+    oracle = signed_mix(oracle, plan.noise_gain)
     average = plan.average
 
     def init(key):

@@ -103,7 +103,7 @@ def sphere(
         clock = state.clock.paced(h).tick()
         return SphereState(clock, state.key, _unit(direction), gamma), ()
 
-    return Dynamics(init, step, h)
+    return Dynamics(init, step, h, paces=True)
 
 
 def gamma_at(t, gamma: Scalar, trace: Scalar, intrinsic_lr: Scalar):

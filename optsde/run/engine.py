@@ -47,6 +47,11 @@ class Engine:
         shards: int = 1,
         with_info: bool = False,
     ):
+        if (members is None) != isinstance(dynamics, Dynamics):
+            raise ValueError(
+                "members go with dynamics that are a function of one member, such as "
+                "lambda adam: discrete(replace(plan, optimizer=adam), sampler, params)"
+            )
         for leaf in jax.tree.leaves(members):
             if np.shape(leaf)[:1] != (replicas,):
                 raise ValueError(
@@ -58,7 +63,7 @@ class Engine:
         self.mesh = run_mesh(replicas, shards)
         make: Any = dynamics if members is not None else lambda member: dynamics
         first = make(jax.tree.map(lambda x: x[0], members))
-        self.dt = first.dt
+        self.dt, self.paces = first.dt, first.paces
         self.with_info = with_info
         self._make = make
         self.members = self.spread(members)

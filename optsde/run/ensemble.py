@@ -55,11 +55,6 @@ def ensemble(
       shards: devices that share the gradients of each replica, for oracles of examples.
       progress: the line that tells how far the run is.
     """
-    if members is not None and isinstance(dynamics, Dynamics):
-        raise ValueError(
-            "members need dynamics as a function of one member, such as lambda adam: "
-            "discrete(replace(plan, optimizer=adam), sampler, params)"
-        )
     if len(times) == 0:
         raise ValueError("times must rise from the start on, and were []")
     observed = probe(lambda _, state: {"observed": observe(state)}, times=times)

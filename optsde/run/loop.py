@@ -83,7 +83,7 @@ class Run:
         if state is None:
             self.state = engine.init(keys)
         else:
-            self.begin = float(np.asarray(state.time)[0])
+            self.begin = _begin_of(engine, state)
             # The caller's own is not donated.
             self.state = engine.spread(jax.tree.map(jnp.copy, state))
         self.step = self._since = 0
@@ -126,9 +126,14 @@ class Run:
           stop_at_divergence: raise DivergedError at the first row with a loss that is
             not finite; else go on, where the other replicas are of interest.
         """
-        engine, end = self.engine, self._step_of(horizon, math.ceil)
+        engine, end = self.engine, self._step_of(horizon, up=True)
+        if end < self.step:
+            raise ValueError(
+                f"the horizon {horizon:g} lies before the time reached, {self.time:g}"
+            )
         rows = Rows(writers, engine, self.begin, stop_at_divergence)
-        if checkpoints is not None and (latest := checkpoints.latest()):  # 0: anew
+        stored = checkpoints is not None and not self._begun
+        if checkpoints is not None and stored and (latest := checkpoints.latest()):
             self._resume(checkpoints, latest)
         due = {}  # step -> what happens there
         for probe in self._probes:
@@ -145,9 +150,11 @@ class Run:
         switches = {
             self._step_of(at): members for at, members in (changes or {}).items()
         }
+        if late := sorted(at for at in changes or {} if self._step_of(at) >= end):
+            raise ValueError(f"a change at time {late[0]:g} comes after the run's end")
         stops = sorted({*due, *row_ends, *saves, *switches, end})
         for at, members in sorted(switches.items()):
-            if at < self.step or at == self.step > 0:  # else `arrive` does it
+            if at < self.step or (at == self.step and self._begun):  # else on arrival
                 engine.set_members(members)
 
         def arrive():
@@ -215,18 +222,20 @@ class Run:
         waited, self._launch = begun - self._launch, time.monotonic()
         return Result(
             rows.series(),
-            engine.kept(self.state),
+            jax.tree.map(jnp.copy, engine.kept(self.state)),  # what is next gives away
             rows.last,
             self.step - first,
             seconds,
             waited,
         )
 
-    def _step_of(self, at: float, rounded: Callable[[float], int] = round) -> int:
-        """Returns the step of a time; refuses times between two steps."""
+    def _step_of(self, at: float, up: bool = False) -> int:
+        """Returns the step of a time, the next one if `up`; else it must be one."""
         exact = (at - self.begin) / self.engine.dt
-        step = rounded(exact - 1e-9) if rounded is math.ceil else round(exact)
-        if rounded is round and abs(exact - step) > 1e-6 * max(1.0, abs(exact)):
+        # The beginning is read from a state in float32.
+        slack = 1e-6 + (2e-7 * abs(self.begin) + 1e-9 * abs(at)) / self.engine.dt
+        step = math.ceil(exact - slack) if up else round(exact)
+        if not up and abs(exact - step) > slack:
             near = self.begin + step * self.engine.dt
             raise ValueError(
                 f"time {at:g} lies between steps of {self.engine.dt:g} base steps; "
@@ -237,30 +246,39 @@ class Run:
     def _due(self, times: Times, end: int, first: bool = False) -> list[int]:
         """Returns the steps of times: those given, or every so many and the end.
 
-        Times after the end are those of the next `to`.
+        A stride is counted from the beginning of the run. Times after the end are those
+        of the next `to`.
         """
         if times is None:
             return []
-        if isinstance(times, Sequence | np.ndarray):
+        if np.ndim(times):
             steps = [self._step_of(at) for at in np.asarray(times).tolist()]
-            if sorted(steps) != steps or (steps and steps[0] < 0):
+            if sorted(set(steps)) != steps or (steps and steps[0] < 0):
                 raise ValueError(
-                    f"times must rise from {self.begin:g} on, and were {list(times)}"
+                    f"times must rise from {self.begin:g} on, and were {times}"
                 )
             return [step for step in steps if step <= end]
-        stride = self._step_of(self.begin + times)
+        stride = self._step_of(self.begin + float(np.asarray(times)))
         if stride < 1:
             raise ValueError(f"every {times:g} base steps: must be a positive time")
         return sorted({*range(0 if first else stride, end + 1, stride), end})
 
     def _whole(self) -> PyTree:
         since = replicated(jnp.int32(self._since), self.engine.mesh)
+        begin = replicated(jnp.float32(self.begin), self.engine.mesh)
         whole = {"state": self.state, "total": self._total, "since": since}
+        whole["begin"] = begin
         memory = [probe.memory for probe in self._probes]
         return whole | ({"memory": memory} if jax.tree.leaves(memory) else {})
 
     def _resume(self, checkpoints: Checkpoints, step: int) -> None:
         saved = checkpoints.restore(step, self._whole())
+        if (begin := float(saved["begin"])) != np.float32(self.begin):
+            raise ValueError(
+                f"the checkpoints are of a run that begins at {begin:g}, and this one "
+                f"begins at {self.begin:g}: name another folder"
+            )
+        self._begun = True
         self.step, self.state, self._total = step, saved["state"], saved["total"]
         self._since = int(saved["since"])
         if "memory" in saved:
@@ -304,6 +322,24 @@ def fit(
         progress=progress,
         stop_at_divergence=stop_at_divergence,
     )
+
+
+def _begin_of(engine: Engine, state: PyTree) -> float:
+    """Returns the time of a stacked state; refuses one of another kind of run."""
+    count = {x.shape[0] for x in jax.tree.leaves(state)}
+    if count != {engine.replicas}:
+        raise ValueError(
+            f"the state has {min(count)} replicas, and there are {engine.replicas} keys"
+        )
+    times, dt = np.asarray(state.time), float(np.asarray(state.clock.dt)[0])
+    if (times != times[0]).any():
+        raise ValueError(f"the state's replicas are at different times: {times}")
+    if not (engine.paces or math.isclose(dt, engine.dt, rel_tol=1e-5)):
+        raise ValueError(
+            f"the state is of a run with steps of {dt:g} base steps, and this one has "
+            f"steps of {engine.dt:g}: take optsde.switch(state.optimizer, old, new)"
+        )
+    return float(times[0])
 
 
 class _Probing:

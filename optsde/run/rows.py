@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from optsde.dynamics.discrete import Info
 from optsde.run.engine import Engine
 from optsde.run.writers import Writer
 from optsde.types import PyTree
@@ -33,7 +34,7 @@ class Series(NamedTuple):
         inside = (first <= self.times) & (self.times <= last)
         if not inside.any():
             raise ValueError(f"no measurement from time {first:g} to {last:g}")
-        return np.nanmean(np.asarray(self.values)[:, inside], axis=1)
+        return np.mean(np.asarray(self.values)[:, inside], axis=1)
 
     def diverged(self) -> tuple[float, float] | None:
         """Returns the interval of time in which a replica first left finite numbers."""
@@ -58,6 +59,9 @@ class Rows:
         self._writers, self._engine = writers, engine
         self._begin, self._strict = begin, strict
         self._waiting: list[tuple] = []
+        self._owners: dict[str, Any] = {"step": None}
+        if engine.with_info:
+            self._owners |= dict.fromkeys(Info._fields)
         self._steps: dict[str, list[int]] = {}
         self._values: dict[str, list] = {}
 
@@ -65,13 +69,17 @@ class Rows:
         self, step: int, since: int, total: PyTree, metrics: Mapping[Any, dict]
     ) -> None:
         """Takes the sums of the steps since the last row, and what probes measured."""
-        if self._writers or len(self._waiting) >= PENDING:
+        if self._writers or self._strict or len(self._waiting) >= PENDING:
             self.flush()
         strict = [name for p, found in metrics.items() if p.finite for name in found]
         found = {}
-        for more in metrics.values():
-            if clash := sorted(found.keys() & more.keys()):
-                raise ValueError(f"two probes give {clash[0]!r}: rename one's metrics")
+        for probe, more in metrics.items():
+            for name in more:
+                if self._owners.setdefault(name, probe) is not probe:
+                    raise ValueError(
+                        f"a probe gives {name!r}, which is another metric's name: "
+                        "rename it by probe.named(…)"
+                    )
             found |= more
         sums = total._asdict() if total else {}
         # In lists, since a pytree would sort the names.

@@ -138,10 +138,17 @@ class Wandb:
 
 
 def read(path: Path) -> dict[str, list]:
-    """The columns of a metrics.jsonl; None where a row lacks the number."""
+    """Returns the columns of a metrics.jsonl.
+
+    A number that was not finite is NaN; None stands where a row lacks the number.
+    """
     rows = [row for _, row in _lines(path)]
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
+
+    def number(row: dict, name: str):
+        return math.nan if name in row and row[name] is None else row.get(name)
+
+    return {name: [number(row, name) for row in rows] for name in names}
 
 
 def _lines(path: Path) -> list[tuple[str, dict]]:

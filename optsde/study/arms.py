@@ -90,11 +90,14 @@ def train(
       init: the initial point, or a function of the key for one.
       seeds: keys, one for each replica of an arm, so that arms are paired.
       keep: stores the arrays of finished arms, such as `rundir.once`.
-      probes: measurements; or a function of an arm for them, whose first one counts
-        where several are stacked.
+      probes: measurements; or a function of an arm for them. Where arms are stacked, it
+        is called with an arm whose plan has traced hyperparameters.
       every: base steps from one row of mean loss and gradient norm to the next.
       label: of the progress line.
     """
+    names = [arm.name for arm in arms]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two arms are called {twice[0]!r}: give each its own name")
     runs = {}
     for group in stacks(arms):
         results: dict[str, dict[str, np.ndarray]] = {}
@@ -106,6 +109,9 @@ def train(
                 result = _fit(
                     group, sampler, init, seeds, probes, every, progress=progress
                 )
+                for metric in result.metrics:
+                    if "/" in metric or "@" in metric:
+                        raise ValueError(f"metric {metric!r}: needs no / and no @")
                 results.update(_by_arm(group, len(seeds), result.metrics))
             return results[name]
 
@@ -132,7 +138,8 @@ def train_in(
 ) -> Runs:
     """Runs arms that can be stacked, with metrics.jsonl and checkpoints in `folder`.
 
-    The same call resumes from the newest checkpoint; a run that is finished is read.
+    Metrics that are one number for each replica are kept. The same call resumes from
+    the newest checkpoint; a run that is finished is read.
 
     Args:
       folder: where the run is kept.
@@ -145,10 +152,14 @@ def train_in(
     """
     log, plan = folder / "metrics.jsonl", group[0].plan
     columns = files.read(log)
-    if columns and columns["step"][-1] == plan.steps:
+    ended = bool(columns) and columns["step"][-1] == plan.steps
+    if ended and stop_at_divergence:  # a run that diverged in its last row has not
+        ended = bool(np.isfinite(np.asarray(columns["loss"][-1], float)).all())
+    if ended:
         print(f"{label or group[0].name}: read from {folder}")
     else:
-        taken = probes(group[0]) if callable(probes) else probes
+        lone = len(group) == 1 and not group[0].changes
+        taken = probes(group[0]) if callable(probes) and lone else probes
         folder.mkdir(parents=True, exist_ok=True)
         _fit(
             group,
@@ -171,14 +182,16 @@ def train_in(
 
 def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:
     count, plan = len(group), group[0].plan
-    probes = probes(group[0]) if callable(probes) else probes
     replicas = count * len(seeds)
     keys = jnp.tile(seeds, count)
 
     def scaled(scale):
+        def times(params):
+            return jax.tree.map(lambda x: (scale * x).astype(x.dtype), params)
+
         if not callable(init):
-            return jax.tree.map(lambda x: scale * x, init)
-        return lambda key: jax.tree.map(lambda x: scale * x, init(key))
+            return times(jax.tree.map(jnp.asarray, init))
+        return lambda key: times(init(key))
 
     def dynamics(member):
         plan, scale = member
@@ -187,7 +200,7 @@ def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:
     def stacked(time: float):
         each = [arm.member(time) for arm in group]
         return jax.tree.map(
-            lambda *x: jnp.repeat(jnp.array(x, float), len(seeds)), *each
+            lambda *x: jnp.repeat(jnp.array(x, float), len(seeds), axis=0), *each
         )
 
     times = sorted({time for arm in group for time in arm.changes})
@@ -195,7 +208,13 @@ def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:
     end = plan.steps * plan.dt
     if count == 1 and not times:
         point = init if group[0].scale == 1 else scaled(group[0].scale)
+        if callable(probes):
+            options["probes"] = probes(group[0])
         return fit(discrete(plan, sampler, point), keys, end, **options)
+    if callable(probes):
+        options["probes"] = lambda member: probes(
+            dataclasses.replace(group[0], plan=member[0])
+        )
     changes = {time: stacked(time) for time in times}
     return fit(dynamics, keys, end, members=stacked(0), changes=changes, **options)
 
@@ -221,6 +240,8 @@ def _by_arm(
         mine = slice(number * seeds, (number + 1) * seeds)
         out[arm.name] = {}
         for name, (times, values) in series.items():
+            if not jax.tree_util.treedef_is_leaf(jax.tree.structure(values)):
+                raise ValueError(f"metric {name!r} must be an array for each replica")
             out[arm.name][name] = np.asarray(values)[mine]
             out[arm.name][f"{name}@times"] = np.asarray(times)
     return out

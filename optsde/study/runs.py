@@ -32,6 +32,8 @@ class ArmRuns:
     def of_arrays(cls, arm: Any, arrays: Mapping[str, np.ndarray]) -> "ArmRuns":
         """Returns the runs of an arm from arrays NAME and NAME@times."""
         names = [name for name in arrays if not name.endswith("@times")]
+        if taken := sorted({"arm", "metrics", "finite", "of_arrays"} & {*names}):
+            raise ValueError(f"metric {taken[0]!r}: runs have that name themselves")
         return cls(arm, {n: Series(arrays[f"{n}@times"], arrays[n]) for n in names})
 
     def finite(self) -> bool:
@@ -55,6 +57,8 @@ class Runs(Mapping[str, ArmRuns]):
         return len(self.by_name)
 
     def __or__(self, other: "Runs") -> "Runs":
+        if twice := sorted(self.by_name.keys() & other.by_name.keys()):
+            raise ValueError(f"two arms are called {twice[0]!r}")
         return Runs(self.by_name | other.by_name)
 
     def derived(self, **functions: Callable[[ArmRuns], Series]) -> "Runs":

@@ -47,7 +47,12 @@ class Kind:
         return tuple(self._read_element(x) for x in value)
 
     def _parse_element(self, text: str) -> Any:
-        return self.element(text.strip().strip("'\""))
+        word = text.strip().strip("'\"")
+        if self.element is bool:
+            if word.lower() not in ("true", "false"):
+                raise ValueError(self.noun)
+            return word.lower() == "true"
+        return self.element(word)
 
     def _read_element(self, value: Any) -> Any:
         accepted = (int, float) if self.element is float else self.element
