@@ -9,13 +9,15 @@ from experiments.catapults import (
     adagrad,
     batch,
     cyclic,
+    edge,
     ntk,
     pulses,
+    table,
     threshold,
     toy,
 )
 from optsde.study import Package
 
-STUDIES = (cyclic, threshold, batch, ntk, adagrad, pulses, toy)
+STUDIES = (cyclic, threshold, batch, ntk, adagrad, pulses, toy, edge, table)
 PACKAGE = Package("catapults", __doc__, [module.study for module in STUDIES])
 main = PACKAGE.main

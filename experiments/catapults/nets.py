@@ -37,13 +37,19 @@ def build_task(s: NetSettings, activation: str | Callable = "relu") -> Task:
 # ---- images
 
 
-def images(setting: str, name: str) -> tuple[Examples, Examples]:
-    """Returns the (training, held-out) examples of a set, for the named setting."""
+def load(setting: str, name: str) -> Dataset:
+    """Returns a set of images, for the named setting."""
     try:
         dataset = data.load(name)
     except ValueError as error:
         raise UsageError(f"--config.{setting}={name}: {error}") from None
     require(bool(dataset.mean), setting, name, "images")
+    return dataset
+
+
+def images(setting: str, name: str) -> tuple[Examples, Examples]:
+    """Returns the (training, held-out) examples of a set, for the named setting."""
+    dataset = load(setting, name)
     known = len(dataset.train[0])
     inputs, targets = centred(dataset)
     return (inputs[:known], targets[:known]), (inputs[known:], targets[known:])

@@ -1,15 +1,13 @@
 """Which method is where at which step? The same paths as a race, a GIF."""
 
-from pathlib import Path
-
 import numpy as np
 
 from experiments.descent import trajectories
 from experiments.descent.functions import FUNCTIONS
 from experiments.descent.methods import METHODS
-from experiments.descent.trajectories import Paths, function_of
-from optsde.analysis.plots import COLOURS, HALF_SLIDE, new_figure
-from optsde.study import RunDir, Study, setting
+from experiments.descent.trajectories import function_of
+from optsde.analysis import plots
+from optsde.study import Study, setting
 
 
 class Settings(trajectories.Settings):
@@ -21,26 +19,26 @@ class Settings(trajectories.Settings):
 
     def demands(self):
         yield from super().demands()
-        few = len(self.methods) <= len(COLOURS)
-        yield few, "methods", f"at most {len(COLOURS)}, one for each colour"
+        few = len(self.methods) <= len(plots.COLOURS)
+        yield few, "methods", f"at most {len(plots.COLOURS)}, one for each colour"
         plane = len(FUNCTIONS[self.function].domain) == 2
         yield plane, "function", "a function of two coordinates"
 
 
-def simulate(s: Settings, rundir: RunDir) -> Paths:
+def simulate(s, rundir):
     """Returns one path of each method, from the first starting point."""
     return trajectories.descend(s, rundir, function_of(s).starts[:1], seeds=1)
 
 
-def figure(s: Settings, runs: Paths, path: Path) -> None:
+def figure(s, runs, path):
     """Draws the paths up to one step in each frame."""
     from matplotlib.animation import FuncAnimation, PillowWriter
 
     function = function_of(s)
-    drawing, (ax,) = new_figure(1, HALF_SLIDE, 4.4)
+    drawing, (ax,) = plots.new_figure(1, plots.HALF_SLIDE, 4.4)
     trajectories.draw_function(ax, function)
     movers = []  # line, head, path
-    for (name, paths), colour in zip(runs.items(), COLOURS, strict=False):
+    for (name, paths), colour in zip(runs.items(), plots.COLOURS, strict=False):
         walk, dot = paths[0, 0], dict(marker="o", ms=8, mec="white", ls="none")
         (line,) = ax.plot([], [], color=colour, lw=1.6)
         (head,) = ax.plot(*walk[:1].T, color=colour, label=METHODS[name].title, **dot)

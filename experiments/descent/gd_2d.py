@@ -8,9 +8,7 @@ replacement, all 4⁴ independent draws, so that the means are exact. All in flo
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +18,8 @@ import optsde
 from experiments.descent import paths
 from experiments.descent.modified import gradient_flow, implicit, implicit_by_batch
 from optsde import gradients
-from optsde.analysis import Verdict, order, table, within
-from optsde.analysis.plots import (
-    COLOURS,
-    HALF_SLIDE,
-    label,
-    new_figure,
-    save,
-    shared_legend,
-)
-from optsde.study import Numbers, RunDir, Study, setting
+from optsde.analysis import order, plots, table, within
+from optsde.study import Numbers, Study, setting
 from optsde.study import Settings as Base
 
 X = np.array([-1.5, 0.4, 1.0, 2.0])
@@ -41,9 +31,9 @@ POINTS = 200  # of a flow
 
 
 FLOWS = {  # colour, marker, line, words
-    "plain": (COLOURS[6], "o", "-", "plain flow"),
-    "implicit": (COLOURS[0], "s", "--", "with (η/4)|∇f|²"),
-    "by_batch": (COLOURS[5], "^", ":", "with (η/4) mean|∇Lₖ|²"),
+    "plain": (plots.COLOURS[6], "o", "-", "plain flow"),
+    "implicit": (plots.COLOURS[0], "s", "--", "with (η/4)|∇f|²"),
+    "by_batch": (plots.COLOURS[5], "^", ":", "with (η/4) mean|∇Lₖ|²"),
 }
 KINDS = {
     "full": "Full batch",
@@ -100,7 +90,7 @@ def mean_loss(params):
     return jnp.mean(losses(params, (jnp.asarray(X), jnp.asarray(Y))))
 
 
-def flows_of(lrs, spans) -> dict[str, np.ndarray]:
+def flows_of(lrs, spans):
     """Returns each flow from 0 to the span of each lr, [lrs, POINTS, 2]."""
 
     @jax.vmap
@@ -123,7 +113,7 @@ def flows_of(lrs, spans) -> dict[str, np.ndarray]:
 # ---- descent
 
 
-def descent(sampler: gradients.Sampler, batch_size: int, lr, steps: int):
+def descent(sampler, batch_size, lr, steps):
     """Returns all points of plain descent from START; for use inside jit."""
     plan = optsde.Plan(
         optimizer=optsde.SGD(lr=lr), batch_size=batch_size, horizon=steps
@@ -132,7 +122,7 @@ def descent(sampler: gradients.Sampler, batch_size: int, lr, steps: int):
     return paths.follow(dynamics, jax.random.key(0), steps)
 
 
-def full_batch(lrs, steps: list[int]) -> list[np.ndarray]:
+def full_batch(lrs, steps):
     """Returns the path of that many steps at each lr."""
     sampler = gradients.full_batch(losses, (X, Y), group=None)
     longest = jax.vmap(lambda lr: descent(sampler, SIZE, lr, max(steps)))
@@ -140,7 +130,7 @@ def full_batch(lrs, steps: list[int]) -> list[np.ndarray]:
     return [np.asarray(w)[: n + 1] for w, n in zip(walks, steps, strict=True)]
 
 
-def mean_after_an_epoch(lrs, sequences) -> np.ndarray:
+def mean_after_an_epoch(lrs, sequences):
     """Returns the mean over all sequences of examples after the last, at each lr."""
 
     def end(lr, sequence):
@@ -160,11 +150,11 @@ def mean_after_an_epoch(lrs, sequences) -> np.ndarray:
 # ---- how far they are apart
 
 
-def simulate(s: Settings, rundir: RunDir) -> dict[str, np.ndarray]:
+def simulate(s, rundir):
     return rundir.once("distances", partial(compare, s))
 
 
-def compare(s: Settings) -> dict[str, np.ndarray]:
+def compare(s):
     """Returns KIND_FLOW, how far a kind of descent ends from a flow at each lr.
 
     At the `shown` rate there are besides the points of the `walk` and of each flow.
@@ -190,12 +180,12 @@ def compare(s: Settings) -> dict[str, np.ndarray]:
     return runs
 
 
-def distances(runs: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+def distances(runs, kind):
     """Returns the distances of a kind of descent from each flow, [lrs]."""
     return {flow: runs[f"{kind}_{flow}"] for flow in ORDERS[kind]}
 
 
-def tables(s: Settings, runs: Mapping[str, np.ndarray]) -> Iterator[str]:
+def tables(s, runs):
     for kind, title in KINDS.items():
         apart = distances(runs, kind)
         rows = [
@@ -206,7 +196,7 @@ def tables(s: Settings, runs: Mapping[str, np.ndarray]) -> Iterator[str]:
         yield table(header, rows, "r" * len(header)) + "\n"
 
 
-def claims(s: Settings, runs: Mapping[str, np.ndarray]) -> Iterator[Verdict]:
+def claims(s, runs):
     for kind in KINDS:
         for flow, errors in distances(runs, kind).items():
             slope, power = order(s.rates(kind), errors), ORDERS[kind][flow]
@@ -217,9 +207,9 @@ def claims(s: Settings, runs: Mapping[str, np.ndarray]) -> Iterator[Verdict]:
 # ---- pictures
 
 
-def draw_full_batch(s: Settings, runs: Mapping[str, np.ndarray], path: Path) -> None:
+def draw_full_batch(s, runs, path):
     """Draws paths at the rate `shown`, and the distances at the others."""
-    drawing, (left, right) = new_figure(2, HALF_SLIDE, 3.9)
+    drawing, (left, right) = plots.new_figure(2, plots.HALF_SLIDE, 3.9)
     walk, flows = runs["walk"], {name: runs[name] for name in ORDERS["full"]}
     drawn = np.concatenate([walk, *flows.values()])
     corners = np.stack([drawn.min(axis=0), drawn.max(axis=0)])
@@ -231,17 +221,19 @@ def draw_full_batch(s: Settings, runs: Mapping[str, np.ndarray], path: Path) -> 
     for name, points in flows.items():
         colour, _, line, words = FLOWS[name]
         left.plot(*points.T, color=colour, ls=line, label=words)
-    dots = dict(color=COLOURS[1], marker="o", ls="none", ms=5, mec="black", mew=0.5)
+    dots = dict(
+        color=plots.COLOURS[1], marker="o", ls="none", ms=5, mec="black", mew=0.5
+    )
     left.plot(*walk.T, **dots, label=f"descent, η = {s.shown:g}")
-    label(left, x="a", y="b", title="Steps follow the modified flow")
+    plots.label(left, x="a", y="b", title="Steps follow the modified flow")
     draw_distances(right, s, runs, "full", "… to the order η²")
     right.set_ylabel("distance at the end")
-    shared_legend(drawing, left, columns=3)
-    save(drawing, path)
+    plots.shared_legend(drawing, left, columns=3)
+    plots.save(drawing, path)
 
 
-def draw_epochs(s: Settings, runs: Mapping[str, np.ndarray], path: Path) -> None:
-    drawing, axes = new_figure(2, HALF_SLIDE, 4.1)
+def draw_epochs(s, runs, path):
+    drawing, axes = plots.new_figure(2, plots.HALF_SLIDE, 4.1)
     for ax, kind in zip(axes, ("orders", "independent"), strict=True):
         draw_distances(ax, s, runs, kind, KINDS[kind])
     axes[0].set_ylabel("distance of the mean\nafter one epoch")
@@ -249,11 +241,11 @@ def draw_epochs(s: Settings, runs: Mapping[str, np.ndarray], path: Path) -> None
     for ax in axes:
         ax.set_ylim(limits.min(), 1.6 * limits.max())
     drawing.suptitle("Shuffling adds a penalty on each batch, drawing does not")
-    shared_legend(drawing, axes[0])
-    save(drawing, path)
+    plots.shared_legend(drawing, axes[0])
+    plots.save(drawing, path)
 
 
-def draw_distances(ax, s: Settings, runs, kind: str, title: str) -> None:
+def draw_distances(ax, s, runs, kind, title):
     """Draws distances at each rate, with their order written at the largest."""
     lrs = s.rates(kind)
     last, rising = int(np.argmax(lrs)), sorted(lrs)
@@ -270,7 +262,7 @@ def draw_distances(ax, s: Settings, runs, kind: str, title: str) -> None:
     ax.set(xscale="log", yscale="log", xlim=(rising[0] / 1.25, rising[-1] * 1.9))
     ax.set_xticks(rising[1::2], [f"{lr:g}" for lr in rising[1::2]])
     ax.set_xticks([], minor=True)
-    label(ax, x="learning rate η", title=title)
+    plots.label(ax, x="learning rate η", title=title)
 
 
 study = Study(

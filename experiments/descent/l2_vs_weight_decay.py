@@ -6,9 +6,7 @@ digits, held-out loss over λ × lr for both forms. The best setting of a map is
 one half of the seeds and judged on the other.
 """
 
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -18,22 +16,18 @@ import optsde
 from experiments.descent import held_out
 from experiments.descent.held_out import HeldOutSettings, best, judged
 from optsde.analysis import (
-    Estimate,
-    Verdict,
     above,
     agrees,
     estimate,
     exact,
     percent_of_mean,
+    plots,
     plus_minus,
     table,
 )
-from optsde.analysis.plots import HALF_SLIDE, heat_map, label, new_figure, save
-from optsde.run import Task
-from optsde.study import Names, Numbers, RunDir, Study, setting
+from optsde.study import Names, Numbers, Study, setting
 from optsde.study.tasks import build_task
 
-Maps = dict[str, np.ndarray]  # loss and accuracy, [forms, decays, lrs, seeds]
 FORMS = {"l2": "L2 in the gradient", "weight_decay": "Decoupled decay"}
 
 
@@ -63,14 +57,15 @@ class Settings(HeldOutSettings):
     )
 
 
-def simulate(s: Settings, rundir: RunDir, task: Task) -> dict[str, Maps]:
+def simulate(s, rundir, task):
+    """Returns the maps of each optimizer."""
     return {
         name: rundir.once(name, partial(maps, s, task, name)) for name in s.optimizers
     }
 
 
-def maps(s: Settings, task: Task, name: str) -> Maps:
-    """Returns the maps of both forms, which are one ensemble."""
+def maps(s, task, name):
+    """Returns loss and accuracy [forms, decays, lrs, seeds], of one ensemble."""
     family = OPTIMIZERS[name]
     decay, lr = np.meshgrid(s.decays, family.lrs, indexing="ij")
     lam, nothing = decay.ravel(), np.zeros(decay.size)
@@ -94,12 +89,12 @@ def maps(s: Settings, task: Task, name: str) -> Maps:
 # ---- what is made of them
 
 
-def flat(maps: np.ndarray) -> np.ndarray:
+def flat(maps):
     """Returns [forms, settings, seeds]."""
     return maps.reshape(len(maps), -1, maps.shape[-1])
 
 
-def cost_of_exchange(loss: np.ndarray) -> Estimate:
+def cost_of_exchange(loss):
     """Returns the % of loss lost by taking each form's best (λ, lr) to the other form.
 
     It is the mean of the two ways, on seeds that had no part in the choice.
@@ -112,13 +107,13 @@ def cost_of_exchange(loss: np.ndarray) -> Estimate:
     return estimate(np.mean(costs, axis=0))
 
 
-def gain_of_decoupling(loss: np.ndarray) -> Estimate:
+def gain_of_decoupling(loss):
     """Returns by how many % of loss decoupled decay at its best is below L2."""
     l2, decoupled = (judged(x)[best(x)] for x in flat(loss))
     return -percent_of_mean(decoupled, l2)
 
 
-def shift(s: Settings, loss: np.ndarray) -> Estimate:
+def shift(s, loss):
     """Returns log10 of (best decoupled λ / best L2 λ), each seed's own."""
     fine = np.where(np.isfinite(loss), loss, np.nan)
     row = np.nanargmin(flat(fine), axis=1) // loss.shape[2]
@@ -126,7 +121,7 @@ def shift(s: Settings, loss: np.ndarray) -> Estimate:
     return estimate(decoupled - l2)
 
 
-def largest_difference(loss: np.ndarray) -> float:
+def largest_difference(loss):
     """Returns by how many % the forms differ at most; inf if they diverge apart."""
     l2, decoupled = loss
     fine = np.isfinite(l2)
@@ -135,7 +130,7 @@ def largest_difference(loss: np.ndarray) -> float:
     return 100 * np.max(np.abs(l2[fine] / decoupled[fine] - 1))
 
 
-def tables(s: Settings, runs: dict[str, Maps]) -> Iterator[str]:
+def tables(s, runs):
     """Yields the best of each form, chosen on half of the seeds, judged on the rest."""
     header = ["", "", "best λ", "best lr", "held-out loss", "accuracy %"]
     for name, mine in runs.items():
@@ -153,7 +148,7 @@ def tables(s: Settings, runs: dict[str, Maps]) -> Iterator[str]:
         yield table(header, rows, "llrrrr")
 
 
-def claims(s: Settings, runs: dict[str, Maps]) -> Iterator[Verdict]:
+def claims(s, runs):
     for name, mine in runs.items():
         loss = mine["loss"]
         moved = shift(s, loss)
@@ -168,10 +163,10 @@ def claims(s: Settings, runs: dict[str, Maps]) -> Iterator[Verdict]:
             yield above(f"{name}_decoupled_is_better", gain, 0.0, "% of loss")
 
 
-def figure(s: Settings, runs: dict[str, Maps], path: Path) -> None:
+def figure(s, runs, path):
     """Draws a row for each form, a column for each optimizer; crosses: the best."""
     columns = len(runs)
-    drawing, axes = new_figure(columns, HALF_SLIDE, 5.6, rows=2)
+    drawing, axes = plots.new_figure(columns, plots.HALF_SLIDE, 5.6, rows=2)
     panels = {
         (form, name): estimate(np.moveaxis(mine["loss"][number], -1, 0))
         for number, form in enumerate(FORMS)
@@ -182,11 +177,11 @@ def figure(s: Settings, runs: dict[str, Maps], path: Path) -> None:
         (form, name), lowest, first = key, number >= columns, number % columns == 0
         title, _, lrs = OPTIMIZERS[name]
         span = dict(vmin=low, vmax=1.6 * low, cmap="cividis_r")
-        image = heat_map(ax, lrs, s.decays, x.mean, **span)
+        image = plots.heat_map(ax, lrs, s.decays, x.mean, **span)
         row, column = np.unravel_index(np.nanargmin(x.mean), x.mean.shape)
         ax.plot(lrs[column], s.decays[row], "x", color="black", ms=9, mew=2.5)
         at_best = plus_minus(x.at((row, column)), 3)
-        label(
+        plots.label(
             ax,
             x="learning rate" if lowest else "",
             y=f"{FORMS[form]}, λ" if first else "",
@@ -197,7 +192,7 @@ def figure(s: Settings, runs: dict[str, Maps], path: Path) -> None:
     drawing.suptitle(f"{title}\nCrosses: the best, its loss and standard error above")
     bar = drawing.colorbar(image, ax=axes, pad=0.02, extend="max")
     bar.set_label("held-out loss")
-    save(drawing, path)
+    plots.save(drawing, path)
 
 
 study = Study(

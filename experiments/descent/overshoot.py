@@ -5,9 +5,7 @@ z² − (1 + β − ηλ) z + β, and are real, so that nothing swings, up to β
 Descent alone swings only where ηλ > 1.
 """
 
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +14,16 @@ import numpy as np
 import optsde
 from experiments.descent import paths
 from experiments.descent.functions import FUNCTIONS
-from optsde.analysis import Verdict, above, below, exact, interval, within
-from optsde.analysis.plots import COLOURS, HALF_SLIDE, label, new_figure, save
-from optsde.study import Numbers, RunDir, Study, setting
+from optsde.analysis import above, below, exact, interval, plots, within
+from optsde.study import Numbers, Study, setting
 from optsde.study import Settings as Base
 
-Runs = dict[str, dict[str, np.ndarray]]
 FUNCTION = FUNCTIONS["parabola"]
 CURVATURE = 2.0  # of x²
-SHADES = (COLOURS[4], COLOURS[0], COLOURS[2])  # of the values of β
+SHADES = (plots.COLOURS[4], plots.COLOURS[0], plots.COLOURS[2])  # of the values of β
 FORMS = {  # colour, line, words
-    "heavy_ball": (COLOURS[0], "-", "Heavy ball"),
-    "nesterov": (COLOURS[5], "--", "Nesterov"),
+    "heavy_ball": (plots.COLOURS[0], "-", "Heavy ball"),
+    "nesterov": (plots.COLOURS[5], "--", "Nesterov"),
 }
 
 
@@ -49,19 +45,20 @@ class Settings(Base):
         yield swings, "betas", allowed
 
 
-def threshold(s: Settings) -> float:
+def threshold(s):
     """Returns the β above which the heavy ball swings."""
     return (1 - (s.lr * CURVATURE) ** 0.5) ** 2
 
 
-def simulate(s: Settings, rundir: RunDir) -> Runs:
+def simulate(s, rundir):
+    """Returns the paths, and the overshoot over a grid of β."""
     return {
         "paths": rundir.once("paths", partial(paths_of, s)),
         "overshoot": rundir.once("overshoot", partial(overshoot_of, s)),
     }
 
 
-def paths_of(s: Settings) -> dict[str, np.ndarray]:
+def paths_of(s):
     """Returns the paths from 1 of descent, each β and Nesterov's form, [steps + 1]."""
     methods: dict[str, optsde.Optimizer] = {"gd": optsde.SGD(lr=s.lr)}
     for beta in s.betas:
@@ -72,7 +69,7 @@ def paths_of(s: Settings) -> dict[str, np.ndarray]:
     return {name: walk[0, 0, :, 0] for name, walk in walks.items()}
 
 
-def overshoot_of(s: Settings) -> dict[str, np.ndarray]:
+def overshoot_of(s):
     """Returns a grid of `betas`, and the overshoot at each in both forms."""
     betas = np.linspace(0.0, 0.99, s.points)
 
@@ -90,12 +87,12 @@ def overshoot_of(s: Settings) -> dict[str, np.ndarray]:
     return {"betas": betas, **{form: past(walk) for form, walk in walks.items()}}
 
 
-def past(walk: np.ndarray) -> np.ndarray:
+def past(walk):
     """Returns how far a path from 1 gets beyond 0, over its last axis."""
     return np.maximum(-walk.min(axis=-1), 0)
 
 
-def claims(s: Settings, runs: Runs) -> Iterator[Verdict]:
+def claims(s, runs):
     walks, betas = runs["paths"], runs["overshoot"]["betas"]
     far = float(past(walks[f"{max(s.betas):g}"]))
     yield below("gd_never_passes", exact(past(walks["gd"])), 1e-12, "of the start")
@@ -107,18 +104,18 @@ def claims(s: Settings, runs: Runs) -> Iterator[Verdict]:
     yield within("begins_at_the_critical_beta", late, -cell, cell, "β; bound: grid")
 
 
-def figure(s: Settings, runs: Runs, path: Path) -> None:
-    drawing, (left, right) = new_figure(2, HALF_SLIDE, 3.9)
-    styles = {"gd": (COLOURS[6], "-", "descent")}
+def figure(s, runs, path):
+    drawing, (left, right) = plots.new_figure(2, plots.HALF_SLIDE, 3.9)
+    styles = {"gd": (plots.COLOURS[6], "-", "descent")}
     for beta, colour in zip(s.betas, SHADES, strict=False):
         styles[f"{beta:g}"] = (colour, "-", f"β = {beta:g}")
-    styles["nesterov"] = (COLOURS[5], "--", f"Nesterov, {max(s.betas):g}")
+    styles["nesterov"] = (plots.COLOURS[5], "--", f"Nesterov, {max(s.betas):g}")
     for name, (colour, line, words) in styles.items():
         left.plot(runs["paths"][name], color=colour, ls=line, lw=1.8, label=words)
     left.axhline(0, color="0.5", lw=0.8)
     left.set(xlim=(0, 80))
     title = "Momentum swings past 0"
-    label(left, x="step", y="x, from 1", title=title, legend="upper right")
+    plots.label(left, x="step", y="x, from 1", title=title, legend="upper right")
     betas, foreseen = runs["overshoot"]["betas"], threshold(s)
     for form, (colour, line, words) in FORMS.items():
         percent = 100 * runs["overshoot"][form]
@@ -127,8 +124,8 @@ def figure(s: Settings, runs: Runs, path: Path) -> None:
     beside = dict(ha="right", va="center", rotation=90)
     right.text(foreseen - 0.03, 30, "(1 − √(ηλ))²", **beside)
     title, y = "… from a critical β on", "overshoot, % of the start"
-    label(right, x="β", y=y, title=title, legend="upper left")
-    save(drawing, path)
+    plots.label(right, x="β", y=y, title=title, legend="upper left")
+    plots.save(drawing, path)
 
 
 study = Study(

@@ -4,9 +4,7 @@ Momentum on digits, the same number of steps for every schedule. Each may choose
 peak learning rate among a few, on one half of the seeds; the other half judges.
 """
 
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -18,26 +16,16 @@ from experiments.descent.held_out import HeldOutSettings
 from optsde import schedules
 from optsde.analysis import (
     Estimate,
-    Verdict,
     above,
     estimate,
     interval,
     percent_of_mean,
+    plots,
     plus_minus,
     table,
     with_interval,
 )
-from optsde.analysis.plots import (
-    COLOURS,
-    HALF_SLIDE,
-    label,
-    new_figure,
-    points,
-    save,
-)
-from optsde.plans.schedules import Schedule
-from optsde.run import Task
-from optsde.study import Numbers, RunDir, Study, setting
+from optsde.study import Numbers, Study, setting
 from optsde.study.tasks import build_task
 
 
@@ -52,7 +40,7 @@ class Settings(HeldOutSettings):
     seeds = 32  # and rates close together: what is compared differs by 1%
 
 
-def all_schedules(horizon: float) -> dict[str, Schedule]:
+def all_schedules(horizon):
     """Returns each kind at settings in use, with a peak of 1 (growing cycles: last)."""
     s = schedules
     cycle, warm = horizon / 4, horizon / 10
@@ -83,10 +71,8 @@ class Chosen(NamedTuple):
         return -percent_of_mean(self.loss, base.loss)
 
 
-Runs = dict[str, Chosen]
-
-
-def simulate(s: Settings, rundir: RunDir, task: Task) -> Runs:
+def simulate(s, rundir, task):
+    """Returns each schedule at its best peak rate."""
     metrics = rundir.once("held_out", partial(train_all, s, task))
     runs = {}
     for i, name in enumerate(all_schedules(s.steps)):
@@ -96,7 +82,7 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Runs:
     return runs
 
 
-def train_all(s: Settings, task: Task) -> dict[str, np.ndarray]:
+def train_all(s, task):
     """Returns held-out loss and accuracy, [schedules, lrs, seeds], of one ensemble."""
     kinds = all_schedules(float(s.steps)).values()
     which, lr = np.meshgrid(np.arange(len(kinds)), s.lrs, indexing="ij")
@@ -121,7 +107,7 @@ def train_all(s: Settings, task: Task) -> dict[str, np.ndarray]:
     return {name: x.reshape(*which.shape, s.seeds) for name, x in metrics.items()}
 
 
-def tables(s: Settings, runs: Runs) -> Iterator[str]:
+def tables(s, runs):
     rows = []
     for name, mine in runs.items():
         gain = interval(mine.gain(runs["constant"]))
@@ -137,7 +123,7 @@ def tables(s: Settings, runs: Runs) -> Iterator[str]:
     yield table(header, rows, "lrrrr")
 
 
-def claims(s: Settings, runs: Runs) -> Iterator[Verdict]:
+def claims(s, runs):
     """Yields each schedule against the constant rate."""
     for name, mine in runs.items():
         if name != "constant":
@@ -145,28 +131,30 @@ def claims(s: Settings, runs: Runs) -> Iterator[Verdict]:
             yield above(claim, mine.gain(runs["constant"]), 0.0, "% of loss")
 
 
-def figure(s: Settings, runs: Runs, path: Path) -> None:
+def figure(s, runs, path):
     """Draws the shape of each schedule, and beside it what it gains."""
-    drawing, (left, right) = new_figure(2, HALF_SLIDE, 6.4)
+    drawing, (left, right) = plots.new_figure(2, plots.HALF_SLIDE, 6.4)
     times = np.linspace(0, s.steps, 2000, endpoint=False)
     rows = -np.arange(len(runs))
     kinds = all_schedules(float(s.steps))
     for row, (name, schedule) in zip(rows, kinds.items(), strict=True):
         shape = np.broadcast_to(schedule(jnp.asarray(times)), times.shape)
-        left.fill_between(times, row, row + 0.72 * shape, color=COLOURS[0], alpha=0.25)
-        left.plot(times, row + 0.72 * shape, color=COLOURS[0], lw=1.4)
+        left.fill_between(
+            times, row, row + 0.72 * shape, color=plots.COLOURS[0], alpha=0.25
+        )
+        left.plot(times, row + 0.72 * shape, color=plots.COLOURS[0], lw=1.4)
         gain = runs[name].gain(runs["constant"])
-        points(right, row + 0.36, gain, colour=COLOURS[5], across=True)
+        plots.points(right, row + 0.36, gain, colour=plots.COLOURS[5], across=True)
     left.set_yticks(rows + 0.36, kinds)
     left.set(ylim=(rows[-1] - 0.2, 1))
     left.grid(False)
-    label(left, x="step", title="Learning rate")
+    plots.label(left, x="step", title="Learning rate")
     right.axvline(0, color="0.4", lw=1)
     right.set_yticks(rows + 0.36, [])
     right.set(ylim=left.get_ylim())
-    label(right, x="% below the constant rate", title="Held-out loss")
+    plots.label(right, x="% below the constant rate", title="Held-out loss")
     drawing.suptitle("Same steps, each schedule at its own best peak")
-    save(drawing, path)
+    plots.save(drawing, path)
 
 
 study = Study(

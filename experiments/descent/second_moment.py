@@ -4,9 +4,7 @@ AdaGrad sums them: under noise the sum grows as t, and the step shrinks as 1/√
 averages them: v stays where E g² is, and the step keeps its length.
 """
 
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,29 +13,18 @@ import optsde
 from experiments.descent import paths
 from experiments.descent.functions import FUNCTIONS
 from optsde.analysis import (
-    Estimate,
-    Verdict,
     estimate,
     estimate_or_exact,
     interval,
+    plots,
     within,
 )
-from optsde.analysis.plots import (
-    COLOURS,
-    HALF_SLIDE,
-    band,
-    label,
-    new_figure,
-    save,
-    shared_legend,
-)
-from optsde.study import RunDir, Seeds, Study, setting
+from optsde.study import Seeds, Study, setting
 
-Norms = dict[str, dict[str, np.ndarray]]  # of function and optimizer, [seeds, steps]
 PANELS = {"bowl": "Without noise", "noisy": "With noise"}
 STYLES = {  # colour, line, words
-    "adagrad": (COLOURS[5], "--", "AdaGrad's sum"),
-    "rmsprop": (COLOURS[0], "-", "RMSprop's average"),
+    "adagrad": (plots.COLOURS[5], "--", "AdaGrad's sum"),
+    "rmsprop": (plots.COLOURS[0], "-", "RMSprop's average"),
 }
 
 
@@ -47,11 +34,12 @@ class Settings(Seeds):
     seeds = 64
 
 
-def simulate(s: Settings, rundir: RunDir) -> Norms:
+def simulate(s, rundir):
+    """Returns the norms of each optimizer [seeds, steps], by function."""
     return {name: rundir.once(name, partial(norms_of, s, name)) for name in PANELS}
 
 
-def norms_of(s: Settings, name: str) -> dict[str, np.ndarray]:
+def norms_of(s, name):
     """Returns |second moments| after each step on a function, [seeds, steps]."""
     function = FUNCTIONS[name]
     optimizers = {
@@ -71,7 +59,7 @@ def norms_of(s: Settings, name: str) -> dict[str, np.ndarray]:
     return {name: x[0, :, 1:] for name, x in norms.items()}
 
 
-def growth(norms: np.ndarray) -> Estimate:
+def growth(norms):
     """Returns p in |memory| ∝ t^p over the second half of the steps."""
     half = norms.shape[1] // 2
     t = np.log(np.arange(1, norms.shape[1] + 1)[half:])
@@ -80,7 +68,7 @@ def growth(norms: np.ndarray) -> Estimate:
     return estimate(y @ t / (t @ t))
 
 
-def claims(s: Settings, runs: Norms) -> Iterator[Verdict]:
+def claims(s, runs):
     sums, averages = (
         interval(growth(runs["noisy"][name])) for name in ("adagrad", "rmsprop")
     )
@@ -88,19 +76,19 @@ def claims(s: Settings, runs: Norms) -> Iterator[Verdict]:
     yield within("rmsprop_does_not_grow", averages, -0.1, 0.1, "power of t")
 
 
-def figure(s: Settings, runs: Norms, path: Path) -> None:
-    drawing, axes = new_figure(2, HALF_SLIDE, 3.7)
+def figure(s, runs, path):
+    drawing, axes = plots.new_figure(2, plots.HALF_SLIDE, 3.7)
     t = np.arange(1, s.steps + 1)
     for ax, (function, title) in zip(axes, PANELS.items(), strict=True):
         for name, (colour, line, words) in STYLES.items():
             norms = estimate_or_exact(runs[function][name])
-            band(ax, t, norms, colour=colour, ls=line, label=words)
+            plots.band(ax, t, norms, colour=colour, ls=line, label=words)
         ax.set(xscale="log", yscale="log")
-        label(ax, x="step", title=title)
+        plots.label(ax, x="step", title=title)
     axes[0].set_ylabel("norm of the second moment")
-    shared_legend(drawing, axes[0])
+    plots.shared_legend(drawing, axes[0])
     drawing.suptitle("AdaGrad's memory only grows, RMSprop's forgets")
-    save(drawing, path)
+    plots.save(drawing, path)
 
 
 study = Study(

@@ -5,9 +5,8 @@ call. On a quadratic the heavy ball diverges above ηλ_max = 2(1 + β), and is 
 along its slowest direction at β = (1 − √(ηλ_min))²; both lines are drawn.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +14,10 @@ import numpy as np
 
 import optsde
 from experiments.descent import paths
-from experiments.descent.functions import FUNCTIONS, Function
-from optsde.analysis import Verdict, above, exact, interval, within
-from optsde.analysis.plots import (
-    COLOURS,
-    HALF_SLIDE,
-    heat_map,
-    label,
-    new_figure,
-    save,
-    shared_legend,
-)
-from optsde.study import RunDir, Study, setting
+from experiments.descent.functions import FUNCTIONS
+from optsde.analysis import above, exact, interval, plots, within
 from optsde.study import Settings as Base
+from optsde.study import Study, setting
 
 QUADRATIC = ("parabola", "bowl", "ravine")
 TITLES = {"momentum": "Momentum (heavy ball)", "adam": "Adam"}
@@ -45,11 +35,11 @@ class Settings(Base):
     betas: int = setting(30, "of a map", at_least=4)
 
 
-def simulate(s: Settings, rundir: RunDir) -> dict[str, np.ndarray]:
+def simulate(s, rundir):
     return rundir.once("maps", partial(maps, s))
 
 
-def maps(s: Settings) -> dict[str, np.ndarray]:
+def maps(s):
     """Returns for each method the height at the end, of that at first, [1 − β, lr].
 
     Besides them the grids: `memory` is 1 − β, METHOD_rates go past where momentum
@@ -89,19 +79,19 @@ def maps(s: Settings) -> dict[str, np.ndarray]:
     return {**heights, **named, "memory": memory}
 
 
-def curvatures_of(function: Function) -> np.ndarray:
+def curvatures_of(function):
     """Returns the eigenvalues of the Hessian at the first minimum, rising."""
     with jax.enable_x64(True):
         hessian = jax.hessian(function.loss)(np.array(function.minima[0], float))
         return np.linalg.eigvalsh(np.asarray(hessian))
 
 
-def critical_memory(lr: np.ndarray, curvature: float) -> np.ndarray:
+def critical_memory(lr, curvature):
     """Returns 1 − β with β = (1 − √(ηλ))²."""
     return 1 - np.maximum(1 - np.sqrt(lr * curvature), 0) ** 2
 
 
-def claims(s: Settings, runs: dict[str, np.ndarray]) -> Iterator[Verdict]:
+def claims(s, runs):
     """Momentum diverges where theory says, and is best at long memory where lr is low.
 
     The second claim is of rates at which the best memory is shorter than the run.
@@ -123,32 +113,36 @@ def claims(s: Settings, runs: dict[str, np.ndarray]) -> Iterator[Verdict]:
         yield within("best_memory_is_critical", off, -1, 1, "log2", quadratic)
 
 
-def figure(s: Settings, runs: dict[str, np.ndarray], path: Path) -> None:
-    drawing, axes = new_figure(2, HALF_SLIDE, 4.0)
+def figure(s, runs, path):
+    drawing, axes = plots.new_figure(2, plots.HALF_SLIDE, 4.0)
     memory, curvatures = runs["memory"], curvatures_of(FUNCTIONS[s.function])
     for ax, (name, title) in zip(axes, TITLES.items(), strict=True):
         with np.errstate(invalid="ignore", divide="ignore"):
             heights = np.maximum(np.log10(runs[name]), FLOOR)
         heights = np.where(runs[name] < 1, heights, np.nan)
-        image = heat_map(ax, runs[f"{name}_rates"], memory, heights, vmin=FLOOR, vmax=0)
-        label(ax, x="learning rate η", title=title)
+        image = plots.heat_map(
+            ax, runs[f"{name}_rates"], memory, heights, vmin=FLOOR, vmax=0
+        )
+        plots.label(ax, x="learning rate η", title=title)
     first, last = axes
     if s.function in QUADRATIC:
         lrs, limits = runs["momentum_rates"], (first.get_xlim(), first.get_ylim())
         border = 2 * (2 - memory) / curvatures[-1]
-        first.plot(border, memory, color=COLOURS[5], lw=2.5, label="limit of stability")
+        first.plot(
+            border, memory, color=plots.COLOURS[5], lw=2.5, label="limit of stability"
+        )
         ridge = critical_memory(lrs, curvatures[0])
         words = "critical damping (slow axis)"
-        first.plot(lrs, ridge, color=COLOURS[3], lw=2.5, ls="--", label=words)
+        first.plot(lrs, ridge, color=plots.COLOURS[3], lw=2.5, ls="--", label=words)
         first.set(xlim=limits[0], ylim=limits[1])
-        shared_legend(drawing, first)
+        plots.shared_legend(drawing, first)
     first.set_ylabel("1 − β   (longer memory below)")
     last.tick_params(labelleft=False)
     bar = drawing.colorbar(image, ax=axes, pad=0.02)
     bar.set_label("log₁₀ of the height left")
     title = FUNCTIONS[s.function].title
     drawing.suptitle(f"{title} after {s.steps} steps; grey: higher than at first")
-    save(drawing, path)
+    plots.save(drawing, path)
 
 
 study = Study(

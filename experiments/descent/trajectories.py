@@ -5,22 +5,18 @@ bound that is longer than the one of its paper (see `methods.longest_step`).
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.descent import methods, paths
-from experiments.descent.functions import FUNCTIONS, Function, Point
+from experiments.descent.functions import FUNCTIONS
 from experiments.descent.methods import METHODS
-from optsde.analysis import Verdict, below, estimate_or_exact, exact, table
-from optsde.analysis.plots import COLOURS, HALF_SLIDE, label, new_figure, save
-from optsde.study import Names, Numbers, RunDir, Seeds, Study, setting
+from optsde.analysis import below, estimate_or_exact, exact, plots, table
+from optsde.study import Names, Numbers, Seeds, Study, setting
 
-Paths = dict[str, np.ndarray]  # of each method, [starts, seeds, steps + 1, coordinates]
-OF_START = (COLOURS[5], COLOURS[0], COLOURS[2], COLOURS[3])
+OF_START = (plots.COLOURS[5], plots.COLOURS[0], plots.COLOURS[2], plots.COLOURS[3])
 
 
 class Settings(Seeds):
@@ -53,7 +49,7 @@ class Settings(Seeds):
         yield inside, "start", f"points in the domain of {self.function}, {spans}"
 
 
-def function_of(s: Settings) -> Function:
+def function_of(s):
     """Returns the function, with what the settings say in place of its own."""
     function = FUNCTIONS[s.function]
     size, steps = len(function.domain), s.steps or function.steps
@@ -65,13 +61,14 @@ def function_of(s: Settings) -> Function:
     return dataclasses.replace(function, steps=steps, **changes)
 
 
-def simulate(s: Settings, rundir: RunDir) -> Paths:
+def simulate(s, rundir):
+    """Returns the paths of each method, [starts, seeds, steps + 1, coordinates]."""
     function = function_of(s)
     seeds = s.seeds if function.noise else 1
     return descend(s, rundir, function.starts, seeds)
 
 
-def descend(s: Settings, rundir: RunDir, starts: Sequence[Point], seeds: int) -> Paths:
+def descend(s, rundir, starts, seeds):
     """Returns the paths of all methods from these points."""
     function = function_of(s)
     optimizers = methods.optimizers(s.methods, function)
@@ -84,7 +81,7 @@ def descend(s: Settings, rundir: RunDir, starts: Sequence[Point], seeds: int) ->
 # ---- what is made of them
 
 
-def tables(s: Settings, runs: Paths) -> Iterator[str]:
+def tables(s, runs):
     """Yields where the first seed's paths ended."""
     function, rows = function_of(s), []
     for name, path in runs.items():
@@ -94,7 +91,7 @@ def tables(s: Settings, runs: Paths) -> Iterator[str]:
     yield table(["method", "from", "to", "above the minimum"], rows, "lrrr")
 
 
-def claims(s: Settings, runs: Paths) -> Iterator[Verdict]:
+def claims(s, runs):
     function = function_of(s)
     for name, path in runs.items():
         left = function.height(path[:, :, -1]) / function.height(path[:, :, 0])
@@ -109,13 +106,13 @@ def claims(s: Settings, runs: Paths) -> Iterator[Verdict]:
         yield below("adam_longest_step", longest, bound, "lr")
 
 
-def figure(s: Settings, runs: Paths, path: Path) -> None:
+def figure(s, runs, path):
     """Draws a panel for each method, with a colour for each starting point."""
     function = function_of(s)
     dot = 3.5 if function.steps <= 20 else 2.0 if function.steps <= 100 else 0.8
     columns = min(3, len(runs))
     rows = -(-len(runs) // columns)
-    drawing, axes = new_figure(columns, HALF_SLIDE, 0.6 + 1.95 * rows, rows)
+    drawing, axes = plots.new_figure(columns, plots.HALF_SLIDE, 0.6 + 1.95 * rows, rows)
     across, up = ("x", "y") if len(function.domain) == 2 else ("x", "f(x)")
     for number, (ax, (name, walks)) in enumerate(zip(axes, runs.items(), strict=False)):
         draw_function(ax, function)
@@ -126,27 +123,27 @@ def figure(s: Settings, runs: Paths, path: Path) -> None:
         lowest, first = number >= len(runs) - columns, number % columns == 0
         ax.tick_params(labelbottom=lowest, labelleft=first)
         x, y = across if lowest else "", up if first else ""
-        label(ax, x=x, y=y, title=METHODS[name].title)
+        plots.label(ax, x=x, y=y, title=METHODS[name].title)
     for ax in axes[len(runs) :]:
         ax.set_visible(False)
     drawing.suptitle(heading(function))
-    save(drawing, path)
+    plots.save(drawing, path)
 
 
-def heading(function: Function) -> str:
+def heading(function):
     """Returns the title of a picture of the function."""
     lesson = f":\n{function.lesson}" if function.lesson else ""
     return f"{function.title}, {function.steps} steps{lesson}"
 
 
-def on_picture(function: Function, walk: np.ndarray) -> np.ndarray:
+def on_picture(function, walk):
     """Returns [2, points]: the coordinates, or for one coordinate the graph."""
     if len(function.domain) == 1:
         return np.stack([walk[:, 0], function.loss(walk.T)])
     return walk.T
 
 
-def draw_function(ax, function: Function) -> None:
+def draw_function(ax, function):
     """Draws contours, close together near the minimum, or a graph; crosses: minima."""
     grid = function.grid()
     above = function.height(np.stack(grid, axis=-1))

@@ -30,6 +30,7 @@ def minibatch(
     losses: Losses,
     data: PyTree,
     *,
+    among: jax.Array | None = None,
     group: int | None = None,
     at_once: int = 1,
     augment: Augment | None = None,
@@ -37,6 +38,8 @@ def minibatch(
     """Samples a batch of independent draws, with replacement.
 
     This is the draw for which the noise of a κ times larger batch is exactly Σ/κ.
+    `among`: the indices of the examples to draw from, if not all, so that replicas with
+    training sets of their own share the data.
 
         >>> losses = lambda x, examples: 0.5 * (x - examples) ** 2
         >>> oracle = minibatch(losses, jnp.array([1.0, 1.0]))(8)
@@ -45,13 +48,14 @@ def minibatch(
         (2.0, 2.0)
     """
     source = source_of(data)
-    count = len(source)
+    count = len(source if among is None else among)
 
     def sampler(batch_size: int) -> ExampleOracle:
         _check(batch_size, group, at_once)
 
         def choose(draw: Draw):
-            return jax.random.randint(draw.fresh(), (batch_size,), 0, count)
+            index = jax.random.randint(draw.fresh(), (batch_size,), 0, count)
+            return index if among is None else among[index]
 
         return _oracle(losses, source, choose, batch_size, group, at_once, augment)
 

@@ -56,6 +56,15 @@ def flat(tree):
     return np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(tree)])
 
 
+def test_minibatch_among_some_examples(problem):
+    """It is the batch of those examples alone."""
+    _, losses, params, data = problem
+    chosen, draw = jnp.array([30, 2, 11]), Draw(jax.random.key(3), 5)
+    some = minibatch(losses, data, among=chosen)(8)(params, draw)
+    alone = minibatch(losses, jax.tree.map(lambda x: x[chosen], data))(8)(params, draw)
+    np.testing.assert_allclose(flat(some), flat(alone), rtol=1e-6)
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("block", [1, 10, 100])
 def test_full_batch_is_the_mean_for_any_block(problem, block):

@@ -1,13 +1,14 @@
 """Tasks and probes from settings, and what of them is refused."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 import optsde
-from experiments import tasks as former
-from optsde import data, gradients
+from optsde import data, gradients, models
 from optsde.study import Preset, UsageError, presets, probes, setting, tasks
 from optsde.study.probes import ProbeSettings
 from optsde.study.tasks import LabelSettings, TaskSettings, build_task
@@ -19,35 +20,37 @@ class Digits(LabelSettings, ProbeSettings):
     statistics = 32
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        dict(augment="live", test_size=100),
-        dict(label_noise=0.3, imbalance=0.5, seed=3, subset=1),
-        dict(
-            dataset="text",
-            model="transformer",
-            options=dict(depth=1, width=8, heads=2, length=8),
-            augment="masked",
-            test_size=4,
-        ),
-    ],
-    ids=str,
-)
-def test_a_task_is_that_of_its_settings(changes):
-    s = Digits(**changes).checked()
-    task, config = build_task(s), s.config()
-    expected = former.build_task(config, former.relabelled(config, former.load(config)))
-    assert task.model == expected.model
-    assert task.loss == expected.loss
-    assert (task.augment is None) == (expected.augment is None)
-    theirs = expected.train, expected.test, expected.plain
-    jax.tree.map(
-        np.testing.assert_array_equal, (task.train, task.test, task.plain), theirs
-    )
+def test_a_task_is_that_of_its_settings():
+    task = build_task(Digits(augment="live", test_size=100).checked())
+    dataset = data.load("digits", train_size=64)
+    np.testing.assert_array_equal(task.train[0], dataset.train[0])
+    np.testing.assert_array_equal(task.test[1], dataset.test[1][:100])
+    np.testing.assert_array_equal(task.plain, dataset.train[0][:32])
     some = task.plain[:2]
-    np.testing.assert_array_equal(task.prepare(some), expected.prepare(some))
+    np.testing.assert_array_equal(task.prepare(some), dataset.normalise(some))
+    assert task.model == models.build("mlp", 10)
+    assert task.loss is models.cross_entropy
+    assert task.augment is not None
+
+
+def test_labels_may_be_rarer_or_wrong():
+    plain = build_task(Digits(subset=1).checked())
+    noisy = build_task(Digits(subset=1, label_noise=0.5, seed=3).checked())
+    wrong = np.mean(np.asarray(plain.train[1]) != np.asarray(noisy.train[1]))
+    assert 0.3 < wrong < 0.6  # half are drawn, a tenth of them as they were
+    rare = build_task(Digits(subset=1, imbalance=0.1).checked())
+    assert plain.augment is None
+    assert 20 < rare.size < 50
+
+
+def test_a_task_of_text_is_masked():
+    options = dict(depth=1, width=8, heads=2, length=8)
+    s = Digits(dataset="text", model="transformer", options=options, augment="masked")
+    task = build_task(dataclasses.replace(s, test_size=4).checked())
+    assert task.loss is models.token_cross_entropy
+    inputs, targets = task.test
+    assert inputs.shape == targets.shape == (4, 8)
+    assert (np.asarray(targets) == -1).any()
 
 
 def test_copies_and_streams():
