@@ -237,8 +237,9 @@ def test_nothing_moves_between_host_and_device_in_the_loop():
     assert int(state.step[0]) == 5
 
 
-@pytest.mark.parametrize("ell", [1, 2])
-@pytest.mark.parametrize("kind", [gradients.minibatch, gradients.epochs])
+@pytest.mark.parametrize(
+    ("kind", "ell"), [(gradients.minibatch, 2), (gradients.epochs, 1)]
+)
 def test_a_streamed_run_is_the_resident_run(kind, ell):
     """Parameters bit for bit; chunks cross windows, and one state is not followed.
 
@@ -314,14 +315,20 @@ def test_evaluation_against_numpy():
 
 def test_statistics_of_one_group_are_that_group_s():
     model = models.build("digitsnet", 10)
-    x = EXAMPLES[0].reshape(-1, 8, 8, 1)
+    x = EXAMPLES[0][:150].reshape(-1, 8, 8, 1)
     params = models.init_params(model, jax.random.key(1), x)
-    seen = train.statistics(model, params, x, len(x), lambda x: x)
-    own = model.apply({"params": params}, x)
-    given = model.apply({"params": params, "statistics": seen}, x)
+
+    @partial(jax.jit, static_argnums=1)
+    def of_groups(x, group):
+        return train.statistics(model, params, x, group, lambda x: x)
+
+    apply = jax.jit(model.apply)
+    seen = of_groups(x, len(x))
+    own = apply({"params": params}, x)
+    given = apply({"params": params, "statistics": seen}, x)
     np.testing.assert_allclose(own, given, atol=2e-5)
     # Means and mean squares over groups of the first layer are those of the whole.
-    split = train.statistics(model, params, x, 64, lambda x: x)
+    split = of_groups(x, 64)
     first = min(seen)
     for name in ("mean", "square"):
         np.testing.assert_allclose(seen[first][name], split[first][name], rtol=1e-4)
