@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 CONSTRAINTS := constraints.txt
 
-.PHONY: help demo test test-all notebooks lint types format check bench lock clean
+.PHONY: help demo test test-all notebooks lint types format check bench record lock clean
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
@@ -41,6 +41,9 @@ bench: $(VENV)/bench ## the claims about speed
 	$(BIN)/python -m benchmarks.steps
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.importing
+
+record: $(VENV)/run ## every preset in small, into runs/record; compare before and after
+	$(BIN)/python -m benchmarks.record runs/record
 
 lock: $(VENV)/dev ## renew constraints.txt from pyproject.toml
 	$(BIN)/pip install -q uv

@@ -1,7 +1,5 @@
 """The digits problem that the benchmarks share: 64-64-10 MLP, Adam, batch 8."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -16,7 +14,7 @@ EXAMPLES = tuple(map(jnp.asarray, data.digits()))
 MODEL = models.MLP((64, 10))
 LOSSES = models.supervised(MODEL, models.cross_entropy)
 PARAMS = models.init_params(MODEL, jax.random.key(0), EXAMPLES[0])
-SAMPLER = functools.partial(gradients.minibatch, LOSSES, EXAMPLES)
+SAMPLER = gradients.minibatch(LOSSES, EXAMPLES)
 
 
 def plan(horizon: float) -> optsde.Plan:

@@ -59,7 +59,7 @@ def main() -> None:
     sums = by_layers(problem.MODEL, models.cross_entropy, problem.EXAMPLES)
     law = from_data(problem.LOSSES, problem.EXAMPLES, problem.BATCH, sums)
     by_blocks = from_data(problem.LOSSES, problem.EXAMPLES, problem.BATCH)
-    full = full_batch(problem.LOSSES, problem.EXAMPLES)
+    full = full_batch(problem.LOSSES, problem.EXAMPLES)()
     minibatch = problem.SAMPLER(problem.BATCH)
     small = interleaved(
         {

@@ -9,7 +9,6 @@ them; the loop writes metrics, evaluates every 100 steps and keeps checkpoints.
 
 import io
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,9 +16,8 @@ import jax.numpy as jnp
 
 import optsde
 from benchmarks.timing import clocked, interleaved, report
-from optsde import data, models, train
-from optsde.dynamics import Engine
-from optsde.gradients import Penalty, full_batch, minibatch
+from optsde import data, models, run
+from optsde.gradients import Penalty, full_batch, minibatch, penalized
 from optsde.mesh import expose_cpu_cores
 
 expose_cpu_cores()
@@ -27,7 +25,7 @@ expose_cpu_cores()
 SIZE, BLOCK, STEPS, LOOP_STEPS = 1024, 128, 10, 1500
 SET = data.load("digits", train_size=SIZE)
 MODEL = models.build("digitsnet", 10, form="patches")
-TASK = train.Task(
+TASK = run.Task(
     MODEL,
     models.cross_entropy,
     jax.tree.map(jnp.asarray, SET.train),
@@ -38,25 +36,29 @@ TASK = train.Task(
 KEYS = jax.random.split(jax.random.key(0), 1)
 
 
-def engine(sampler, batch: int, steps: int) -> Engine:
+def run_of(sampler, batch: int, horizon: int):
     optimizer = optsde.HeavyBall(lr=0.05, beta=0.9, nesterov=True, l2=5e-4)
-    plan = optsde.Plan(optimizer=optimizer, batch_size=batch, horizon=steps)
-    dynamics = optsde.discrete(plan, sampler, TASK.init)
-    return Engine(dynamics, 1, with_info=True)
+    plan = optsde.Plan(optimizer=optimizer, batch_size=batch, horizon=horizon)
+    return optsde.discrete(plan, sampler, TASK.init)
+
+
+def bare_loop(sampler, batch: int, steps: int):
+    """Seconds of the compiled loop, with nothing around it."""
+    engine = run.Engine(run_of(sampler, batch, steps), 1, with_info=True)
+    zeros = engine.zeros(engine.init(KEYS))
+
+    def advance():
+        jax.block_until_ready(engine.advance(engine.init(KEYS), zeros, steps))
+
+    return clocked(advance)
 
 
 def step_of(penalty: Penalty | None):
     """Seconds of STEPS full-batch steps."""
-    sampler = lambda batch: full_batch(  # noqa: E731
-        TASK.losses, TASK.train, BLOCK, penalty=penalty
-    )
-    built = engine(sampler, SIZE, STEPS)
-
-    def run():
-        state = built.init(KEYS)
-        jax.block_until_ready(built.advance(state, built.no_info(state), STEPS))
-
-    return clocked(run)
+    sampler = full_batch(TASK.losses, TASK.train, BLOCK)
+    if penalty is not None:
+        sampler = penalized(sampler, penalty)
+    return bare_loop(sampler, SIZE, STEPS)
 
 
 def bare():
@@ -83,36 +85,32 @@ def bare():
 
 
 def loops():
-    """(with everything around it, the compiled loop alone), on minibatches of 256."""
-    sampler = partial(minibatch, TASK.losses, TASK.train, group=64, at_once=4)
-    built = engine(sampler, 256, LOOP_STEPS)
-    judge = TASK.evaluator(built)
+    """(with everything around it, the compiled loop alone), on minibatches of 256.
 
-    def whole():
+    A run compiles anew, and times itself without that.
+    """
+    sampler = minibatch(TASK.losses, TASK.train, group=64, at_once=4)
+
+    def whole() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            train.fit(
-                built,
+            return optsde.fit(
+                run_of(sampler, 256, LOOP_STEPS),
                 KEYS,
                 LOOP_STEPS,
-                evaluate=judge,
-                log_every=50,
-                evaluate_every=100,
-                writers=[train.JsonLines(Path(folder) / "metrics.jsonl")],
-                checkpoints=train.Checkpoints(Path(folder) / "checkpoints"),
+                every=50,
+                probes=[TASK.evaluation(times=100)],
+                writers=[run.JsonLines(Path(folder) / "metrics.jsonl")],
+                checkpoints=run.Checkpoints(Path(folder) / "checkpoints"),
                 checkpoint_every=500,
                 progress=optsde.Progress("bench", io.StringIO()),
-            )
+            ).seconds
 
-    def alone():
-        state = built.init(KEYS)
-        jax.block_until_ready(built.advance(state, built.no_info(state), LOOP_STEPS))
-
-    return clocked(whole), clocked(alone)
+    return whole, bare_loop(sampler, 256, LOOP_STEPS)
 
 
 def main() -> None:
     whole, alone = loops()
-    forward = Penalty(0.5, lambda step: 0.1)
+    forward = Penalty(0.5, lambda time: 0.1)
     taken = interleaved(
         {"bare": bare(), "full": step_of(None), "penalty": step_of(forward)}
     )

@@ -27,9 +27,8 @@ same recipes with a tenth of the steps and four times the lr, on 256 images; tho
 text with half the published lr, on 256 windows of 32 bytes.
 """
 
-from ml_collections import ConfigDict
-
-from experiments import probes
+from experiments.fullbatch import recipe, row, table
+from optsde.study import Preset, presets
 
 ROWS = {
     "sgd": "stochastic gradient descent, batch 128, 300 epochs",
@@ -40,28 +39,6 @@ ROWS = {
     "fb_strong": "and smaller blocks, which makes the penalty stronger",
     "fb_practice": "and blocks drawn anew at each step",
 }
-PRESETS = {
-    **ROWS,
-    **{f"digits_{row}": f"digits: {text}" for row, text in ROWS.items()},
-    "digits_table": "digits: all rows and two controls, 12 seeds each, verdicts",
-    **{f"text_{row}": f"text: {text}" for row, text in ROWS.items()},
-    "text_table": "text: all rows and two controls on a small transformer",
-}
-DEFAULT = "digits_table"
-
-# Settings of a row. 0 means: off, or all examples at once for batch_size.
-ROW = dict(
-    steps=3000,
-    batch_size=0,
-    block=128,  # examples that share BatchNorm's statistics, and a penalty
-    at_once=1,  # blocks in one pass
-    shuffle=False,  # blocks drawn anew at each step
-    lr=0.1,
-    warmup=0.0,  # steps
-    cosine=3000.0,  # steps from the end of warm-up until the lr would be 0
-    clip=0.0,
-    penalty=0.0,
-)
 LONG = dict(steps=3000, warmup=400.0, cosine=4000.0)
 CIFAR = {
     "sgd": dict(steps=117_000, warmup=1950.0, cosine=115_050.0, batch_size=128),
@@ -83,7 +60,7 @@ DIGITS = {
     "fb_strong": dict(SHORT | SMALL, lr=3.2),
     "fb_practice": dict(SHORT | SMALL, lr=3.2, shuffle=True),
 }
-TEXT = {name: dict(row, lr=row["lr"] / 8) for name, row in DIGITS.items()}
+TEXT = {name: dict(x, lr=x["lr"] / 8) for name, x in DIGITS.items()}
 CONTROLS = {  # row it is taken from, what is changed
     "clipped_at_that_lr": ("fb_regularized", dict(penalty=0.0)),
     "practice_without_penalty": ("fb_practice", dict(penalty=0.0)),
@@ -100,67 +77,58 @@ KNOWN_FALSE = {
         "strong_is_as_good_as_sgd",
     ),
 }
-SHARED = dict(
-    model="resnet18",
-    options=dict(dtype="float32"),  # of the model, see optsde.models.build
-    train_size=0,  # 0: all that there are
-    subset=0,  # which ones, if not all
-    test_size=0,  # 0: all
-    augment="live",  # live, none, or frozen copies
-    copies=10,
-    momentum=0.9,  # Nesterov's
-    weight_decay=5e-4,  # added to the gradient, on all parameters
-    penalty_form="forward",  # or central, exact
-    running_mean=False,  # the average over blocks of the published runs
-    seeds=1,
-    seed=0,
-    log_every=10,
-    evaluate_every=100,
-    checkpoint_every=100,
-    statistics=10_000,  # training examples from which BatchNorm's statistics are made
-    stream=False,  # keep the training set on the host, for one too large for a device
-    **probes.SETTINGS,
-    writers=(),  # "tensorboard", "wandb"; metrics.jsonl always
+ON_DIGITS = dict(
+    dataset="digits",
+    model="digitsnet",
+    options=dict(dtype="float32", activation="relu"),
+    train_size=256,
+    subset=1,  # the settings were chosen on 0
+    evaluate_every=20,
 )
-FAMILIES = {
-    "cifar10": (dict(SHARED, dataset="cifar10"), CIFAR),
-    "digits": (
-        dict(
-            SHARED,
-            dataset="digits",
-            model="digitsnet",
-            options=dict(dtype="float32", activation="relu"),
-            train_size=256,
-            subset=1,  # the settings were chosen on 0
-            evaluate_every=20,
+ON_TEXT = dict(
+    dataset="text",
+    model="transformer",
+    options=dict(dtype="float32", depth=1, width=32, heads=2, length=32),
+    train_size=256,
+    test_size=1024,
+    augment="none",
+)
+
+
+def with_controls(rows: dict[str, dict]) -> dict[str, recipe.Row]:
+    table = dict(rows)
+    for name, (base, change) in CONTROLS.items():
+        table[name] = rows[base] | change
+    return {name: recipe.Row(**settings) for name, settings in table.items()}
+
+
+def rows_of(family: str, rows: dict[str, dict], **shared) -> dict[str, Preset]:
+    prefix, words = (f"{family}_", f"{family}: ") if family else ("", "")
+    return {
+        prefix + name: Preset(words + ROWS[name], row.Settings(**shared, **settings))
+        for name, settings in rows.items()
+    }
+
+
+PRESETS = {
+    **rows_of("", CIFAR),
+    **rows_of("digits", DIGITS, **ON_DIGITS),
+    "digits_table": Preset(
+        "digits: all rows and two controls, 12 seeds each, verdicts",
+        table.Settings(
+            **ON_DIGITS, rows=with_controls(DIGITS), known_false=KNOWN_FALSE["digits"]
         ),
-        DIGITS,
     ),
-    "text": (
-        dict(
-            SHARED,
-            dataset="text",
-            model="transformer",
-            options=dict(dtype="float32", depth=1, width=32, heads=2, length=32),
-            train_size=256,
-            test_size=1024,
-            augment="none",
+    **rows_of("text", TEXT, **ON_TEXT),
+    "text_table": Preset(
+        "text: all rows and two controls on a small transformer",
+        table.Settings(
+            **ON_TEXT,
+            rows=with_controls(TEXT),
+            seeds=4,  # a row takes half a minute
+            known_false=KNOWN_FALSE["text"],
         ),
-        TEXT,
     ),
 }
-
-
-def get_config(preset: str = DEFAULT) -> ConfigDict:
-    family, _, row = preset.partition("_")
-    if family not in FAMILIES:
-        family, row = "cifar10", preset
-    shared, rows = FAMILIES[family]
-    if row != "table":
-        return ConfigDict(shared | ROW | rows[row]).lock()
-    table = {name: ROW | settings for name, settings in rows.items()}
-    for name, (base, change) in CONTROLS.items():
-        table[name] = table[base] | change
-    seeds = 12 if family == "digits" else 4  # a row of text takes half a minute
-    settings = dict(rows=table, seeds=seeds, known_false=KNOWN_FALSE[family])
-    return ConfigDict(shared | settings).lock()
+DEFAULT = "digits_table"
+get_config = presets(PRESETS, DEFAULT)

@@ -5,8 +5,6 @@
 # the noise of the base run, predict how far the rule holds, and only then try it.
 
 # %%
-import functools
-
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -59,12 +57,14 @@ kappas, CLOSE = (4, 8, 16, 32), 0.1  # the rule "holds" to within 10%
 
 predicted, at = {}, [96, 192, 288, 384]
 for name, seen in problems.items():
-    sampler = functools.partial(gradients.minibatch, losses, (pixels, seen))
-    probe = measure.noise_probe(base, sampler, draws=256)
+    sampler = gradients.minibatch(losses, (pixels, seen))
+    probe = measure.noise_probe(base, sampler, draws=256, times=at)
     keys = jax.random.split(jax.random.key(0), 8)
-    run = optsde.ensemble(optsde.discrete(base, sampler, start), keys, at, probe)
+    dynamics = optsde.discrete(base, sampler, start)
+    run = optsde.fit(dynamics, keys, base.horizon, probes=[probe])
     options = {"times": at, "kappas": kappas, "memory": "power", "close": 1 + CLOSE}
-    predicted[name] = measure.predict(base, run.values, **options)
+    noise = run.metrics["noise"].values
+    predicted[name] = measure.predict(base, noise, **options)
     print(f"\n{name}\n\n{predicted[name]}")
 
 # %% [markdown]
@@ -79,7 +79,7 @@ for name, seen in problems.items():
 # %%
 def losses_at_end(plan, seed, seeds=48):
     def dynamics(seen):
-        sampler = functools.partial(gradients.minibatch, losses, (pixels, seen))
+        sampler = gradients.minibatch(losses, (pixels, seen))
         return optsde.discrete(plan, sampler, start)
 
     out = optsde.ensemble(

@@ -13,8 +13,6 @@
 # ℓ grows. A *smaller batch* has the same κ and variance, but is no less skewed.
 
 # %%
-import functools
-
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -23,7 +21,7 @@ import numpy as np
 import optsde
 from optsde import analysis, data, gradients, models
 from optsde.analysis.plots import COLOURS, band, plain_log_axis
-from optsde.data.synthetic import START, quadratic_loss, quadratic_std
+from optsde.problems.quadratic import START, quadratic_loss, quadratic_std
 
 optsde.mesh.expose_cpu_cores()
 
@@ -50,7 +48,7 @@ def mean(dynamics, seed):
 
 
 draws = {"sample": lambda *args: jax.random.exponential(*args) - 1}
-sampler = functools.partial(gradients.gaussian, quadratic_loss, noise, **draws)
+sampler = gradients.gaussian(quadratic_loss, noise, **draws)
 law = gradients.from_covariance(quadratic_loss, noise, base.batch_size)
 limit = mean(optsde.sde(base, law, start, substeps=64), 0)
 steps = 1 / np.square(ELLS)
@@ -61,7 +59,7 @@ ways = {
 figure, ax = plt.subplots(figsize=(6, 4.2), layout="constrained")
 for (name, plans), colour in zip(ways.items(), COLOURS, strict=False):
     runs = [optsde.discrete(plan, sampler, start) for plan in plans]
-    gaps = [analysis.difference(mean(x, 1 + i), limit) for i, x in enumerate(runs)]
+    gaps = [mean(x, 1 + i) - limit for i, x in enumerate(runs)]
     size, se = np.array([[abs(gap.mean), gap.se] for gap in gaps]).T
     slope = analysis.log_slope(steps, analysis.Estimate(size, se, np.inf), limit.se)
     span = f"{slope.value:.2f} [{slope.low:.2f}, {slope.high:.2f}]"
@@ -86,7 +84,7 @@ examples = tuple(map(jnp.asarray, data.digits()))
 model = models.MLP((64, 10))
 losses = models.supervised(model, models.cross_entropy)
 params = models.init_params(model, jax.random.key(0), examples[0])
-batches = functools.partial(gradients.minibatch, losses, examples)
+batches = gradients.minibatch(losses, examples)
 adam = optsde.Adam(lr=1e-3, b1=0.9, b2=0.99)
 base = optsde.Plan(optimizer=adam, batch_size=8, horizon=64)
 times = [8, 16, 24, 32, 40, 48, 56, 64]

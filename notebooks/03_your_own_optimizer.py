@@ -21,7 +21,6 @@
 
 # %%
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
@@ -126,7 +125,7 @@ def mean_loss(dynamics, seed, paths=8_000):
     return analysis.estimate(out.values[:, 0])
 
 
-sampler = functools.partial(gradients.gaussian, half_square, noise)
+sampler = gradients.gaussian(half_square, noise)
 law = gradients.from_covariance(half_square, noise)
 plans = [optsde.svag(toy, ell) for ell in (1, 2**0.5, 2)]
 runs = [mean_loss(optsde.discrete(p, sampler, ones), i) for i, p in enumerate(plans)]
@@ -135,7 +134,7 @@ wrong = dataclasses.replace(toy, optimizer=Forgetful(**dataclasses.asdict(own)))
 figure, ax = plt.subplots(figsize=(6, 4.2), layout="constrained")
 for seed, (name, plan) in enumerate({"its SDE": toy, "the wrong SDE": wrong}.items()):
     limit = mean_loss(optsde.sde(plan, law, ones, substeps=64), 10 + seed)
-    gaps = [analysis.difference(run, limit) for run in runs]
+    gaps = [run - limit for run in runs]
     size, se = np.array([[abs(gap.mean), gap.se] for gap in gaps]).T
     slope = analysis.log_slope(steps, analysis.Estimate(size, se, np.inf), limit.se)
     pace = "1/ℓ² or faster" if slope.high > 1 else "slower than 1/ℓ²"

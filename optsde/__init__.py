@@ -3,7 +3,6 @@
 import importlib
 from typing import Any
 
-from optsde.explain import explain
 from optsde.optimizers import (
     EMA,
     SGD,
@@ -18,19 +17,28 @@ from optsde.optimizers import (
     SignSGD,
     Signum,
 )
-from optsde.plan import Plan, scale, svag, switch
+from optsde.plans import Plan, explain, scale, svag, switch
 
 # Imported when they are first used, since diffrax and flax take time.
-_DYNAMICS = ("Progress", "discrete", "ensemble", "sde")
-_ROOMS = ("analysis", "data", "dynamics", "gradients", "mesh", "models", "schedules")
-_ROOMS += ("measure", "train")
+_LATER = {
+    "Progress": "run",
+    "discrete": "dynamics",
+    "ensemble": "run",
+    "fit": "run",
+    "sde": "dynamics",
+}
+_ROOMS = ("analysis", "data", "dynamics", "gradients", "measure", "mesh", "models")
+_ROOMS += ("problems", "run")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _DYNAMICS:
-        return getattr(importlib.import_module("optsde.dynamics"), name)
+    if name in _LATER:
+        room = importlib.import_module(f"optsde.{_LATER[name]}")
+        return getattr(room, name)
     if name in _ROOMS:
         return importlib.import_module(f"optsde.{name}")
+    if name == "schedules":
+        return importlib.import_module("optsde.plans.schedules")
     raise AttributeError(f"module 'optsde' has no attribute {name!r}")
 
 
@@ -52,6 +60,7 @@ __all__ = [
     "discrete",
     "ensemble",
     "explain",
+    "fit",
     "scale",
     "sde",
     "svag",

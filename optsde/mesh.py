@@ -13,7 +13,7 @@ DATA = "data"
 
 
 def expose_cpu_cores(count: int | None = None) -> None:
-    """Make jax see each CPU core as a device, so that replicas run on all of them.
+    """Makes jax see each CPU core as a device, so that replicas run on all of them.
 
     XLA runs small operations on one thread; two devices keep two cores busy. Call it
     before anything touches a device. Without effect on GPUs and TPUs; XLA_FLAGS or
@@ -29,7 +29,7 @@ def expose_cpu_cores(count: int | None = None) -> None:
 
 
 def _let_cores_wait() -> None:
-    """Cores that share a gradient may be far apart, and XLA aborts after a minute."""
+    """Lets cores that share a gradient wait: XLA aborts after a minute."""
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_collective_call" not in flags:
         limits = {"warn_stuck": 600, "terminate": 86_400}
@@ -39,7 +39,7 @@ def _let_cores_wait() -> None:
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR if it is set.
+    """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR if it is set.
 
     By default in ~/.cache/optsde; an empty JAX_COMPILATION_CACHE_DIR switches it off.
     """
@@ -51,7 +51,7 @@ def enable_compilation_cache() -> None:
 
 
 def run_mesh(replicas: int, shards: int = 1) -> Mesh:
-    """Devices by [replica, data]: `shards` of them share the work of one replica.
+    """Returns devices by [replica, data]; `shards` of them share one replica's work.
 
     No more devices are taken than there are replicas to fill them.
     """
@@ -63,13 +63,18 @@ def run_mesh(replicas: int, shards: int = 1) -> Mesh:
     return Mesh(grid, (REPLICA, DATA))
 
 
+def shards_for(replicas: int) -> int:
+    """Returns how many devices may share each of so few replicas, at least 1."""
+    return max(1, jax.device_count() // replicas)
+
+
 def replicated(tree: PyTree, mesh: Mesh) -> PyTree:
-    """A copy on each device of the mesh."""
+    """Places a copy of the tree on each device of the mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def data_shards() -> int:
-    """How many devices share the work of one replica, seen from inside a step."""
+    """Returns how many devices share a replica's work, for use inside a step."""
     try:
         return jax.lax.axis_size(DATA)
     except NameError:  # not under a mesh
@@ -77,5 +82,5 @@ def data_shards() -> int:
 
 
 def sum_over_data(tree: PyTree) -> PyTree:
-    """The sum over the devices that share a replica: one all-reduce."""
+    """Sums over the devices that share a replica: one all-reduce."""
     return tree if data_shards() == 1 else jax.lax.psum(tree, DATA)

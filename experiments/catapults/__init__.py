@@ -5,7 +5,19 @@ catapult (Lewkowycz et al. 2020; Zhu et al. 2023). Each preset is one question, 
 figure, and verdicts with intervals; claims of the papers that fail here are listed too.
 """
 
-from experiments.studies import Package
+from experiments.catapults import (
+    adagrad,
+    batch,
+    cyclic,
+    edge,
+    ntk,
+    pulses,
+    table,
+    threshold,
+    toy,
+)
+from optsde.study import Package
 
-PACKAGE = Package("catapults", __doc__, "cyclic")
-main = PACKAGE.launch
+STUDIES = (cyclic, threshold, batch, ntk, adagrad, pulses, toy, edge, table)
+PACKAGE = Package("catapults", __doc__, [module.study for module in STUDIES])
+main = PACKAGE.main

@@ -5,246 +5,182 @@ cycles as descent does in `cyclic`, in units of its η_crit then. A spike makes 
 and with it η_crit. The bound η_crit ≥ 2 min_i P_i/λ_max(H) is checked all along.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 import optsde
-from experiments.catapults import cyclic, full_batch, nets
-from experiments.catapults.steps import watch
-from experiments.launch import require
-from experiments.rundir import RunDir
-from optsde.analysis import (
-    Verdict,
-    above,
-    agrees,
-    estimate,
-    interval,
-    plus_minus,
-    table,
-    within,
-)
-from optsde.analysis.plots import COLOURS, new_figure, plain_log_axis, save
-from optsde.measure.catapults import find_spikes, phases
+from experiments.catapults import cycles, descent, nets
+from experiments.catapults.cycles import Arm
+from experiments.catapults.descent import Cycle
+from optsde import analysis, gradients, measure
+from optsde.analysis import above, agrees, estimate, interval, plots, plus_minus
+from optsde.study import Study, setting
 
 ARMS = {
-    "const": ("constant .5", (0.5, 0.5, 1.0)),
-    "equal": ("equal peaks of 3", (0.2, 3.0, 1.0)),
-    "growing": ("peaks 1.5, 2.25, …", (0.2, 1.5, 1.5)),
+    "const": Arm("constant .5", Cycle(0.5, 0.5, 1.0), (-0.5, 0.5)),
+    "equal": Arm("equal peaks of 3", Cycle(0.2, 3.0, 1.0), (-0.5, 0.5)),
+    "growing": Arm("peaks 1.5, 2.25, …", Cycle(0.2, 1.5, 1.5), (2.5, 5.5)),
 }
 ROUNDING = 0.02  # relative, of the eigenvalues that the bound compares
 
 
-def check(config: ConfigDict) -> None:
-    cyclic.check(config)
-    require(config.warm_steps >= 20, config, "warm_steps", "at least 20 steps")
-    require(config.warm_lr > 0, config, "warm_lr", "a positive number")
-    steps = config.cycles * config.period
-    fine = config.every >= 1 and steps % config.every == 0
-    require(fine, config, "every", f"a divisor of the {steps} steps")
-
-
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    curves = rundir.once(lambda: simulate(config))
-    spikes = {name: [find_spikes(x) for x in curves[f"{name}_loss"]] for name in ARMS}
-    print("", arm_table(curves, spikes), sep="\n")
-    draw(config, curves, spikes, rundir)
-    return judge(config, curves, spikes)
+class Settings(cycles.ObservedSettings):
+    warm_steps: int = setting(50, "steps before the cycles", at_least=20)
+    warm_lr: float = setting(0.005, "learning rate before the cycles", above=0)
 
 
 def soft_relu(x):
     """With ReLU itself, units that are never on leave P = ε, and no bound at all."""
-    import jax
-
     return jax.nn.softplus(4 * x) / 4
 
 
-def simulate(config: ConfigDict) -> dict[str, np.ndarray]:
-    """Of each arm: loss [seeds, steps]; critical, sharpness, least at each look."""
-    import jax.numpy as jnp
-
-    model = nets.two_layer(config.width, 10, soft_relu)
-    ones = jnp.ones(config.seeds)
-    warm_lr = config.warm_lr * ones
-    members = full_batch.digits_members(config, model)._replace(lr=warm_lr)
-    engine = full_batch.engine_of(
-        model, members, config.warm_steps, family=optsde.AdaGrad
-    )
-    progress = optsde.Progress(f"{config.seeds} runs warming up")
-    state = full_batch.started(engine)
-    warm = watch(engine, state, config.warm_steps, progress=progress)
-    state = engine.kept(warm.state)
-    seen = measured(engine, model, members)(warm.state)
-    critical = jnp.asarray(seen["critical"])
-
-    count = len(ARMS)
-    low, high, growth = jnp.tile(
-        jnp.array([cycle for _, cycle in ARMS.values()]), (config.seeds, 1)
-    ).T
-    members = full_batch.repeated(members._replace(lr=critical), count)
-    members = members._replace(low=low, high=high, growth=growth)
-    steps = config.cycles * config.period
-    engine = full_batch.engine_of(
-        model, members, steps, config.period, family=optsde.AdaGrad
-    )
-    # The state goes on, and its clock begins anew, as the cycles do.
-    state = full_batch.repeated(state, count)
-    clock = state.optimizer._replace(count=jnp.zeros_like(state.optimizer.count))
-    state = engine.spread(state._replace(optimizer=clock))
-    look = measured(engine, model, members)
-    progress = optsde.Progress(f"{engine.replicas} runs in cycles")
-    losses, looks = [], [look(state)]
-    for start in range(0, steps, config.every):
-        part = watch(engine, state, config.every)
-        state = part.state
-        losses.append(part.loss)
-        looks.append(look(state))
-        progress.update(start + config.every, steps)
-    found = {"loss": np.concatenate(losses, axis=1)}
-    found |= {name: np.stack([x[name] for x in looks], axis=1) for name in looks[0]}
-    curves = {
-        f"{arm}_{name}": x.reshape(config.seeds, count, -1)[:, i]
-        for i, arm in enumerate(ARMS)
-        for name, x in found.items()
-    }
-    return curves | {"warm_loss": warm.loss}
+def build_task(s):
+    """Returns the net with a smooth activation, on images."""
+    return nets.build_task(s, soft_relu)
 
 
-def measured(engine, model, members: full_batch.Member):
-    """state -> critical rate, λ_max(H), least P and the share of P without gradient."""
-    import jax
-    import jax.numpy as jnp
+def simulate(s, rundir, task):
+    return cycles.by_arm(rundir.once("cycles", lambda: trained(s, task)), ARMS)
 
-    from optsde import gradients
-    from optsde.measure import curvature, spectrum
 
-    losses = nets.losses_of(model)
+def trained(s, task):
+    """Returns the loss before each step, and what `curvatures` measures meanwhile."""
+
+    def run(members, steps, times, label, **options):
+        def probes(member):
+            return [curvatures(task, member.examples).at(times)]
+
+        options |= dict(family=optsde.AdaGrad, probes=probes, label=label)
+        return descent.run(task.losses, members, steps, **options)
+
+    members = descent.members_of(s, task)
+    members = members._replace(lr=jnp.full(s.seeds, s.warm_lr))
+    warm = run(members, s.warm_steps, [s.warm_steps], " warming up")
+    critical = jnp.asarray(warm.metrics["critical"].values[:, 0])
+    members = cycles.crossed(members._replace(lr=critical), ARMS)
+    state = descent.repeated(at_time_zero(warm.state), len(ARMS))
+    options = dict(period=s.period, state=state)
+    result = run(members, s.steps, s.every, " in cycles", **options)
+    return descent.by_seed(result.metrics, s.seeds)
+
+
+def at_time_zero(state):
+    """Returns the state with its clock begun anew, as the cycles do."""
+    clock = state.optimizer.clock
+    clock = clock._replace(count=jnp.zeros_like(clock.count))
+    return state._replace(optimizer=state.optimizer._replace(clock=clock))
+
+
+def curvatures(task, examples):
+    """Returns the probe of critical rate, λ_max(H), least P and share of s = 0."""
     adagrad = optsde.AdaGrad()
 
-    def of_one(examples, state):
+    def observe(examples, state):
         params, direction = state.params, state.optimizer.direction
         divisor = adagrad.preconditioner(direction, params)
-        oracle = gradients.full_batch(losses, examples, group=None)
-        product = curvature.hessian(oracle, params)
-        scaled = curvature.preconditioned(product, divisor)
+        oracle = gradients.full_batch(task.losses, examples, group=None)()
+        product = measure.hessian(oracle, params)
         key = jax.random.key(0)
-        start = spectrum.random_vectors(key, params)
-        top = spectrum.top_eigenvalues(product, start, key, tolerance=3e-3)
-        own = spectrum.top_eigenvalues(scaled, start, key, tolerance=3e-3)
+        start = measure.random_vectors(key, params)
+
+        def largest(product):
+            found = measure.top_eigenvalues(product, start, key, tolerance=3e-3)
+            return found.values[0]
+
+        own = measure.preconditioned(product, divisor)
         sums = jnp.concatenate([x.ravel() for x in jax.tree.leaves(direction.s)])
         sizes = jnp.concatenate([x.ravel() for x in jax.tree.leaves(divisor)])
         return {
-            "critical": adagrad.critical_lr(own.values[0]),
-            "sharpness": top.values[0],
+            "critical": adagrad.critical_lr(largest(own)),
+            "sharpness": largest(product),
             "least": sizes.min(),
             "masked": 100 * (sums == 0).mean(),
         }
 
-    each, examples = engine.each(of_one), engine.spread(members.examples)
-
-    def look(state):
-        return {k: np.asarray(x) for k, x in engine.kept(each(examples, state)).items()}
-
-    return look
+    return measure.probe(observe, examples)
 
 
-def slack(curves: dict, arm: str) -> np.ndarray:
-    """η_crit over its lower bound, at each look."""
-    bound = 2 * curves[f"{arm}_least"] / curves[f"{arm}_sharpness"]
-    return curves[f"{arm}_critical"] / bound
+def slack(run):
+    """Returns η_crit over its lower bound."""
+    return run["critical"] / (2 * run["least"] / run["sharpness"])
 
 
-def judge(config: ConfigDict, curves: dict, spikes: dict) -> list[Verdict]:
-    def grown(arm: str, name: str) -> np.ndarray:
-        x = curves[f"{arm}_{name}"]
-        return x[:, -1] / x[:, 0]
-
-    least = np.log10(grown("const", "least"))
-    ratios = np.concatenate([slack(curves, arm).ravel() for arm in ARMS])
-    middle, lowest, highest = (float(f(ratios)) for f in (np.median, np.min, np.max))
-    verdicts = [
-        Verdict(
-            "bound_is_never_violated",
-            middle,
-            lowest,
-            highest,
-            1 - ROUNDING,
-            f"η_crit/bound; least and most of {ratios.size}",
-            lowest >= 1 - ROUNDING,
-        ),
-        above("least_P_grows_at_half_critical", estimate(least), 0.0, "powers of ten"),
-        agrees(
-            "critical_rate_grows_as_it_does",
-            estimate(np.log10(grown("const", "critical")) - least),
-            np.log10(1.5),
-            "powers of ten",
-        ),
-    ]
-    counts = {arm: estimate([len(x) for x in found]) for arm, found in spikes.items()}
-    claims = (("const", -0.5, 0.5), ("equal", -0.5, 0.5), ("growing", 2.5, 5.5))
-    for arm, low, high in claims:
-        claim = f"catapults_of_{arm}_peaks"
-        verdicts.append(within(claim, interval(counts[arm]), low, high, "catapults"))
-    critical, flat = grown("equal", "critical"), grown("equal", "sharpness")
-    claim = "equal_peaks_raise_the_critical_rate"
-    verdicts.append(above(claim, estimate(critical), 1.5, "times"))
-    claim = "and_leave_the_sharpness"
-    verdicts.append(within(claim, interval(estimate(flat)), 0.9, 1.1, "times"))
-    return verdicts
+def grown(run, name):
+    x = run[name]
+    return x[:, -1] / x[:, 0]
 
 
-def arm_table(curves: dict, spikes: dict) -> str:
+def tables(s, runs):
     rows = []
-    for arm, (title, _) in ARMS.items():
-        ends = []
-        for name in ("critical", "sharpness", "least"):
-            x = curves[f"{arm}_{name}"]
-            e = estimate(x[:, -1] / x[:, 0])
-            ends.append(plus_minus(e))
-        counts = " ".join(str(len(found)) for found in spikes[arm])
-        ratio = slack(curves, arm)
+    for name, arm in ARMS.items():
+        run, ratio = runs[name], slack(runs[name])
+        names = ("critical", "sharpness", "least")
+        ends = [plus_minus(estimate(grown(run, number))) for number in names]
         span = f"{np.median(ratio):.3g} ({ratio.min():.3g})"
-        masked = f"{curves[f'{arm}_masked'].max():.2g}"
-        rows.append([title, counts, *ends, span, masked])
+        masked = f"{run['masked'].max():.2g}"
+        rows.append([arm.title, cycles.counts(run["spikes"]), *ends, span, masked])
     header = ["learning rate", "catapults of each seed", "η_crit end/start", "λ_max(H)"]
     header += ["least P", "η_crit/bound (least)", "% of P = ε"]
-    return table(header, rows, "lrrrrrr")
+    yield ""
+    yield analysis.table(header, rows, "lrrrrrr")
 
 
-def draw(config: ConfigDict, curves: dict, spikes: dict, rundir: RunDir) -> None:
-    import jax.numpy as jnp
+def claims(s, runs):
+    ratios = np.concatenate([slack(run).ravel() for run in runs.values()])
+    claim, unit = "bound_is_never_violated", "η_crit/bound"
+    yield analysis.least_above(claim, ratios, 1 - ROUNDING, unit, centre=np.median)
 
-    from optsde.schedules import exponential_cyclic
+    unit, const, equal = "powers of ten", runs["const"], runs["equal"]
+    least = np.log10(grown(const, "least"))
+    yield above("least_P_grows_at_half_critical", estimate(least), 0.0, unit)
+    apart = estimate(np.log10(grown(const, "critical")) - least)
+    yield agrees("critical_rate_grows_as_it_does", apart, np.log10(1.5), unit)
+    for name, arm in ARMS.items():
+        claim = f"catapults_of_{name}_peaks"
+        yield cycles.number_of_catapults(claim, arm, runs[name]["spikes"])
+    unit = "times"
+    rise = estimate(grown(equal, "critical"))
+    yield above("equal_peaks_raise_the_critical_rate", rise, 1.5, unit)
+    flat = interval(estimate(grown(equal, "sharpness")))
+    yield analysis.within("and_leave_the_sharpness", flat, 0.9, 1.1, unit)
 
-    figure, axes = new_figure(3, width=14, height=4.4)
-    (rates, losses, growth), steps = axes, config.cycles * config.period
-    looks = np.arange(0, steps + 1, config.every)
-    fine = np.arange(steps)
-    for (arm, (title, cycle)), colour in zip(ARMS.items(), COLOURS, strict=False):
-        rate = np.asarray(exponential_cyclic(config.period, *cycle)(jnp.asarray(fine)))
-        critical = curves[f"{arm}_critical"][0]
-        bound = critical / slack(curves, arm)[0]
-        style = dict(color=colour, lw=1.6)
-        rates.plot(fine, rate, **style, label=title)
-        rates.plot(looks, critical / critical[0], ls=":", **style)
-        rates.plot(looks, bound / critical[0], ls="--", **style)
-        losses.plot(fine, curves[f"{arm}_loss"][0], **style)
-        for name, dashes in (("least", "-"), ("sharpness", "--")):
-            x = curves[f"{arm}_{name}"][0]
-            growth.plot(looks, x / x[0], dashes, **style)
+
+def figure(s, runs, path):
+    drawing, axes = plots.new_figure(3, width=14, height=4.4)
+    (rates, losses, growth), colours = axes, plots.colours(ARMS)
+    for name, arm in ARMS.items():
+        run, look = runs[name], dict(color=colours[name], lw=1.6)
+        critical = run["critical"][0] / run["critical"][0, 0]
+        rates.plot(arm.rate(s), label=arm.title, **look)
+        rates.plot(s.times, critical, ls=":", **look)
+        rates.plot(s.times, critical / slack(run)[0], ls="--", **look)
+        losses.plot(run["loss"][0], **look)
+        for number, ls in (("least", "-"), ("sharpness", "--")):
+            x = run[number][0]
+            growth.plot(s.times, x / x[0], ls=ls, **look)
     for ax in (losses, growth):
-        for first, last in phases(spikes["growing"][0], steps):
-            ax.axvspan(first, last, color=COLOURS[5], alpha=0.15, lw=0)
+        plots.mark_spikes(ax, runs["growing"]["spikes"][0], s.steps)
     for ax in axes:
-        ax.set_xlabel("step", fontsize=12)
         ax.set(yscale="log")
+    plots.plain_log_axis(growth)
     low, high = rates.get_ylim()
     rates.set(ylim=(low, high * 30))
-    rates.legend(fontsize=10, frameon=False, loc="upper left")
-    rates.set_ylabel("in units of the critical rate at the start", fontsize=12)
-    rates.set_title("rate (solid), critical (dotted), its bound (dashed)", fontsize=11)
-    losses.set_ylabel("training loss", fontsize=12)
-    losses.set_title("loss of one run; red: catapults", fontsize=12)
-    growth.set_ylabel("in units of the start", fontsize=12)
-    growth.set_title("least P (solid), λ_max(H) (dashed)", fontsize=12)
-    plain_log_axis(growth)
-    save(figure, rundir.figure("adagrad"))
+    title = "rate (solid), critical (dotted), its bound (dashed)"
+    plots.label(rates, "step", cycles.IN_UNITS, title, legend="upper left")
+    title = "loss of one run; red: catapults"
+    plots.label(losses, "step", "training loss", title)
+    title = "least P (solid), λ_max(H) (dashed)"
+    plots.label(growth, "step", "in units of the start", title)
+    plots.save(drawing, path)
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    tables=tables,
+    claims=claims,
+    figures={"adagrad": figure},
+    task=build_task,
+)

@@ -3,134 +3,30 @@
 The critical rate of a batch fluctuates, so SGD at one rate is above it now and then,
 more often with smaller batches (Zhu et al. 2023). Digits, at constant rates in units of
 η_crit at the start; batches are drawn with replacement, and the loss on all images is
-seen at each step. A seed's runs share their images and their start.
+measured at each step. A seed's runs share their images and their start.
 """
 
 import itertools
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-import optsde
-from experiments.catapults import cyclic, full_batch, nets
-from experiments.catapults.steps import watch
-from experiments.launch import require
-from experiments.rundir import RunDir
+from experiments.catapults import descent, nets
 from optsde.analysis import (
-    Verdict,
     above,
     estimate_finite,
+    find_spikes,
+    none,
+    phases,
+    plots,
     plus_minus,
+    stack,
     table,
 )
-from optsde.analysis.plots import COLOURS, new_figure, plain_log_axis, save
-from optsde.dynamics import Engine
-from optsde.measure.catapults import find_spikes, phases
-
-
-def check(config: ConfigDict) -> None:
-    cyclic.check_digits(config)
-    require(config.steps >= 21, config, "steps", "at least 21, to see a spike")
-    falling = all(a > b for a, b in itertools.pairwise((*config.batch_sizes, 0)))
-    fine = falling and len(config.batch_sizes) > 1
-    require(fine, config, "batch_sizes", "two or more falling integers ≥ 1")
-    rising = all(a < b for a, b in itertools.pairwise((0.0, *config.ratios)))
-    fine = rising and len(config.ratios) > 0
-    require(fine, config, "ratios", "positive, rising numbers")
-
-
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    curves = rundir.once(lambda: simulate(config))
-    found = summarised(curves)
-    print("", cell_table(config, found), sep="\n")
-    draw(config, curves, found, rundir)
-    return judge(config, found)
-
-
-def simulate(config: ConfigDict) -> dict[str, np.ndarray]:
-    """norm, ‖K‖ end/start [batches, seeds, ratios]; two losses [..., steps]."""
-    import jax
-    import jax.numpy as jnp
-
-    model = nets.two_layer(config.width, 10)
-    members = full_batch.digits_members(config, model)
-    seeds = config.seed + jnp.arange(config.seeds)
-    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(3), seed))(seeds)
-    keys, members = full_batch.repeated((keys, members), len(config.ratios))
-    ratios = jnp.tile(jnp.array(config.ratios), config.seeds)
-    critical, members = members.lr, members._replace(lr=members.lr * ratios)
-    runs = [trained(config, model, members, keys, b) for b in config.batch_sizes]
-    shape = len(runs), config.seeds, len(config.ratios)
-    return {
-        "norm": np.stack([critical / ended for _, ended in runs]).reshape(shape),
-        "loss": np.stack([s.seen["loss"] for s, _ in runs]).reshape(*shape, -1),
-        "batch_loss": np.stack([s.loss for s, _ in runs]).reshape(*shape, -1),
-    }
-
-
-def trained(config: ConfigDict, model, members: full_batch.Member, keys, size: int):
-    """(all steps at that batch size, n/‖K‖ of each replica at the end)."""
-    from optsde import gradients
-
-    losses = nets.losses_of(model)
-
-    def dynamics(member: full_batch.Member):
-        plan = optsde.Plan(
-            optimizer=optsde.SGD(lr=member.lr), batch_size=size, horizon=config.steps
-        )
-        sampler = partial(gradients.minibatch, losses, member.examples)
-        return optsde.discrete(plan, sampler, member.start)
-
-    engine = Engine(dynamics, len(keys), members=members, with_info=True)
-    examples = engine.spread(members.examples)
-    measure = engine.each(lambda xy, state: {"loss": losses(state.params, xy).mean()})
-    critical = engine.each(
-        lambda xy, state: nets.critical_lr(nets.apply_of(model), state.params, xy[0])
-    )
-
-    def look(state, memory):
-        return measure(examples, state), memory
-
-    progress = optsde.Progress(f"{len(keys)} runs at batch {size}")
-    series = watch(engine, engine.init(keys), config.steps, look, progress=progress)
-    return series, engine.kept(critical(examples, series.state))
-
-
-def summarised(curves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """[batches, seeds, ratios] of each number; NaN where the run diverged."""
-    loss = curves["loss"]
-
-    def share(series) -> float:
-        spans = phases(find_spikes(series), len(series))
-        return 100 * sum(last - first for first, last in spans) / len(series)
-
-    found = {
-        "catapults": np.apply_along_axis(lambda x: len(find_spikes(x)), -1, loss),
-        "share": np.apply_along_axis(share, -1, curves["batch_loss"]),
-        "largest": loss.max(axis=-1) / loss[..., 0],
-        "norm": curves["norm"],
-    }
-    lost = ~np.isfinite(loss[..., -1])
-    return {name: np.where(lost, np.nan, x) for name, x in found.items()}
-
-
-def judge(config: ConfigDict, found: dict) -> list[Verdict]:
-    """The smallest batch against the largest, paired by seed."""
-    verdicts = []
-    count, norm = found["catapults"], found["norm"]
-    for i, ratio in enumerate(config.ratios):
-        more = estimate_finite(count[-1, :, i] - count[0, :, i])
-        claim = f"smaller_batch_gives_more_catapults_at_{ratio:g}"
-        verdicts.append(above(claim, more, 0.0, "catapults a run"))
-        flatter = estimate_finite(norm[0, :, i] - norm[-1, :, i])
-        claim = f"smaller_batch_ends_flatter_at_{ratio:g}"
-        verdicts.append(above(claim, flatter, 0.0, "of ‖K‖ at the start"))
-    lost = int(np.isnan(norm).sum())
-    unit = f"of {norm.size} runs"
-    verdicts.append(Verdict("no_run_diverged", lost, lost, lost, 0, unit, lost == 0))
-    return verdicts
-
+from optsde.measure import probe
+from optsde.study import Integers, Numbers, Study, setting
 
 COLUMNS = {
     "catapults": "catapults",
@@ -140,37 +36,132 @@ COLUMNS = {
 }
 
 
-def cell_table(config: ConfigDict, found: dict) -> str:
-    rows = []
-    for i, ratio in enumerate(config.ratios):
-        for j, size in enumerate(config.batch_sizes):
-            means = [estimate_finite(found[name][j, :, i]) for name in COLUMNS]
-            cells = [plus_minus(x) for x in means]
-            rows.append([f"{ratio:g}", str(size), *cells])
-    return table(["rate in η_crit", "batch", *COLUMNS.values()], rows, "rrrrrr")
+class Settings(nets.NetSettings):
+    batch_sizes: Integers = setting(
+        (256, 64, 16, 4), "batch sizes, falling", at_least=1, entries=2
+    )
+    ratios: Numbers = setting(
+        (0.5, 0.9), "rates, in η_crit", above=0, rising=True, entries=1
+    )
+    steps: int = setting(1500, "steps of a run", at_least=21)
+    train_size = 500
+
+    def demands(self):
+        yield from super().demands()
+        falling = all(a > b for a, b in itertools.pairwise(self.batch_sizes))
+        yield falling, "batch_sizes", "two or more falling integers ≥ 1"
 
 
-def draw(config: ConfigDict, curves: dict, found: dict, rundir: RunDir) -> None:
-    figure, (left, right) = new_figure(2, width=11, height=4.4)
-    sizes = config.batch_sizes
-    for i, ratio in enumerate(config.ratios):
-        cells = [estimate_finite(of_batch[:, i]) for of_batch in found["norm"]]
-        mean, error = np.array([(x.mean, 1.96 * x.se) for x in cells]).T
-        style = dict(color=COLOURS[i % 7], marker="o", capsize=4, lw=1.8)
-        left.errorbar(sizes, mean, error, label=f"{ratio:g}", **style)
-    left.set(xscale="log", xticks=sizes, xticklabels=sizes, ylim=(0, 1.05))
+def simulate(s, rundir, task):
+    """Returns arrays [batches, seeds, ratios], and two losses [..., steps]."""
+    runs = []
+    for size in s.batch_sizes:
+        make = partial(trained, s, task, size)
+        runs.append(rundir.once(f"batch {size}", make))
+    return summarised({name: np.stack([run[name] for run in runs]) for name in runs[0]})
+
+
+def trained(s, task, size):
+    """Returns the losses of one batch size, and ‖K‖ at the end over that at first."""
+    seeds = s.seed + jnp.arange(s.seeds)
+    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(3), seed))(seeds)
+    members = descent.members_of(s, task)
+    keys, members = descent.repeated((keys, members), len(s.ratios))
+    critical, ratios = members.lr, jnp.tile(jnp.array(s.ratios), s.seeds)
+
+    def on_all(examples, state):
+        return {"loss_on_all": task.losses(state.params, examples).mean()}
+
+    def at_end(inputs, state):
+        return {"critical": nets.critical_lr(task.apply, state.params, inputs)}
+
+    def probes(member):
+        every_step = probe(on_all, member.examples, range(s.steps))
+        return [every_step, probe(at_end, member.examples[0], [s.steps])]
+
+    members = members._replace(lr=critical * ratios)
+    options = dict(batch_size=size, keys=keys, period=None, probes=probes)
+    label = f" at batch {size}"
+    result = descent.run(task.losses, members, s.steps, label, **options)
+    found = descent.by_seed(result.metrics, s.seeds)
+    return {
+        "norm": critical.reshape(s.seeds, -1) / found["critical"][..., 0],
+        "loss": found["loss_on_all"],
+        "batch_loss": found["loss"],
+    }
+
+
+def summarised(runs):
+    """Returns the runs with the numbers of COLUMNS; NaN where a run diverged."""
+    loss = runs["loss"]
+
+    def share(series) -> float:
+        spans = phases(find_spikes(series), len(series))
+        return 100 * sum(last - first for first, last in spans) / len(series)
+
+    numbers = {
+        "catapults": np.apply_along_axis(lambda x: len(find_spikes(x)), -1, loss),
+        "share": np.apply_along_axis(share, -1, runs["batch_loss"]),
+        "largest": loss.max(axis=-1) / loss[..., 0],
+        "norm": runs["norm"],
+    }
+    lost = ~np.isfinite(loss[..., -1])
+    return runs | {name: np.where(lost, np.nan, x) for name, x in numbers.items()}
+
+
+def tables(s, runs):
+    rows = [
+        [f"{ratio:g}", size]
+        + [plus_minus(estimate_finite(runs[name][j, :, i])) for name in COLUMNS]
+        for i, ratio in enumerate(s.ratios)
+        for j, size in enumerate(s.batch_sizes)
+    ]
+    yield ""
+    yield table(["rate in η_crit", "batch", *COLUMNS.values()], rows, "rrrrrr")
+
+
+def claims(s, runs):
+    """Compares the smallest batch with the largest, paired by seed."""
+    count, norm = runs["catapults"], runs["norm"]
+    for i, ratio in enumerate(s.ratios):
+        more = estimate_finite(count[-1, :, i] - count[0, :, i])
+        claim = f"smaller_batch_gives_more_catapults_at_{ratio:g}"
+        yield above(claim, more, 0.0, "catapults a run")
+        flatter = estimate_finite(norm[0, :, i] - norm[-1, :, i])
+        claim = f"smaller_batch_ends_flatter_at_{ratio:g}"
+        yield above(claim, flatter, 0.0, "of ‖K‖ at the start")
+    yield none("no_run_diverged", np.isnan(norm))
+
+
+def figure(s, runs, path):
+    drawing, (left, right) = plots.new_figure(2, width=11, height=4.4)
+    colours = plots.colours([*s.ratios, *s.batch_sizes])
+    for i, ratio in enumerate(s.ratios):
+        ends = stack(estimate_finite(norm[:, i]) for norm in runs["norm"])
+        looks = dict(label=f"{ratio:g}", colour=colours[ratio], ls="-")
+        plots.points(left, s.batch_sizes, ends, **looks)
+    left.set(xscale="log", xticks=s.batch_sizes, xticklabels=s.batch_sizes)
+    left.set(ylim=(0, 1.05))
     left.minorticks_off()
-    left.set_xlabel("batch size", fontsize=12)
-    left.set_ylabel("‖K‖ at the end, in units of the start", fontsize=12)
-    left.legend(title="rate in η_crit", fontsize=10, frameon=False, loc="lower right")
-    left.set_title(f"flatness: means of {config.seeds} seeds, 95% bars", fontsize=12)
-    steps = np.arange(1, config.steps + 1)
-    for j in reversed(range(len(sizes))):
-        style = dict(color=COLOURS[(2 + j) % 7], lw=1.3, label=str(sizes[j]))
-        right.semilogx(steps, curves["loss"][j, 0, -1], **style)
-    plain_log_axis(right)
-    right.set_xlabel("step", fontsize=12)
-    right.set_ylabel("training loss on all images", fontsize=12)
-    right.legend(title="batch size", fontsize=10, frameon=False)
-    right.set_title(f"one seed at {config.ratios[-1]:g} η_crit", fontsize=12)
-    save(figure, rundir.figure("batch"))
+    y, title = "in units of the start", f"flatness: means of {s.seeds} seeds, 95% bars"
+    looks = dict(legend="lower right", legend_title="rate in η_crit")
+    plots.label(left, "batch size", f"‖K‖ at the end, {y}", title, **looks)
+    steps = np.arange(1, s.steps + 1)
+    for size, loss in reversed([*zip(s.batch_sizes, runs["loss"], strict=True)]):
+        looks = dict(color=colours[size], lw=1.3, label=str(size))
+        right.semilogx(steps, loss[0, -1], **looks)
+    plots.plain_log_axis(right)
+    y, title = "training loss on all images", f"one seed at {s.ratios[-1]:g} η_crit"
+    plots.label(right, "step", y, title, legend="best", legend_title="batch size")
+    plots.save(drawing, path)
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    tables=tables,
+    claims=claims,
+    figures={"batch": figure},
+    task=nets.build_task,
+)

@@ -6,17 +6,28 @@ al. 2021). For preconditioned methods the same is said of P^-½ H P^-½ (Cohen e
 2022). Each optimizer trains the same net from initial weights small enough to be flat.
 """
 
-from pathlib import Path
+import dataclasses
 
-import numpy as np
-from ml_collections import ConfigDict
+import jax
 
-import optsde
-from experiments.launch import UsageError, require
-from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, above, agrees, estimate, table
-from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
-from optsde.optimizers import Optimizer, by_name
+from optsde import measure, models
+from optsde.analysis import above, agrees, estimate, plots, plus_minus, table
+from optsde.gradients import full_batch
+from optsde.optimizers import SGD, Adam, HeavyBall, Optimizer, RMSprop
+from optsde.plans import Plan
+from optsde.run import Series
+from optsde.study import (
+    Arm,
+    Integers,
+    Runs,
+    Seeds,
+    Study,
+    TaskSettings,
+    build_task,
+    panels,
+    setting,
+    train_in,
+)
 
 TITLES = {
     "gd": "gradient descent",
@@ -24,186 +35,159 @@ TITLES = {
     "rmsprop": "RMSprop",
     "adam": "Adam",
 }
-COLUMNS = (
-    "loss",
-    "sharpness",
-    "preconditioned_sharpness",
-    "threshold",
-    "sharpness_residual",
-)
-
-Curves = dict[str, dict[str, np.ndarray]]  # of each arm, columns [seeds, rows]
+UNIT = "% of the threshold"
 
 
-def check(config: ConfigDict) -> None:
-    require(config.seeds >= 2, config, "seeds", "at least 2, for standard errors")
-    whole = config.every >= 1 and config.steps % config.every == 0
-    require(whole, config, "every", f"a divisor of steps={config.steps}")
-    enough = config.steps >= 3 * config.every
-    require(enough, config, "steps", "at least 3 measurements")
-    require(2 <= config.train_size <= 1797, config, "train_size", "2 to 1797 images")
-    widths = len(config.hidden) > 0 and min(config.hidden) >= 1
-    require(widths, config, "hidden", "widths of the hidden layers, such as 48,48")
-    require(config.init > 0, config, "init", "a positive factor")
-    require(config.lanczos >= 2, config, "lanczos", "at least 2 products")
-    if unknown := sorted(set(config.optimizers) - set(TITLES)):
-        allowed = ", ".join(TITLES)
-        raise UsageError(f"--config.optimizers.{unknown[0]}: needs one of {allowed}")
-    for arm in config.optimizers:
-        optimizer_of(config, arm)
-
-
-def optimizer_of(config: ConfigDict, arm: str) -> Optimizer:
-    """The arm's optimizer, which must have a stability threshold."""
-    options = config.optimizers[arm].to_dict()
-    try:
-        optimizer = by_name(options.pop("name"))(**options).checked()
-        optimizer.stability_threshold()
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"--config.optimizers.{arm}: {error}") from None
-    return optimizer
-
-
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    curves = {
-        arm: train_arm(config, arm, rundir.path / "arms" / arm)
-        for arm in TITLES
-        if arm in config.optimizers
-    }
-    print("", edge_table(curves), sep="\n")
-    draw(config, curves, rundir.figure("edge"))
-    return judge(config, curves)
-
-
-def train_arm(config: ConfigDict, arm: str, place: Path) -> dict[str, np.ndarray]:
-    """Train all seeds of an optimizer, or go on with them, and measure as they go."""
-    import jax
-
-    from optsde import measure, train
-    from optsde.dynamics import Engine
-    from optsde.gradients import full_batch
-    from optsde.train import metrics
-
-    log = place / "metrics.jsonl"
-    held = metrics.read(log)
-    if held and held["step"][-1] == config.steps:
-        print(f"{arm}: read from {place}")
-        return columns_of(held)
-    place.mkdir(parents=True, exist_ok=True)
-    losses, data, init = problem(config)
-    plan = optsde.Plan(
-        optimizer=optimizer_of(config, arm),
-        batch_size=config.train_size,
-        horizon=config.steps,
+class Settings(TaskSettings, Seeds):
+    dataset = "all_digits"
+    train_size = 512
+    options = {"activation": "tanh"}
+    hidden: Integers = setting(
+        (48, 48), "widths of the hidden layers, of an mlp", at_least=1, entries=1
     )
-    dynamics = optsde.discrete(plan, lambda _: full_batch(losses, data, None), init)
-    shards = max(1, jax.device_count() // config.seeds)
-    engine = Engine(dynamics, config.seeds, shards=shards, with_info=True)
-    train.fit(
-        engine,
-        jax.random.split(jax.random.key(config.seed), config.seeds),
-        plan.steps,
-        probes=[measure.sharpness_probe(plan, losses, data, dimension=config.lanczos)],
-        probe_every=config.every,
-        log_every=config.every,
-        writers=[train.JsonLines(log)],
-        checkpoints=train.Checkpoints(place / "checkpoints"),
-        checkpoint_every=config.every * max(1, config.steps // config.every // 4),
-        progress=optsde.Progress(f"{TITLES[arm]:20}"),
+    init: float = setting(
+        0.5, "factor of He's initial weights, so that the run begins flat", above=0
     )
-    return columns_of(metrics.read(log))
+    optimizers: dict[str, Optimizer] = setting(
+        {
+            "gd": SGD(lr=0.12),
+            "momentum": HeavyBall(lr=0.2, beta=0.9),
+            "rmsprop": RMSprop(lr=3e-4, beta=0.999, eps=1e-7),
+            "adam": Adam(lr=1e-3, b1=0.9, b2=0.999, eps=1e-7),
+        },
+        "of the arms",
+    )
+    steps: int = setting(2400, "of a run", at_least=1)
+    every: int = setting(20, "steps between measurements", at_least=1)
+    lanczos: int = setting(12, "products before a restart", at_least=2)
+    bound: float = setting(5.0, "over the last third", unit=UNIT, above=0)
+    rise: float = setting(30.0, "from the first measurement on", unit=UNIT)
+    seeds = 6
+
+    def demands(self):
+        yield from super().demands()
+        yield self.steps % self.every == 0, "every", f"a divisor of steps={self.steps}"
+        yield self.steps >= 3 * self.every, "steps", "at least 3 measurements"
+        yield self.augment == "none", "augment", "none: the loss must not change"
+        for name, optimizer in self.optimizers.items():
+            fine = optimizer.stability_threshold() is not None
+            allowed = "one with a stability threshold; sign methods and Lion have none"
+            yield fine, f"optimizers.{name}.name", allowed
+
+    @property
+    def last_third(self):
+        """The first step of the last third."""
+        return 2 * self.steps // 3 + 1
 
 
-def problem(config: ConfigDict):
-    """(losses, (images, one-hot targets), initial point): tanh layers on digits."""
-    import jax
-    import jax.numpy as jnp
-
-    from optsde import data, models
-    from optsde.data.dataset import split
-
-    (images, labels), _ = split(data.digits(), config.train_size, config.seed)
-    examples = jnp.asarray(images), jax.nn.one_hot(labels, 10)
-    model = models.build("mlp", 10, hidden=tuple(config.hidden), activation="tanh")
-
-    def init(key):
-        params = models.init_params(model, key, examples[0])
-        return jax.tree.map(lambda x: config.init * x, params)
-
-    return models.supervised(model, models.squared_error), examples, init
+def arms(s, task):
+    for name in sorted(s.optimizers, key=[*TITLES, *s.optimizers].index):
+        optimizer = s.optimizers[name]
+        plan = Plan(optimizer=optimizer, batch_size=task.size, horizon=s.steps)
+        yield Arm(name, plan, scale=s.init)
 
 
-def columns_of(rows: dict[str, list]) -> dict[str, np.ndarray]:
-    """[seeds, rows] from step `every` on: at step 0 there is no P yet."""
-    steps = {"step": np.array(rows["step"][1:])}
-    return steps | {name: np.array(rows[name][1:]).T for name in COLUMNS}
+def task(s):
+    """Returns the task of the settings with the loss ½|f − y|², y one-hot."""
+    options = {"hidden": s.hidden, **s.options} if s.model == "mlp" else s.options
+    task = build_task(dataclasses.replace(s, options=options))
+    return dataclasses.replace(task, loss=squared_error)
 
 
-def ratio(found: dict[str, np.ndarray]) -> np.ndarray:
-    """[seeds, rows]: (preconditioned) sharpness in units of its threshold."""
-    return found["preconditioned_sharpness"] / found["threshold"]
+def squared_error(outputs, labels):
+    targets = jax.nn.one_hot(labels, outputs.shape[-1])
+    return models.squared_error(outputs, targets)
 
 
-def last_third(found: dict[str, np.ndarray], values: np.ndarray) -> np.ndarray:
-    """[seeds]: the mean of values [seeds, rows] over it."""
-    late = found["step"] > 2 / 3 * found["step"][-1]
-    return values[:, late].mean(1)
+def simulate(s, rundir, task):
+    """Returns every arm's metrics after the first step: before it there is no P."""
+    sampler = full_batch(task.losses, task.train, None)
+    seeds, runs = jax.random.split(jax.random.key(s.seed), s.seeds), Runs({})
+    for arm in arms(s, task):
+        sharpness = measure.sharpness_probe(
+            arm.plan, task.losses, task.train, dimension=s.lanczos
+        )
+        runs |= train_in(
+            rundir.path / "arms" / arm.name,
+            [arm],
+            sampler,
+            task.init,
+            seeds,
+            every=s.every,
+            probes=[sharpness],
+            checkpoint_every=s.every * max(1, s.steps // s.every // 4),
+        )
+    return runs.derived(ratio=ratio)
 
 
-def judge(config: ConfigDict, curves: Curves) -> list[Verdict]:
-    """Does it rise, and is it then where it is said to be?"""
-    verdicts = []
-    for arm, found in curves.items():
-        seen, unit = ratio(found), "% of the threshold"
-        end, start = last_third(found, seen), seen[:, 0]
-        away, rise = estimate(100 * (end - 1)), estimate(100 * (end - start))
-        verdicts.append(agrees(f"{arm}_stays_at_threshold", away, config.bound, unit))
-        verdicts.append(above(f"{arm}_rises_to_it", rise, config.rise, unit))
-    return verdicts
+def ratio(run):
+    """Returns the (preconditioned) sharpness in units of its threshold."""
+    times, values = run.preconditioned_sharpness
+    return Series(times[1:], values[:, 1:] / run.threshold.values[:, 1:])
 
 
-def edge_table(curves: Curves) -> str:
+def tables(s, runs):
     rows = []
-    for arm, found in curves.items():
-        sharpness = found["sharpness"]
+    for name, run in runs.items():
+        first, late = (s.every, s.every), (s.last_third,)
         cells = [
-            f"{last_third(found, found['threshold']).mean():.4g}",
-            _mean(estimate(last_third(found, ratio(found))), 3),
-            _mean(estimate(sharpness[:, 0]), 1),
-            _mean(estimate(last_third(found, sharpness)), 1),
-            f"{found['sharpness_residual'].max():.1g}",
-            _mean(estimate(found["loss"][:, -1]), 4),
+            f"{run.threshold.between(*late).mean():.4g}",
+            plus_minus(estimate(run.ratio.between(*late)), 3),
+            plus_minus(estimate(run.sharpness.between(*first)), 1),
+            plus_minus(estimate(run.sharpness.between(*late)), 1),
+            f"{run.sharpness_residual.values[:, 1:].max():.1g}",
+            plus_minus(estimate(run.loss.values[:, -1]), 4),
         ]
-        rows.append([TITLES[arm], *cells])
+        rows.append([TITLES.get(name, name), *cells])
     header = ["last third of the run", "threshold", "sharpness/threshold"]
     header += ["λmax(H) at first", "and late", "largest residual", "final loss"]
-    return table(header, rows, "lrrrrrr")
+    yield ""
+    yield table(header, rows, "lrrrrrr")
 
 
-def _mean(x: Estimate, digits: int) -> str:
-    return f"{x.mean:.{digits}f} ± {x.se:.{digits}f}"
+def claims(s, runs):
+    """Does it rise, and is it then where it is said to be?"""
+    for name, run in runs.items():
+        end, start = run.ratio.between(s.last_third), run.ratio.values[:, 0]
+        away, rise = estimate(100 * (end - 1)), estimate(100 * (end - start))
+        yield agrees(f"{name}_stays_at_threshold", away, s.bound, UNIT)
+        yield above(f"{name}_rises_to_it", rise, s.rise, UNIT)
 
 
-def draw(config: ConfigDict, curves: Curves, path: Path) -> None:
-    figure, (ratios, sharpness, losses) = new_figure(3, width=12, height=4.4)
-    for (arm, found), colour in zip(curves.items(), COLOURS, strict=False):
-        steps, style = found["step"], dict(label=TITLES[arm], colour=colour)
-        band(ratios, steps, estimate(ratio(found)), **style)
-        band(sharpness, steps, estimate(found["sharpness"]), **style)
-        band(losses, steps, estimate(found["loss"]), **style)
-    ratios.axhline(1, color="black", ls="--", lw=1.4, label="stability threshold")
-    ratios.axvspan(2 / 3 * config.steps, config.steps, color="grey", alpha=0.12, lw=0)
-    ratios.set_title("sharpness that the optimizer sees", fontsize=13)
-    ratios.set_ylabel("in units of its stability threshold", fontsize=12)
-    ratios.set_ylim(0, 1.25)
-    ratios.legend(fontsize=11, frameon=False, loc="lower right")
-    sharpness.set_title("sharpness of the loss", fontsize=13)
-    sharpness.set_ylabel("largest eigenvalue of the Hessian", fontsize=12)
-    sharpness.set_ylim(bottom=0)
-    losses.set_title(f"95% bands over {config.seeds} seeds", fontsize=13)
-    losses.set_ylabel("training loss", fontsize=12)
-    plain_log_axis(losses)
-    for ax in (ratios, sharpness, losses):
-        ax.set_xticks([0, config.steps // 3, 2 * config.steps // 3, config.steps])
-        ax.set_xlabel("step", fontsize=12)
-    save(figure, path)
+def figure(s, runs, path):
+    canvas, (left, middle, right) = plots.new_figure(3, width=12, height=4.4)
+
+    def title(run):
+        return TITLES.get(run.arm.name, run.arm.name)
+
+    panels.bands(left, runs, "ratio", group=title)
+    panels.bands(middle, runs, "sharpness", group=title)
+    panels.bands(right, runs, "loss", group=title)
+    left.axhline(1, color="black", ls="--", lw=1.4, label="stability threshold")
+    left.set(ylim=(0, 1.25))
+    plots.spans(left, [(s.last_third - 1, s.steps)])
+    y, words = (
+        "in units of its stability threshold",
+        "sharpness that the optimizer sees",
+    )
+    plots.label(left, x="step", y=y, title=words, legend="lower right")
+    middle.set(ylim=(0, None))
+    y = "largest eigenvalue of the Hessian"
+    plots.label(middle, x="step", y=y, title="sharpness of the loss")
+    plots.plain_log_axis(right)
+    words = f"95% bands over {s.seeds} seeds"
+    plots.label(right, x="step", y="training loss", title=words)
+    for ax in (left, middle, right):
+        ax.set_xticks([0, s.steps // 3, 2 * s.steps // 3, s.steps])
+    plots.save(canvas, path)
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    tables=tables,
+    claims=claims,
+    figures={"edge": figure},
+    task=task,
+)

@@ -1,42 +1,80 @@
-"""What the studies share: two-layer nets in NTK form, the digits, critical rates.
+"""The problem that the studies share: two-layer nets in NTK form on centred images.
 
 f(x) = V φ(W x/√d)/√m with all weights from N(0, 1) and no biases, trained on the loss
 (1/n) Σ|f − y|², whose critical learning rate is n/‖K‖.
 """
 
 from collections.abc import Callable
-from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from optsde import data, models
+from optsde.data.dataset import Dataset, Examples
+from optsde.measure import ntk
+from optsde.run import Task
+from optsde.study import Seeds, UsageError, require, setting
+from optsde.types import PyTree
 
-def centred_digits() -> tuple[np.ndarray, np.ndarray]:
-    """(inputs [1797, 64], one-hot targets [1797, 10]) of all digits."""
-    return centred("digits")
+
+class NetSettings(Seeds):
+    """Settings of a study of one net, whose seeds have images of their own."""
+
+    dataset: str = setting("digits", "name of the images, see optsde.data.load")
+    width: int = setting(256, "of the hidden layer", at_least=1)
+    train_size: int = setting(256, "images that a seed trains on", at_least=2)
+    seeds = 8
 
 
-def centred(name: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """All images of a set, or its first `count`, and their classes as one-hot rows.
+def build_task(s: NetSettings, activation: str | Callable = "relu") -> Task:
+    """Returns the net of the settings on their images, with the loss |f − y|²."""
+    train, test = jax.tree.map(jnp.asarray, images("dataset", s.dataset))
+    model = two_layer(s.width, train[1].shape[1], activation)
+    return Task(model, squared_distance, train, test, plain=train[0])
+
+
+# ---- images
+
+
+def load(setting: str, name: str) -> Dataset:
+    """Returns a set of images, for the named setting."""
+    try:
+        dataset = data.load(name)
+    except ValueError as error:
+        raise UsageError(f"--config.{setting}={name}: {error}") from None
+    require(bool(dataset.mean), setting, name, "images")
+    return dataset
+
+
+def images(setting: str, name: str) -> tuple[Examples, Examples]:
+    """Returns the (training, held-out) examples of a set, for the named setting."""
+    dataset = load(setting, name)
+    known = len(dataset.train[0])
+    inputs, targets = centred(dataset)
+    return (inputs[:known], targets[:known]), (inputs[known:], targets[known:])
+
+
+def centred(dataset: Dataset, count: int | None = None) -> Examples:
+    """Returns a set's images [n, d], or its first `count`, and one-hot targets [n, c].
 
     One mean and one standard deviation for all pixels: to standardize each pixel would
     blow up those that hardly ever change.
     """
-    from optsde import data
-
-    dataset = data.load(name)
-    images, labels = (
+    pixels, labels = (
         np.concatenate(parts)[:count]
         for parts in zip(dataset.train, dataset.test, strict=True)
     )
-    inputs = images.reshape(len(images), -1).astype(np.float32)
+    inputs = pixels.reshape(len(pixels), -1).astype(np.float32)
     inputs = (inputs - inputs.mean()) / inputs.std()
     return inputs, np.eye(dataset.classes, dtype=np.float32)[labels]
 
 
-def two_layer(width: int, outputs: int, activation: str | Callable = "relu"):
-    """The net as a model, called by `model.apply({"params": params}, x)`."""
-    from optsde import models
+# ---- nets
 
+
+def two_layer(width: int, outputs: int, activation: str | Callable = "relu"):
+    """Returns the net as a Linen module."""
     return models.build(
         "mlp",
         outputs,
@@ -48,20 +86,16 @@ def two_layer(width: int, outputs: int, activation: str | Callable = "relu"):
 
 
 def apply_of(model) -> Callable:
-    """(params, x [n, d]) -> outputs [n, c]."""
+    """Returns (params, x [n, d]) -> outputs [n, c]."""
     return lambda params, x: model.apply({"params": params}, x)
 
 
-def initial(key, model, inputs, antisymmetric: bool = False) -> Any:
-    """The net's first parameters; of even width, where antisymmetric.
+def initial(key, model, inputs, antisymmetric: bool = False) -> PyTree:
+    """Returns the net's first parameters; of even width, where antisymmetric.
 
     Antisymmetric (Zhang et al. 2020): W = [W₁; W₁] and V = [V₁, −V₁], so that the
     function is zero, while the kernel is that of a net of half the width.
     """
-    import jax.numpy as jnp
-
-    from optsde import models
-
     params = models.init_params(model, key, inputs[:1])
     if not antisymmetric:
         return params
@@ -76,16 +110,20 @@ def initial(key, model, inputs, antisymmetric: bool = False) -> Any:
     }
 
 
+# ---- the loss and its critical rate
+
+
+def squared_distance(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns |f − y|² of each example."""
+    return 2 * models.squared_error(outputs, targets)
+
+
 def losses_of(model) -> Callable:
-    """(params, (inputs, targets)) -> |f − y|² of each example, for oracles."""
-    from optsde import models
-
-    return models.supervised(model, lambda f, y: 2 * models.squared_error(f, y))
+    """Returns (params, (inputs, targets)) -> |f − y|² of each example, for samplers."""
+    return models.supervised(model, squared_distance)
 
 
-def critical_lr(apply: Callable, params, inputs, iterations: int = 100):
-    """n/‖K‖, by power iteration."""
-    from optsde.measure import ntk
-
-    value, _ = ntk.norm(apply, params, inputs, iterations=iterations)
+def critical_lr(apply: ntk.Apply, params: PyTree, inputs: jax.Array):
+    """Returns n/‖K‖, by power iteration."""
+    value, _ = ntk.norm(apply, params, inputs, iterations=100)
     return ntk.critical_lr(value, len(inputs), loss="mean")

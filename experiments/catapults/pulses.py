@@ -8,29 +8,29 @@ antisymmetric, where the first function is zero. `capped` cuts each pulse short 
 loss is large: spikes, but no flatter kernel.
 """
 
-import itertools
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-import optsde
-from experiments.catapults import cyclic, full_batch, nets
-from experiments.catapults.steps import Series, watch
-from experiments.catapults.targets import TARGETS
-from experiments.launch import require
-from experiments.rundir import RunDir
+from experiments.catapults import descent, nets
+from experiments.catapults.descent import Cycle, Member
+from experiments.catapults.targets import RANK3, target_of
 from optsde.analysis import (
-    Estimate,
-    Verdict,
     above,
     agrees,
     estimate_finite,
+    find_spikes,
+    none,
+    plots,
     plus_minus,
+    stack,
     table,
 )
-from optsde.analysis.plots import COLOURS, new_figure, save
-from optsde.dynamics import Engine
-from optsde.measure.catapults import find_spikes
+from optsde.measure import probe
+from optsde.run import Progress
+from optsde.study import Integers, Seeds, Study, setting
 
 INITS = {"random": "random function", "zero": "zero function"}
 BEFORE, PULSE, AFTER = 30, 20, 50
@@ -38,209 +38,208 @@ SEGMENT = BEFORE + PULSE + AFTER
 CAP = 0.3  # of the loss at the start, where a capped pulse ends
 
 
-def check(config: ConfigDict) -> None:
-    require(config.seeds >= 2, config, "seeds", "at least 2, for standard errors")
-    for name in ("width", "segments", "train_size"):
-        require(config[name] >= 2, config, name, "an integer ≥ 2")
-    require(config.width % 2 == 0, config, "width", "an even number")
-    rising = all(a < b for a, b in itertools.pairwise(config.pulses))
-    first, last = config.pulses[0], config.pulses[-1]
-    allowed = f"rising numbers from 0 to segments={config.segments}, with 0"
-    fine = rising and first == 0 < last <= config.segments
-    require(fine, config, "pulses", allowed)
-    for name in ("base", "ratio", "capped_ratio"):
-        require(config[name] > 0, config, name, "a positive number")
-    require(config.target in TARGETS, config, "target", ", ".join(TARGETS))
-    if config.target == "digits":
-        cyclic.check_digits(config)
+class Settings(Seeds):
+    target: str = setting(RANK3, "rank3, or the name of images, see optsde.data.load")
+    width: int = setting(
+        256, "of the hidden layer", at_least=2, multiple_of=2, needs="an even number"
+    )
+    train_size: int = setting(400, "examples that a seed trains on", at_least=2)
+    segments: int = setting(10, f"of {SEGMENT} steps", at_least=2)
+    pulses: Integers = setting(
+        (0, 1, 2), "of the arms, from 0 on", rising=True, entries=2, at_least=0
+    )
+    base: float = setting(0.5, "rate", unit="η_crit at the start", above=0)
+    ratio: float = setting(1.4, "rate in a pulse", unit="η_crit then", above=0)
+    capped: bool = setting(True, "whether there is an arm of capped pulses")
+    capped_ratio: float = setting(1.6, "rate in those", unit="η_crit then", above=0)
+
+    def demands(self):
+        yield from super().demands()
+        fine = self.pulses[0] == 0 and self.pulses[-1] <= self.segments
+        allowed = f"rising numbers from 0 to segments={self.segments}, with 0"
+        yield fine, "pulses", allowed
+        size = target_of(self.target).size
+        yield self.train_size <= size, "train_size", f"2 to {size} examples"
 
 
-def arms(config: ConfigDict) -> list[tuple[str, int, bool]]:
-    """(init, number of pulses, whether they are capped)."""
-    made = [(i, k, False) for i, k in itertools.product(INITS, config.pulses)]
-    if config.capped:
-        made.append(("random", config.segments, True))
-    return made
+class Arm(NamedTuple):
+    init: str
+    pulses: int
+    capped: bool = False
 
 
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    found = rundir.once(lambda: simulate(config))
-    rows = {
-        arm: {name: x.reshape(config.seeds, -1)[:, i] for name, x in found.items()}
-        for i, arm in enumerate(arms(config))
+def arms(s) -> list[Arm]:
+    made = [Arm(init, count) for init in INITS for count in s.pulses]
+    return [*made, Arm("random", s.segments, True)] if s.capped else made
+
+
+def simulate(s, rundir):
+    """Returns each arm's numbers at the end [seeds]; NaN where a run diverged."""
+    ends = rundir.once("runs", lambda: trained(s))
+    return {
+        arm: {name: x[:, i] for name, x in ends.items()}
+        for i, arm in enumerate(arms(s))
     }
-    print("", arm_table(config, rows), sep="\n")
-    draw(config, rows, rundir)
-    return judge(config, rows)
 
 
-def simulate(config: ConfigDict) -> dict[str, np.ndarray]:
-    """Numbers of each run at its end, [seeds · arms]; NaN where it diverged."""
-    import jax
-    import jax.numpy as jnp
+def trained(s):
+    """Returns the numbers [seeds, arms] of each run at its end."""
+    target = target_of(s.target)
+    model = nets.two_layer(s.width, target.outputs)
+    apply, end = nets.apply_of(model), s.segments * SEGMENT
+    pulses = [SEGMENT * segment + BEFORE for segment in range(s.segments)]
 
-    target, made = TARGETS[config.target], arms(config)
-    model = nets.two_layer(config.width, target.outputs)
-    apply = nets.apply_of(model)
+    def critical(inputs, state):
+        return {"critical": nets.critical_lr(apply, state.params, inputs)}
+
+    def evaluate(held_out, state):
+        return target.evaluate(apply, state.params, held_out)
+
+    def probes(member):
+        return [
+            probe(critical, member.examples[0], [0, *pulses, end]),
+            probe(evaluate, member.held_out, [end]),
+        ]
+
+    members = members_of(s, target, model)
+    run = descent.begin(nets.losses_of(model), members, end, probes=probes)
+    begun = run.to(0).metrics["critical"].values[:, 0]
+    loss, metrics = pulsed(s, run, members, begun)
+    ends = {name: metrics[name].values[:, -1] for name in ("test_error", target.skill)}
+    ends |= {
+        "spikes": np.array([len(find_spikes(x)) for x in loss]),
+        "train_loss": loss[:, -1],
+        "norm": begun / metrics["critical"].values[:, -1],
+    }
+    lost = ~np.isfinite(loss[:, -1])
+    return {n: np.where(lost, np.nan, x).reshape(s.seeds, -1) for n, x in ends.items()}
+
+
+def members_of(s, target, model) -> Member:
+    """Returns each seed's examples and start for every arm, seed by seed."""
+    tried = arms(s)
 
     def make(seed):
         data, draw = jax.random.split(jax.random.fold_in(jax.random.key(1), seed))
-        examples, held_out = target.draw(data, config)
+        examples, held_out = target.draw(data, s.train_size)
         starts = [
-            nets.initial(draw, model, examples[0], init == "zero") for init, *_ in made
+            nets.initial(draw, model, examples[0], arm.init == "zero") for arm in tried
         ]
-        start = jax.tree.map(lambda *x: jnp.stack(x), *starts)
-        return jax.tree.map(
-            lambda x: jnp.broadcast_to(x, (len(made), *x.shape)), (examples, held_out)
-        ), start
+        return examples, held_out, jax.tree.map(lambda *x: jnp.stack(x), *starts)
 
-    (examples, held_out), start = jax.tree.map(
-        lambda x: x.reshape(-1, *x.shape[2:]),
-        jax.jit(jax.vmap(make))(config.seed + jnp.arange(config.seeds)),
-    )
-    ones = jnp.ones(config.seeds * len(made))
-    members = full_batch.Member(ones, examples, start, ones, ones, ones)
-    engine = full_batch.engine_of(model, members, config.segments * SEGMENT)
-    series = pulsed(config, engine, model, members)
-    test = engine.each(lambda held, state: target.judge(apply, state.params, held))
-    ends = test(engine.spread(held_out), series.state)
-    counts = [len(find_spikes(x)) for x in series.loss]
-    first, last = series.seen["norm"].T
-    ends = {k: np.asarray(x)[: engine.replicas] for k, x in ends.items()}
-    ends |= {
-        "spikes": np.array(counts),
-        "train_loss": series.loss[:, -1],
-        "norm": last / first,
-    }
-    lost = ~np.isfinite(series.loss[:, -1])
-    return {name: np.where(lost, np.nan, x) for name, x in ends.items()}
+    made = jax.jit(jax.vmap(make))(s.seed + jnp.arange(s.seeds))
+    examples, held_out = descent.repeated(made[:2], len(tried))
+    start = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), made[2])
+    ones = jnp.ones(s.seeds * len(tried))
+    return Member(ones, examples, start, Cycle(ones, ones, ones), held_out)
 
 
-def pulsed(config: ConfigDict, engine: Engine, model, members) -> Series:
-    """The whole run; `norm` [replicas, 2] is ‖K‖ at its start and its end."""
-    import jax.numpy as jnp
+def pulsed(s, run, members, begun):
+    """Returns the loss before each step, and the metrics of the last stretch.
 
-    made = arms(config)
-    pulses, capped = (np.tile([arm[i] for arm in made], config.seeds) for i in (1, 2))
-    ratio = np.where(capped, config.capped_ratio, config.ratio)
-    inputs = engine.spread(members.examples[0])
-    sizes = engine.each(
-        lambda x, state: nets.critical_lr(nets.apply_of(model), state.params, x)
-    )
+    The rate at the start is in units of `begun`, each pulse's in critical rates then.
+    """
+    pulses = np.tile([arm.pulses for arm in arms(s)], s.seeds)
+    capped = np.tile([arm.capped for arm in arms(s)], s.seeds)
+    ratio = np.where(capped, s.capped_ratio, s.ratio)
+    base = s.base * begun
+    progress, losses = Progress(f"{len(base)} runs"), []
 
-    def critical(state):
-        return np.asarray(sizes(inputs, state))[: engine.replicas]
+    def go_on(steps, lr):
+        run.set_members(members._replace(lr=jnp.asarray(lr, jnp.float32)))
+        result = run.to(run.time + steps, stop_at_divergence=False)
+        losses.append(result.metrics["loss"].values)
+        progress.update(run.time, s.segments * SEGMENT)
+        return result.metrics
 
-    losses = []
-    total = config.segments * SEGMENT
-    progress = optsde.Progress(f"{engine.replicas} runs")
-
-    def go(state, steps: int, lr):
-        engine.set_members(members._replace(lr=jnp.asarray(lr, jnp.float32)))
-        at = sum(loss.shape[1] for loss in losses)
-        part = watch(engine, state, steps, start=at, total=total, progress=progress)
-        losses.append(part.loss)
-        return part.state
-
-    state = full_batch.started(engine)
-    begun = critical(state)
-    base = config.base * begun
-    for segment in range(config.segments):
-        state = go(state, BEFORE, base)
-        high = np.where(segment < pulses, ratio * critical(state), base)
+    metrics = {}
+    for segment in range(s.segments):
+        critical = go_on(BEFORE, base)["critical"].values[:, -1]
+        high = np.where(segment < pulses, ratio * critical, base)
         over = np.zeros(len(base), bool)
         for _ in range(PULSE):
-            state = go(state, 1, np.where(over, base, high))
+            go_on(1, np.where(over, base, high))
             over |= capped & (losses[-1][:, 0] > CAP * losses[0][:, 0])
-        state = go(state, AFTER, base)
-    norms = 1 / np.stack([begun, critical(state)], axis=1)
-    return Series(np.concatenate(losses, axis=1), {"norm": norms}, state, ())
+        metrics = go_on(AFTER, base)
+    return np.concatenate(losses, axis=1), metrics
 
 
-def gain(rows: dict, name: str, arm: tuple, control: tuple) -> Estimate:
-    """arm − control in that number, paired by seed, where both are finite."""
-    return estimate_finite(rows[arm][name] - rows[control][name])
+def gain(runs, name, arm, control):
+    """Returns arm − control in that number, paired by seed, where both are finite."""
+    return estimate_finite(runs[arm][name] - runs[control][name])
 
 
-def judge(config: ConfigDict, rows: dict) -> list[Verdict]:
-    most = max(config.pulses)
-    skill = TARGETS[config.target].skill
-    verdicts = []
+def tables(s, runs):
+    target, rows = target_of(s.target), []
+    for arm, run in runs.items():
+        lost = int((~np.isfinite(run["train_loss"])).sum())
+        title = f"{INITS[arm.init]}{', capped' if arm.capped else ''}"
+        names = (target.skill, "test_error", "norm", "spikes")
+        numbers = [plus_minus(estimate_finite(run[name])) for name in names]
+        rows.append([title, arm.pulses, *numbers, lost])
+    header = ["start", "pulses", target.skill_name, "held-out error", "‖K‖ end/start"]
+    yield ""
+    yield table([*header, "spikes", "lost"], rows, "lrrrrrr")
+
+
+def claims(s, runs):
+    most, skill = s.pulses[-1], target_of(s.target).skill
     for init in INITS:
-        arm, control = (init, most, False), (init, 0, False)
-        better = gain(rows, skill, arm, control)
-        unit = "points" if skill == "accuracy" else "of cosine"
+        arm, control = Arm(init, most), Arm(init, 0)
         claim = f"{most}_pulses_raise_{skill}_from_{init}"
-        verdicts.append(above(claim, better, 0.0, unit))
-        worse = gain(rows, "test_error", arm, control)
-        lower = Estimate(-worse.mean, worse.se, worse.dof)
+        unit = "points" if skill == "accuracy" else "of cosine"
+        yield above(claim, gain(runs, skill, arm, control), 0.0, unit)
+        lower = -gain(runs, "test_error", arm, control)
         claim = f"{most}_pulses_lower_test_error_from_{init}"
-        verdicts.append(above(claim, lower, 0.0, "of the held-out error"))
+        yield above(claim, lower, 0.0, "of the held-out error")
     if skill == "accuracy":
         claim = "zero_function_does_as_well_without_any"
-        x = gain(rows, skill, ("zero", 0, False), ("random", most, False))
-        verdicts.append(agrees(claim, x, 1.0, "points"))
-    if config.capped:
-        arm, control = ("random", config.segments, True), ("random", 0, False)
-        count = estimate_finite(rows[arm]["spikes"])
-        verdicts.append(above("capped_pulses_give_spikes", count, 1.0, "spikes"))
-        x = gain(rows, "test_error", arm, control)
+        apart = gain(runs, skill, Arm("zero", 0), Arm("random", most))
+        yield agrees(claim, apart, 1.0, "points")
+    if s.capped:
+        arm, control = Arm("random", s.segments, True), Arm("random", 0)
+        count = estimate_finite(runs[arm]["spikes"])
+        yield above("capped_pulses_give_spikes", count, 1.0, "spikes")
+        apart = gain(runs, "test_error", arm, control)
         claim = "and_change_the_error_little"
-        verdicts.append(agrees(claim, x, 0.05, "of the held-out error"))
-        flatter = estimate_finite(100 * (rows[arm]["norm"] / rows[control]["norm"] - 1))
-        claim = "since_they_flatten_little"
-        verdicts.append(agrees(claim, flatter, 20.0, "% of ‖K‖"))
-    lost = sum(int((~np.isfinite(r["train_loss"])).sum()) for r in rows.values())
-    total = sum(len(r["train_loss"]) for r in rows.values())
-    verdicts.append(
-        Verdict("no_run_diverged", lost, lost, lost, 0, f"of {total} runs", lost == 0)
-    )
-    return verdicts
+        yield agrees(claim, apart, 0.05, "of the held-out error")
+        flatter = estimate_finite(100 * (runs[arm]["norm"] / runs[control]["norm"] - 1))
+        yield agrees("since_they_flatten_little", flatter, 20.0, "% of ‖K‖")
+    ends = [run["train_loss"] for run in runs.values()]
+    yield none("no_run_diverged", ~np.isfinite(ends))
 
 
-def arm_table(config: ConfigDict, rows: dict) -> str:
-    skill = TARGETS[config.target].skill
-    cells = []
-    for (init, count, capped), found in rows.items():
-        lost = int((~np.isfinite(found["train_loss"])).sum())
-        title = f"{INITS[init]}{', capped' if capped else ''}"
-        names = (skill, "test_error", "norm", "spikes")
-        numbers = [plus_minus(estimate_finite(found[name])) for name in names]
-        cells.append([title, str(count), *numbers, str(lost)])
-    header = ["start", "pulses", TARGETS[config.target].skill_name, "held-out error"]
-    return table([*header, "‖K‖ end/start", "spikes", "lost"], cells, "lrrrrrr")
-
-
-def draw(config: ConfigDict, rows: dict, rundir: RunDir) -> None:
-    target = TARGETS[config.target]
-    figure, axes = new_figure(3, width=13, height=4.4)
+def figure(s, runs, path):
+    target, most = target_of(s.target), s.pulses[-1]
+    drawing, axes = plots.new_figure(3, width=13, height=4.4)
     names = {
         "test_error": "held-out error",
         target.skill: target.skill_name,
         "norm": "‖K‖ at the end, in units of the start",
     }
-    for number, (init, title) in enumerate(INITS.items()):
-        at = np.array(config.pulses) + 0.02 * number * max(config.pulses)
-        for ax, name in zip(axes, names, strict=True):
-            points = [
-                estimate_finite(rows[init, k, False][name]) for k in config.pulses
-            ]
-            mean, error = ([getattr(p, f) for p in points] for f in ("mean", "se"))
-            style = dict(color=COLOURS[number], marker="o", capsize=4, lw=1.8)
-            ax.errorbar(at, mean, 1.96 * np.array(error), **style, label=title)
-    if config.capped:
-        for ax, name in zip(axes, names, strict=True):
-            x = estimate_finite(rows["random", config.segments, True][name])
-            style = dict(color=COLOURS[5], marker="s", capsize=4, ls="")
-            label = "random, spikes that are cut short"
-            at = 0.06 * max(config.pulses)
-            ax.errorbar([at], x.mean, 1.96 * x.se, **style, label=label)
-    for ax, label in zip(axes, names.values(), strict=True):
-        ax.set_xlabel("pulses above the critical rate", fontsize=12)
-        ax.set_ylabel(label, fontsize=12)
-        ax.set_xticks(config.pulses)
-    axes[0].legend(fontsize=10, frameon=False)
-    axes[0].set_title(f"means of {config.seeds} seeds, 95% bars", fontsize=12)
-    axes[1].set_title(target.title, fontsize=12)
+    titles = f"means of {s.seeds} seeds, 95% bars", target.title, ""
+    for ax, title, (name, y) in zip(axes, titles, names.items(), strict=True):
+        for number, (init, start) in enumerate(INITS.items()):
+            x = np.array(s.pulses) + 0.02 * number * most
+            ends = stack(estimate_finite(runs[init, k, False][name]) for k in s.pulses)
+            looks = dict(colour=plots.COLOURS[number], label=start, ls="-")
+            plots.points(ax, x, ends, **looks)
+        if s.capped:
+            end = estimate_finite(runs["random", s.segments, True][name])
+            looks = dict(label="random, spikes that are cut short", marker="s")
+            plots.points(ax, 0.06 * most, end, colour=plots.COLOURS[5], **looks)
+        ax.set_xticks(s.pulses)
+        legend = "best" if ax is axes[0] else None
+        plots.label(ax, "pulses above the critical rate", y, title, legend=legend)
     axes[2].set(ylim=(0, None))
-    save(figure, rundir.figure(config.target))
+    plots.save(drawing, path)
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    tables=tables,
+    claims=claims,
+    figures={"{target}": figure},
+)

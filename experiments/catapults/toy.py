@@ -4,145 +4,152 @@ Its kernel is one number, λ = (|u|² + |v|²)/m. For wide nets the loss falls f
 is catapulted and comes back for 2 < ηλ < 4, and diverges above (Lewkowycz et al. 2020).
 """
 
-import itertools
-
+import jax
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 import optsde
-from experiments.catapults.steps import watch
-from experiments.launch import require
-from experiments.rundir import RunDir
-from optsde.analysis import Verdict, estimate, interval, within
-from optsde.analysis.plots import COLOURS, new_figure, save
+from experiments.catapults import descent
+from optsde.analysis import estimate, interval, least_above, plots, within
+from optsde.gradients import FunctionOracle
+from optsde.measure import probe
+from optsde.run import Progress
+from optsde.study import Numbers, Seeds, Study, setting
 
 SPIKE = 2.0  # times the loss at the start
 WINDOW = ((1.95, 2.05), (3.9, 4.1))  # where it should open and close
+SHOWN = (1.9, 2.2, 3.0, 3.8, 4.2)  # ratios near these have their losses drawn
 
 
-def check(config: ConfigDict) -> None:
-    require(config.seeds >= 2, config, "seeds", "at least 2, for standard errors")
-    for name in ("width", "steps"):
-        require(config[name] >= 1, config, name, "an integer ≥ 1")
-    rising = all(a < b for a, b in itertools.pairwise((0.0, *config.ratios)))
-    require(rising, config, "ratios", "positive, rising numbers")
-    require(
-        config.ratios[0] < WINDOW[0][0] and config.ratios[-1] > WINDOW[1][1],
-        config,
-        "ratios",
-        "some below 1.95 and some above 4.1, to see the window open and close",
+def grid(*parts: tuple[float, float, float]) -> tuple[float, ...]:
+    """Returns the numbers from start to stop in steps, for each part."""
+    return tuple(
+        round(start + i * step, 6)
+        for start, stop, step in parts
+        for i in range(round((stop - start) / step))
     )
 
 
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    curves = rundir.once(lambda: simulate(config))
-    loss, rate = curves["loss"], curves["rate"]
-    draw(config, loss, rate, rundir)
-    return judge(config, loss, rate)
+RATIOS = grid(
+    (1.5, 1.9, 0.1),
+    (1.9, 2.2, 0.02),
+    (2.2, 3.8, 0.1),
+    (3.8, 4.2, 0.02),
+    (4.2, 4.7, 0.1),
+)
 
 
-def simulate(config: ConfigDict) -> dict[str, np.ndarray]:
-    """loss, and rate = ηλ, [seeds, ratios, steps]."""
-    import jax
-    import jax.numpy as jnp
+class Settings(Seeds):
+    width: int = setting(4096, "m", at_least=1)
+    steps: int = setting(400, "steps of a run", at_least=1)
+    ratios: Numbers = setting(
+        RATIOS, "ηλ at the start of each arm", above=0, rising=True, entries=2
+    )
 
-    def net(params):
+    def demands(self):
+        yield from super().demands()
+        around = self.ratios[0] < WINDOW[0][0] and self.ratios[-1] > WINDOW[1][1]
+        allowed = "some below 1.95 and some above 4.1, to see the window open and close"
+        yield around, "ratios", allowed
+
+
+def simulate(s, rundir):
+    return rundir.once("runs", lambda: trained(s))
+
+
+def trained(s):
+    """Returns the loss, and rate = ηλ, [seeds, ratios, steps]."""
+
+    def loss(params):
         u, v = params
-        return u @ v / config.width**0.5
+        return 0.5 * (u @ v / s.width**0.5) ** 2
 
     def kernel(params):
         u, v = params
-        return (u @ u + v @ v) / config.width
+        return (u @ u + v @ v) / s.width
+
+    loss_and_grad = jax.value_and_grad(loss)
+    oracle = FunctionOracle(lambda source, params, draw: loss_and_grad(params))
 
     def dynamics(member):
         lr, start = member
-        plan = optsde.Plan(
-            optimizer=optsde.SGD(lr=lr), batch_size=1, horizon=config.steps
-        )
-        loss_and_grad = jax.value_and_grad(lambda params: 0.5 * net(params) ** 2)
-        return optsde.discrete(plan, lambda _: lambda p, _: loss_and_grad(p), start)
+        plan = optsde.Plan(optimizer=optsde.SGD(lr=lr), batch_size=1, horizon=s.steps)
+        return optsde.discrete(plan, lambda batch_size: oracle, start)
 
-    keys = jax.random.split(jax.random.key(config.seed), config.seeds)
-    starts = jax.vmap(lambda key: jax.random.normal(key, (2, config.width)))(keys)
-    starts = tuple(jnp.repeat(starts, len(config.ratios), axis=0).swapaxes(0, 1))
-    ratios = jnp.tile(jnp.array(config.ratios), config.seeds)
-    members = ratios / jax.vmap(kernel)(starts), starts
-    replicas = len(ratios)
+    def probes(member):
+        def observe(lr, state):
+            return {"rate": lr * kernel(state.params)}
 
-    engine = optsde.dynamics.Engine(dynamics, replicas, members=members, with_info=True)
-    look = engine.each(lambda lr, state: {"rate": lr * kernel(state.params)})
-    lrs = engine.spread(members[0])
-    state = engine.init(jax.random.split(jax.random.key(0), replicas))
-    progress = optsde.Progress(f"{replicas} toys")
-    series = watch(
-        engine,
-        state,
-        config.steps,
-        lambda state, memory: (look(lrs, state), memory),
-        progress=progress,
+        return [probe(observe, member[0], range(s.steps))]
+
+    keys = jax.random.split(jax.random.key(s.seed), s.seeds)
+    starts = jax.vmap(lambda key: jax.random.normal(key, (2, s.width)))(keys)
+    starts = tuple(jnp.repeat(starts, len(s.ratios), axis=0).swapaxes(0, 1))
+    ratios = jnp.tile(jnp.array(s.ratios), s.seeds)
+    result = optsde.fit(
+        dynamics,
+        jax.random.split(jax.random.key(0), len(ratios)),
+        s.steps,
+        every=1.0,
+        probes=probes,
+        members=(ratios / jax.vmap(kernel)(starts), starts),
+        progress=Progress(f"{len(ratios)} toys"),
+        stop_at_divergence=False,
     )
-    shape = config.seeds, len(config.ratios), config.steps
-    curves = {"loss": series.loss, "rate": series.seen["rate"]}
-    return {name: x.reshape(shape) for name, x in curves.items()}
+    return descent.by_seed(result.metrics, s.seeds)
 
 
-def fates(loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[...] each: whether the loss shot up, and whether it is lost for good."""
+def fates(loss):
+    """Returns whether each run's loss shot up, and whether it is lost for good."""
     finite = np.where(np.isfinite(loss), loss, np.inf)
     spiked = finite.max(axis=-1) > SPIKE * loss[..., 0]
     lost = ~np.isfinite(loss[..., -1]) | (finite[..., -1] > loss[..., 0])
     return spiked, lost
 
 
-def judge(config: ConfigDict, loss: np.ndarray, rate: np.ndarray) -> list[Verdict]:
-    ratios = np.array(config.ratios)
-    spiked, lost = fates(loss)
-    verdicts = []
-    for name, fate, (low, high) in zip(
-        ("opens", "closes"), (spiked, lost), WINDOW, strict=True
-    ):
+def claims(s, runs):
+    ratios = np.array(s.ratios)
+    names = "opens", "closes"
+    for name, fate, (low, high) in zip(names, fates(runs["loss"]), WINDOW, strict=True):
         first = fate.argmax(axis=1)  # of the ratios, for each seed
         edges = estimate((ratios[first] + ratios[np.maximum(first - 1, 0)]) / 2)
         claim = f"window_{name}_at_{round((low + high) / 2)}"
-        verdicts.append(within(claim, interval(edges), low, high, "ηλ at the start"))
+        yield within(claim, interval(edges), low, high, "ηλ at the start")
     inside = (ratios > WINDOW[0][1]) & (ratios < WINDOW[1][0])
-    margins = 2 - rate[:, inside, -1].max(axis=1)
-    mean, least, most = (float(f(margins)) for f in (np.mean, np.min, np.max))
+    margins = 2 - runs["rate"][:, inside, -1].max(axis=1)
     claim = "inside_it_all_end_with_rate_below_2"
-    unit = f"2 − ηλ at the end; least and most of {len(margins)}"
-    below = Verdict(claim, mean, least, most, 0.0, unit, least > 0)
-    return [*verdicts, below]
+    yield least_above(claim, margins, 0.0, "2 − ηλ at the end")
 
 
-def draw(config: ConfigDict, loss: np.ndarray, rate: np.ndarray, rundir: RunDir):
-    figure, (left, right) = new_figure(2, width=11, height=4.4)
-    ratios = np.array(config.ratios)
-    for wanted, colour in zip((1.9, 2.2, 3.0, 3.8, 4.2), COLOURS, strict=False):
+def figure(s, runs, path):
+    drawing, (left, right) = plots.new_figure(2, width=11, height=4.4)
+    loss, ratios = runs["loss"], np.array(s.ratios)
+    for wanted, colour in plots.colours(SHOWN).items():
         at = int(np.abs(ratios - wanted).argmin())
         curve = np.where(loss[0, at] < 1e12, loss[0, at], np.nan)
         left.plot(curve / loss[0, at, 0], color=colour, label=f"{ratios[at]:.2g}")
-    left.set(yscale="log", ylim=(1e-8, 1e6), xlim=(0, min(100, config.steps)))
-    left.set_xlabel("step", fontsize=12)
-    left.set_ylabel("loss, in units of that at the start", fontsize=12)
-    left.legend(title="ηλ at the start", fontsize=10, frameon=False)
-    left.set_title("below, in and above the window", fontsize=12)
+    left.set(yscale="log", ylim=(1e-8, 1e6), xlim=(0, min(100, s.steps)))
+    y, title = "loss, in units of that at the start", "below, in and above the window"
+    looks = dict(legend="best", legend_title="ηλ at the start")
+    plots.label(left, "step", y, title, **looks)
 
-    spiked, lost = fates(loss)
-    ended = np.where(lost, np.nan, rate[..., -1])
-    for seed in ended:
-        right.plot(ratios, seed, "o", ms=3, color=COLOURS[0], alpha=0.5)
-    right.axvspan(2, 4, color=COLOURS[1], alpha=0.15, lw=0)
+    (spiked, lost), colours = fates(loss), plots.COLOURS
+    ends = np.where(lost, np.nan, runs["rate"][..., -1])
+    right.plot(ratios, ends.T, "o", ms=3, color=colours[0], alpha=0.5)
+    plots.spans(right, [(2, 4)], colour=colours[1])
     right.axhline(2, color="grey", ls="--", lw=1)
     right.plot(ratios, ratios, color="grey", lw=1)
-    for fate, label, style in (
-        (spiked, "share that shoot up", "-"),
-        (lost, "share that diverge", "--"),
-    ):
-        share = fate.mean(axis=0)
-        right.plot(ratios, share, style, color=COLOURS[5], label=label, lw=1.5)
+    for fate, ls, text in ((spiked, "-", "shoot up"), (lost, "--", "diverge")):
+        looks = dict(color=colours[5], label=f"share that {text}", lw=1.5)
+        right.plot(ratios, fate.mean(axis=0), ls, **looks)
     right.set(ylim=(0, 2.3))
-    right.set_xlabel("ηλ at the start (orange: the window 2 to 4)", fontsize=12)
-    right.set_ylabel("ηλ at the end (dots: each seed)", fontsize=12)
-    right.legend(fontsize=10, frameon=False, loc="lower left")
-    right.set_title(f"width {config.width}: the end is flatter", fontsize=12)
-    save(figure, rundir.figure("toy"))
+    x, y = (
+        "ηλ at the start (orange: the window 2 to 4)",
+        "ηλ at the end (dots: each seed)",
+    )
+    title = f"width {s.width}: the end is flatter"
+    plots.label(right, x, y, title, legend="lower left")
+    plots.save(drawing, path)
+
+
+study = Study(__name__, Settings, simulate, claims=claims, figures={"toy": figure})

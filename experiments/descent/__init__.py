@@ -5,17 +5,30 @@ on small functions, what momentum and second moments do, how lr and β interact,
 decay against L2, schedules, and the flow that finite steps really follow.
 """
 
+from experiments.descent import (
+    animation,
+    gd_2d,
+    l2_vs_weight_decay,
+    overshoot,
+    schedules,
+    second_moment,
+    sensitivity,
+    trajectories,
+)
 from experiments.descent.functions import listing
-from experiments.studies import Package
+from optsde.study import Package
 
-LECTURE = {  # sizes in points on half a slide, which is plots.HALF_SLIDE inches wide
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.labelsize": 12,
-    "legend.fontsize": 11,
-    "legend.frameon": False,
-    "figure.titlesize": 13,
-}
-
-PACKAGE = Package("descent", f"{__doc__}\n{listing()}", "trajectories", LECTURE)
-main = PACKAGE.launch
+STUDIES = (
+    trajectories,
+    animation,
+    second_moment,
+    overshoot,
+    sensitivity,
+    gd_2d,
+    l2_vs_weight_decay,
+    schedules,
+)
+PACKAGE = Package(
+    "descent", f"{__doc__}\n{listing()}", [module.study for module in STUDIES]
+)
+main = PACKAGE.main

@@ -15,9 +15,17 @@ Point = tuple[float, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Function:
-    """lr: for steps along the gradient. stride: lr where steps have a length of their
-    own (Adam, signs). noise: standard deviation added to each coordinate's gradient.
-    lesson: what its picture shows.
+    """A function, what is drawn of it, and settings that suit it.
+
+    Attributes:
+      title: the formula.
+      value: coordinates -> height.
+      minima, domain, starts: points; what is drawn; where paths begin.
+      steps: of each path.
+      lr: of methods that step along the gradient.
+      stride: lr of methods whose steps have a length of their own (Adam, signs).
+      noise: standard deviation added to each coordinate's gradient.
+      lesson: what its picture shows.
     """
 
     title: str
@@ -32,15 +40,23 @@ class Function:
     lesson: str = ""
 
     def loss(self, point):
-        """The value at a point given as one array."""
+        """Returns the value at a point given as one array."""
         return self.value(*point)
 
     @property
     def lowest(self) -> float:
         return min(self.value(*point) for point in self.minima)
 
+    def height(self, points: np.ndarray) -> np.ndarray:
+        """Returns how far points [..., coordinates] lie above the minimum.
+
+        It is NaN or infinite where a path diverged.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.loss(np.moveaxis(points, -1, 0)) - self.lowest
+
     def grid(self, points: int = 200) -> list[np.ndarray]:
-        """The coordinates of a grid on the domain."""
+        """Returns the coordinates of a grid on the domain."""
         axes = [np.linspace(low, high, points) for low, high in self.domain]
         return list(np.meshgrid(*axes))
 
@@ -132,7 +148,7 @@ FUNCTIONS = {
 
 
 def listing() -> str:
-    """Names and formulas, for --help."""
+    """Returns names and formulas, for --help."""
     width = max(map(len, FUNCTIONS))
     lines = [f"  {name:{width}} {f.title}" for name, f in FUNCTIONS.items()]
     return "\n".join(["functions (--config.function=NAME):", *lines])

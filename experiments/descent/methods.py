@@ -1,6 +1,6 @@
 """The nine methods of the pictures, each an optimizer of optsde at a function's lr."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import optsde
@@ -9,7 +9,7 @@ from experiments.descent.functions import Function
 
 class Method(NamedTuple):
     title: str
-    make: Callable[[float, float], optsde.Optimizer]  # (lr, stride)
+    make: Callable[[float, float], optsde.Optimizer]  # (lr, stride), see Function
 
 
 METHODS = {
@@ -36,13 +36,13 @@ METHODS = {
 }
 
 
-def optimizers(names, function: Function) -> dict[str, optsde.Optimizer]:
-    """The methods of these names, with the learning rates of the function."""
+def optimizers(names: Iterable[str], function: Function) -> dict[str, optsde.Optimizer]:
+    """Returns the methods of these names, with the learning rates of the function."""
     return {name: METHODS[name].make(function.lr, function.stride) for name in names}
 
 
 def longest_step(b1: float, b2: float) -> float:
-    """The supremum of Adam's |m̂|/√v̂ over all sequences of gradients.
+    """Returns the supremum of Adam's |m̂|/√v̂ over all sequences of gradients.
 
     By Cauchy and Schwarz (1−b1)/√((1−b2)(1−b1²/b2)), which gradients that grow as
     (b2/b1)^t approach. The (1−b1)/√(1−b2) of Kingma and Ba is for a single gradient

@@ -5,113 +5,129 @@ z² − (1 + β − ηλ) z + β, and are real, so that nothing swings, up to β
 Descent alone swings only where ηλ > 1.
 """
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 import optsde
 from experiments.descent import paths
-from experiments.descent.exact import below, exact
-from experiments.descent.functions import FUNCTIONS, Function
-from experiments.launch import require
-from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, interval, within
-from optsde.analysis.plots import COLOURS, HALF_SLIDE, new_figure, save
+from experiments.descent.functions import FUNCTIONS
+from optsde.analysis import above, below, exact, interval, plots, within
+from optsde.study import Numbers, Study, setting
+from optsde.study import Settings as Base
 
+FUNCTION = FUNCTIONS["parabola"]
 CURVATURE = 2.0  # of x²
-SHADES = (COLOURS[4], COLOURS[0], COLOURS[2])  # of the values of β
+SHADES = (plots.COLOURS[4], plots.COLOURS[0], plots.COLOURS[2])  # of the values of β
 FORMS = {  # colour, line, words
-    "heavy_ball": (COLOURS[0], "-", "Heavy ball"),
-    "nesterov": (COLOURS[5], "--", "Nesterov"),
+    "heavy_ball": (plots.COLOURS[0], "-", "Heavy ball"),
+    "nesterov": (plots.COLOURS[5], "--", "Nesterov"),
 }
 
 
-def check(config: ConfigDict) -> None:
-    calm = 0 < config.lr * CURVATURE < 1
-    require(calm, config, "lr", "0 < lr < 0.5, where descent does not swing")
-    require(config.steps >= 20, config, "steps", "at least 20")
-    require(config.points >= 3, config, "points", "at least 3 values of β")
-    fine = bool(config.betas) and all(0 < beta < 1 for beta in config.betas)
-    require(fine and len(config.betas) <= 3, config, "betas", "up to 3 in (0, 1)")
-    swings = max(config.betas) > threshold(config)
-    allowed = f"one above {threshold(config):.3f}, from where on momentum swings"
-    require(swings, config, "betas", allowed)
+class Settings(Base):
+    lr: float = setting(
+        0.05, "so low that descent does not swing", above=0, below=1 / CURVATURE
+    )
+    betas: Numbers = setting(
+        (0.5, 0.9), "up to 3, of the paths", above=0, below=1, entries=1
+    )
+    steps: int = setting(200, "of a path", at_least=20)
+    points: int = setting(100, "values of β from 0 to 0.99", at_least=3)
+
+    def demands(self):
+        yield from super().demands()
+        yield len(self.betas) <= len(SHADES), "betas", f"at most {len(SHADES)}"
+        swings = max(self.betas) > threshold(self)
+        allowed = f"one above {threshold(self):.3f}, from where on momentum swings"
+        yield swings, "betas", allowed
 
 
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    function = FUNCTIONS["parabola"]
-    shown: dict[str, optsde.Optimizer] = {"gd": optsde.SGD(lr=config.lr)}
-    for beta in config.betas:
-        shown[f"{beta:g}"] = optsde.HeavyBall(lr=config.lr, beta=beta)
-    largest = max(config.betas)
-    shown["nesterov"] = optsde.HeavyBall(lr=config.lr, beta=largest, nesterov=True)
-    found = paths.descend(function, shown, [(1.0,)], config.steps)
-    walks = {name: path[0, 0, :, 0] for name, path in found.items()}
-    betas = np.linspace(0.0, 0.99, config.points)
-    reach = {form: overshoot_of(function, config, betas, form) for form in FORMS}
-    rundir.add_curves({**walks, "betas": betas, **reach})
-    draw(config, walks, betas, reach, rundir.figure("overshoot"))
-    return judge(config, walks, betas, reach)
+def threshold(s):
+    """Returns the β above which the heavy ball swings."""
+    return (1 - (s.lr * CURVATURE) ** 0.5) ** 2
 
 
-def threshold(config: ConfigDict) -> float:
-    """The β above which the heavy ball swings."""
-    return (1 - (config.lr * CURVATURE) ** 0.5) ** 2
+def simulate(s, rundir):
+    """Returns the paths, and the overshoot over a grid of β."""
+    return {
+        "paths": rundir.once("paths", partial(paths_of, s)),
+        "overshoot": rundir.once("overshoot", partial(overshoot_of, s)),
+    }
 
 
-def past(walk: np.ndarray) -> np.ndarray:
-    """How far a path from 1 gets beyond 0, over its last axis."""
+def paths_of(s):
+    """Returns the paths from 1 of descent, each β and Nesterov's form, [steps + 1]."""
+    methods: dict[str, optsde.Optimizer] = {"gd": optsde.SGD(lr=s.lr)}
+    for beta in s.betas:
+        methods[f"{beta:g}"] = optsde.HeavyBall(lr=s.lr, beta=beta)
+    largest = max(s.betas)
+    methods["nesterov"] = optsde.HeavyBall(lr=s.lr, beta=largest, nesterov=True)
+    walks = paths.descend(FUNCTION, methods, [(1.0,)], s.steps)
+    return {name: walk[0, 0, :, 0] for name, walk in walks.items()}
+
+
+def overshoot_of(s):
+    """Returns a grid of `betas`, and the overshoot at each in both forms."""
+    betas = np.linspace(0.0, 0.99, s.points)
+
+    def walk(form, beta):
+        nesterov = form == "nesterov"
+        optimizer = optsde.HeavyBall(lr=s.lr, beta=beta, nesterov=nesterov)
+        run = paths.dynamics_of(FUNCTION, optimizer, jnp.ones(1), s.steps)
+        return paths.follow(run, jax.random.key(0), s.steps)[:, 0]
+
+    with jax.enable_x64(True):
+        walks = {
+            form: np.asarray(jax.jit(jax.vmap(partial(walk, form)))(jnp.asarray(betas)))
+            for form in FORMS
+        }
+    return {"betas": betas, **{form: past(walk) for form, walk in walks.items()}}
+
+
+def past(walk):
+    """Returns how far a path from 1 gets beyond 0, over its last axis."""
     return np.maximum(-walk.min(axis=-1), 0)
 
 
-def overshoot_of(function: Function, config: ConfigDict, betas, form: str):
-    """The overshoot at each β, all in one compiled call."""
-    import jax
-    import jax.numpy as jnp
-
-    def of_one(beta):
-        optimizer = optsde.HeavyBall(
-            lr=config.lr, beta=beta, nesterov=form == "nesterov"
-        )
-        run = paths.dynamics_of(function, optimizer, jnp.ones(1), config.steps)
-        return paths.follow(run, jax.random.key(0), config.steps)[:, 0]
-
-    with jax.enable_x64(True):
-        return past(np.asarray(jax.jit(jax.vmap(of_one))(jnp.asarray(betas))))
+def claims(s, runs):
+    walks, betas = runs["paths"], runs["overshoot"]["betas"]
+    far = float(past(walks[f"{max(s.betas):g}"]))
+    yield below("gd_never_passes", exact(past(walks["gd"])), 1e-12, "of the start")
+    yield above("momentum_passes", exact(far), 0.1, "of the start")
+    ratio = exact(past(walks["nesterov"]) / far)
+    yield below("nesterov_passes_less", ratio, 1, "ratio")
+    begins = betas[np.argmax(runs["overshoot"]["heavy_ball"] > 0)]
+    late, cell = interval(exact(begins - threshold(s))), float(betas[1] - betas[0])
+    yield within("begins_at_the_critical_beta", late, -cell, cell, "β; bound: grid")
 
 
-def judge(config: ConfigDict, walks, betas, reach) -> list[Verdict]:
-    begins = betas[np.argmax(reach["heavy_ball"] > 0)]
-    cell = float(betas[1] - betas[0])
-    late = interval(exact(begins - threshold(config)))
-    largest = f"{max(config.betas):g}"
-    far = float(past(walks[largest]))
-    return [
-        below("gd_never_passes", exact(past(walks["gd"])), 1e-12, "of the start"),
-        above("momentum_passes", exact(far), 0.1, "of the start"),
-        below("nesterov_passes_less", exact(past(walks["nesterov"]) / far), 1, "ratio"),
-        within("begins_at_the_critical_beta", late, -cell, cell, "β; bound: grid"),
-    ]
-
-
-def draw(config: ConfigDict, walks, betas, reach, path) -> None:
-    figure, (left, right) = new_figure(2, HALF_SLIDE, 3.9)
-    styles = {"gd": (COLOURS[6], "-", "descent")}
-    for beta, colour in zip(config.betas, SHADES, strict=False):
+def figure(s, runs, path):
+    drawing, (left, right) = plots.new_figure(2, plots.HALF_SLIDE, 3.9)
+    styles = {"gd": (plots.COLOURS[6], "-", "descent")}
+    for beta, colour in zip(s.betas, SHADES, strict=False):
         styles[f"{beta:g}"] = (colour, "-", f"β = {beta:g}")
-    styles["nesterov"] = (COLOURS[5], "--", f"Nesterov, {max(config.betas):g}")
-    for name, (colour, line, label) in styles.items():
-        left.plot(walks[name], color=colour, ls=line, lw=1.8, label=label)
+    styles["nesterov"] = (plots.COLOURS[5], "--", f"Nesterov, {max(s.betas):g}")
+    for name, (colour, line, words) in styles.items():
+        left.plot(runs["paths"][name], color=colour, ls=line, lw=1.8, label=words)
     left.axhline(0, color="0.5", lw=0.8)
-    left.set(xlabel="step", xlim=(0, 80), ylabel="x, from 1")
-    left.set_title("Momentum swings past 0")
-    left.legend(handlelength=1.4, borderaxespad=0.1)
-    for form, (colour, line, label) in FORMS.items():
-        right.plot(betas, 100 * reach[form], color=colour, ls=line, lw=1.8, label=label)
-    foreseen = threshold(config)
+    left.set(xlim=(0, 80))
+    title = "Momentum swings past 0"
+    plots.label(left, x="step", y="x, from 1", title=title, legend="upper right")
+    betas, foreseen = runs["overshoot"]["betas"], threshold(s)
+    for form, (colour, line, words) in FORMS.items():
+        percent = 100 * runs["overshoot"][form]
+        right.plot(betas, percent, color=colour, ls=line, lw=1.8, label=words)
     right.plot([foreseen] * 2, [0, 60], color="0.4", ls=":", lw=1.5)
     beside = dict(ha="right", va="center", rotation=90)
     right.text(foreseen - 0.03, 30, "(1 − √(ηλ))²", **beside)
-    right.set(xlabel="β", ylabel="overshoot, % of the start")
-    right.set_title("… from a critical β on")
-    right.legend(loc="upper left")
-    save(figure, path)
+    title, y = "… from a critical β on", "overshoot, % of the start"
+    plots.label(right, x="β", y=y, title=title, legend="upper left")
+    plots.save(drawing, path)
+
+
+study = Study(
+    __name__, Settings, simulate, claims=claims, figures={"overshoot": figure}
+)

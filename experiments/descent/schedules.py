@@ -4,24 +4,44 @@ Momentum on digits, the same number of steps for every schedule. Each may choose
 peak learning rate among a few, on one half of the seeds; the other half judges.
 """
 
-import functools
+from functools import partial
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 import optsde
-from experiments.descent import digits
-from experiments.launch import require
-from experiments.rundir import RunDir
+from experiments.descent import held_out
+from experiments.descent.held_out import HeldOutSettings
 from optsde import schedules
-from optsde.analysis import Estimate, Verdict, above, estimate, interval, table
-from optsde.analysis.plots import COLOURS, HALF_SLIDE, new_figure, save
-from optsde.schedules import Schedule
+from optsde.analysis import (
+    Estimate,
+    above,
+    estimate,
+    interval,
+    percent_of_mean,
+    plots,
+    plus_minus,
+    table,
+    with_interval,
+)
+from optsde.study import Numbers, Study, setting
+from optsde.study.tasks import build_task
 
 
-def all_schedules(horizon: float) -> dict[str, Schedule]:
-    """Each kind at settings in use, with a peak of 1 (growing cycles: in the last)."""
+class Settings(HeldOutSettings):
+    lrs: Numbers = setting(
+        (0.0028, 0.004, 0.0056, 0.008, 0.011, 0.016, 0.022),
+        "peak rates to choose from",
+        above=0,
+        entries=1,
+    )
+    beta: float = setting(0.9, "of the heavy ball", at_least=0, below=1)
+    seeds = 32  # and rates close together: what is compared differs by 1%
+
+
+def all_schedules(horizon):
+    """Returns each kind at settings in use, with a peak of 1 (growing cycles: last)."""
     s = schedules
     cycle, warm = horizon / 4, horizon / 10
     return {
@@ -39,51 +59,6 @@ def all_schedules(horizon: float) -> dict[str, Schedule]:
     }
 
 
-def check(config: ConfigDict) -> None:
-    digits.check(config)
-    fine = bool(config.lrs) and min(config.lrs) > 0
-    require(fine, config, "lrs", "one or more positive rates")
-    require(0 <= config.beta < 1, config, "beta", "a decay in [0, 1)")
-
-
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    task = digits.build_task(config)
-    kinds = all_schedules(float(config.steps))
-    train = functools.partial(train_all, config, task, kinds)
-    found = digits.finished(rundir, "held_out", train)
-    chosen = choose(config, found, kinds)
-    print(outcome(chosen))
-    draw(config, kinds, chosen, rundir.figure("schedules"))
-    return judge(config, chosen)
-
-
-def train_all(config: ConfigDict, task, kinds) -> dict[str, np.ndarray]:
-    """Held-out loss and accuracy, [schedules, lrs, seeds]; one ensemble."""
-    import jax.numpy as jnp
-
-    which, lr = np.meshgrid(np.arange(len(kinds)), config.lrs, indexing="ij")
-    members = {
-        "schedule": jnp.asarray(which.ravel()),
-        "lr": jnp.asarray(lr.ravel(), jnp.float32),
-    }
-
-    def plan_of(member):
-        def schedule(t):
-            multipliers = [jnp.asarray(kind(t)) for kind in kinds.values()]
-            return jnp.stack(multipliers)[member["schedule"]]
-
-        return optsde.Plan(
-            optimizer=optsde.HeavyBall(lr=member["lr"], beta=config.beta),
-            batch_size=config.batch_size,
-            horizon=config.steps,
-            schedule=schedule,
-        )
-
-    found = digits.held_out(config, task, plan_of, members)
-    shape = (*which.shape, config.seeds)
-    return {name: x.reshape(shape) for name, x in found.items()}
-
-
 class Chosen(NamedTuple):
     """A schedule at its best peak rate, on the seeds that had no part in the choice."""
 
@@ -92,65 +67,102 @@ class Chosen(NamedTuple):
     accuracy: np.ndarray
 
     def gain(self, base: "Chosen") -> Estimate:
-        """How far its loss lies below another's, in %, paired by seed."""
-        return estimate(100 * (base.loss - self.loss) / base.loss.mean())
+        """Returns how far its loss lies below another's, in %, paired by seed."""
+        return -percent_of_mean(self.loss, base.loss)
 
 
-def choose(config: ConfigDict, found, kinds) -> dict[str, Chosen]:
-    chosen = {}
-    for i, name in enumerate(kinds):
-        number = digits.best(found["loss"][i])
-        judged = {n: digits.judged(x[i])[number] for n, x in found.items()}
-        chosen[name] = Chosen(config.lrs[number], **judged)
-    return chosen
+def simulate(s, rundir, task):
+    """Returns each schedule at its best peak rate."""
+    metrics = rundir.once("held_out", partial(train_all, s, task))
+    runs = {}
+    for i, name in enumerate(all_schedules(s.steps)):
+        number = held_out.best(metrics["loss"][i])
+        judged = {n: held_out.judged(x[i])[number] for n, x in metrics.items()}
+        runs[name] = Chosen(s.lrs[number], **judged)
+    return runs
 
 
-def outcome(chosen: dict[str, Chosen]) -> str:
+def train_all(s, task):
+    """Returns held-out loss and accuracy, [schedules, lrs, seeds], of one ensemble."""
+    kinds = all_schedules(float(s.steps)).values()
+    which, lr = np.meshgrid(np.arange(len(kinds)), s.lrs, indexing="ij")
+    members = {
+        "schedule": jnp.asarray(which.ravel()),
+        "lr": jnp.asarray(lr.ravel(), jnp.float32),
+    }
+
+    def plan_of(member):
+        def schedule(t):
+            multipliers = [jnp.asarray(kind(t)) for kind in kinds]
+            return jnp.stack(multipliers)[member["schedule"]]
+
+        return optsde.Plan(
+            optimizer=optsde.HeavyBall(lr=member["lr"], beta=s.beta),
+            batch_size=s.batch_size,
+            horizon=s.steps,
+            schedule=schedule,
+        )
+
+    metrics = held_out.train(s, task, plan_of, members)
+    return {name: x.reshape(*which.shape, s.seeds) for name, x in metrics.items()}
+
+
+def tables(s, runs):
     rows = []
-    for name, mine in chosen.items():
-        loss, accuracy = estimate(mine.loss), estimate(100 * mine.accuracy)
-        i = interval(mine.gain(chosen["constant"]))
-        cells = [f"{mine.lr:g}", f"{loss.mean:.4f} ± {loss.se:.4f}"]
-        cells.append(f"{i.value:+.1f} [{i.low:+.1f}, {i.high:+.1f}]")
-        cells.append(f"{accuracy.mean:.2f} ± {accuracy.se:.2f}")
+    for name, mine in runs.items():
+        gain = interval(mine.gain(runs["constant"]))
+        cells = [
+            f"{mine.lr:g}",
+            plus_minus(estimate(mine.loss), 4),
+            with_interval(gain, 1, sign="+"),
+            plus_minus(estimate(100 * mine.accuracy), 2),
+        ]
         rows.append([name, *cells])
     header = ["schedule", "best peak lr", "held-out loss"]
     header += ["% below constant", "accuracy %"]
-    return table(header, rows, "lrrrr")
+    yield table(header, rows, "lrrrr")
 
 
-def judge(config: ConfigDict, chosen: dict[str, Chosen]) -> list[Verdict]:
-    """Each schedule against the constant rate."""
-    verdicts = []
-    for name, mine in chosen.items():
+def claims(s, runs):
+    """Yields each schedule against the constant rate."""
+    for name, mine in runs.items():
         if name != "constant":
             claim = f"{name}_beats_constant".replace(", ", "_").replace(" ", "_")
-            expected = claim not in config.known_false
-            x = mine.gain(chosen["constant"])
-            verdicts.append(above(claim, x, 0.0, "% of loss", expected))
-    return verdicts
+            yield above(claim, mine.gain(runs["constant"]), 0.0, "% of loss")
 
 
-def draw(config: ConfigDict, kinds, chosen: dict[str, Chosen], path) -> None:
-    """The shape of each schedule, and beside it what it gains."""
-    figure, axes = new_figure(2, HALF_SLIDE, 6.4)
-    left, right = axes
-    times = np.linspace(0, config.steps, 2000, endpoint=False)
-    rows = -np.arange(len(kinds))
+def figure(s, runs, path):
+    """Draws the shape of each schedule, and beside it what it gains."""
+    drawing, (left, right) = plots.new_figure(2, plots.HALF_SLIDE, 6.4)
+    times = np.linspace(0, s.steps, 2000, endpoint=False)
+    rows = -np.arange(len(runs))
+    kinds = all_schedules(float(s.steps))
     for row, (name, schedule) in zip(rows, kinds.items(), strict=True):
-        shape = np.broadcast_to(np.asarray(schedule(times)), times.shape)
-        left.fill_between(times, row, row + 0.72 * shape, color=COLOURS[0], alpha=0.25)
-        left.plot(times, row + 0.72 * shape, color=COLOURS[0], lw=1.4)
-        i = interval(chosen[name].gain(chosen["constant"]))
-        error = [[i.value - i.low], [i.high - i.value]]
-        style = dict(color=COLOURS[5], marker="o", ms=6, capsize=4, lw=1.8)
-        right.errorbar(i.value, row + 0.36, xerr=error, **style)
+        shape = np.broadcast_to(schedule(jnp.asarray(times)), times.shape)
+        left.fill_between(
+            times, row, row + 0.72 * shape, color=plots.COLOURS[0], alpha=0.25
+        )
+        left.plot(times, row + 0.72 * shape, color=plots.COLOURS[0], lw=1.4)
+        gain = runs[name].gain(runs["constant"])
+        plots.points(right, row + 0.36, gain, colour=plots.COLOURS[5], across=True)
     left.set_yticks(rows + 0.36, kinds)
-    left.set(xlabel="step", ylim=(rows[-1] - 0.2, 1), title="Learning rate")
+    left.set(ylim=(rows[-1] - 0.2, 1))
     left.grid(False)
+    plots.label(left, x="step", title="Learning rate")
     right.axvline(0, color="0.4", lw=1)
     right.set_yticks(rows + 0.36, [])
-    right.set(ylim=left.get_ylim(), title="Held-out loss")
-    right.set_xlabel("% below the constant rate")
-    figure.suptitle("Same steps, each schedule at its own best peak")
-    save(figure, path)
+    right.set(ylim=left.get_ylim())
+    plots.label(right, x="% below the constant rate", title="Held-out loss")
+    drawing.suptitle("Same steps, each schedule at its own best peak")
+    plots.save(drawing, path)
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    tables=tables,
+    claims=claims,
+    figures={"schedules": figure},
+    task=build_task,
+)

@@ -4,66 +4,63 @@ AdaGrad sums them: under noise the sum grows as t, and the step shrinks as 1/√
 averages them: v stays where E g² is, and the step keeps its length.
 """
 
+from functools import partial
+
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 import optsde
 from experiments.descent import paths
-from experiments.descent.exact import exact
 from experiments.descent.functions import FUNCTIONS
-from experiments.launch import require
-from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, estimate, interval, within
-from optsde.analysis.plots import COLOURS, HALF_SLIDE, band, new_figure, save
+from optsde.analysis import (
+    estimate,
+    estimate_or_exact,
+    interval,
+    plots,
+    within,
+)
+from optsde.study import Seeds, Study, setting
 
 PANELS = {"bowl": "Without noise", "noisy": "With noise"}
 STYLES = {  # colour, line, words
-    "adagrad": (COLOURS[5], "--", "AdaGrad's sum"),
-    "rmsprop": (COLOURS[0], "-", "RMSprop's average"),
+    "adagrad": (plots.COLOURS[5], "--", "AdaGrad's sum"),
+    "rmsprop": (plots.COLOURS[0], "-", "RMSprop's average"),
 }
 
 
-def check(config: ConfigDict) -> None:
-    require(config.steps >= 40, config, "steps", "at least 40")
-    require(config.seeds >= 2, config, "seeds", "at least 2, for intervals")
-    require(0 < config.beta < 1, config, "beta", "a decay in (0, 1)")
+class Settings(Seeds):
+    steps: int = setting(1000, "of a run", at_least=40)
+    beta: float = setting(0.9, "memory of RMSprop", above=0, below=1)
+    seeds = 64
 
 
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    found = {
-        f"{function}_{name}": norms
-        for function in PANELS
-        for name, norms in norms_of(config, function).items()
-    }
-    rundir.add_curves(found)
-    draw(config, found, rundir.figure("second_moment"))
-    return judge(found)
+def simulate(s, rundir):
+    """Returns the norms of each optimizer [seeds, steps], by function."""
+    return {name: rundir.once(name, partial(norms_of, s, name)) for name in PANELS}
 
 
-def norms_of(config: ConfigDict, function: str) -> dict[str, np.ndarray]:
-    """|second moments| after each step, [seeds, steps]."""
-    import jax.numpy as jnp
-
-    chosen = FUNCTIONS[function]
-    stride = chosen.stride
+def norms_of(s, name):
+    """Returns |second moments| after each step on a function, [seeds, steps]."""
+    function = FUNCTIONS[name]
     optimizers = {
-        "adagrad": optsde.AdaGrad(lr=3 * stride),
-        "rmsprop": optsde.RMSprop(lr=stride, beta=config.beta, bias_correction=False),
+        "adagrad": optsde.AdaGrad(lr=3 * function.stride),
+        "rmsprop": optsde.RMSprop(
+            lr=function.stride, beta=s.beta, bias_correction=False
+        ),
     }
-    seeds = config.seeds if chosen.noise else 1
+    seeds = s.seeds if function.noise else 1
 
-    def held(state):
+    def observe(state):
         second, *_ = state.optimizer.direction  # AdaGrad's s, RMSprop's v
         return jnp.linalg.norm(second)
 
-    found = paths.descend(
-        chosen, optimizers, chosen.starts[:1], config.steps, seeds, config.seed, held
-    )
-    return {name: norms[0, :, 1:] for name, norms in found.items()}
+    starts = function.starts[:1]
+    norms = paths.descend(function, optimizers, starts, s.steps, seeds, s.seed, observe)
+    return {name: x[0, :, 1:] for name, x in norms.items()}
 
 
-def growth(norms: np.ndarray) -> Estimate:
-    """p in |memory| ∝ t^p over the second half of the steps, of each seed."""
+def growth(norms):
+    """Returns p in |memory| ∝ t^p over the second half of the steps."""
     half = norms.shape[1] // 2
     t = np.log(np.arange(1, norms.shape[1] + 1)[half:])
     y = np.log(norms[:, half:])
@@ -71,27 +68,29 @@ def growth(norms: np.ndarray) -> Estimate:
     return estimate(y @ t / (t @ t))
 
 
-def judge(found: dict[str, np.ndarray]) -> list[Verdict]:
-    sums, averages = found["noisy_adagrad"], found["noisy_rmsprop"]
-    return [
-        within("adagrad_grows_as_t", interval(growth(sums)), 0.9, 1.1, "power of t"),
-        within(
-            "rmsprop_does_not_grow", interval(growth(averages)), -0.1, 0.1, "power of t"
-        ),
-    ]
+def claims(s, runs):
+    sums, averages = (
+        interval(growth(runs["noisy"][name])) for name in ("adagrad", "rmsprop")
+    )
+    yield within("adagrad_grows_as_t", sums, 0.9, 1.1, "power of t")
+    yield within("rmsprop_does_not_grow", averages, -0.1, 0.1, "power of t")
 
 
-def draw(config: ConfigDict, found, path) -> None:
-    figure, axes = new_figure(2, HALF_SLIDE, 3.7)
-    t = np.arange(1, config.steps + 1)
+def figure(s, runs, path):
+    drawing, axes = plots.new_figure(2, plots.HALF_SLIDE, 3.7)
+    t = np.arange(1, s.steps + 1)
     for ax, (function, title) in zip(axes, PANELS.items(), strict=True):
-        for name, (colour, line, label) in STYLES.items():
-            norms = found[f"{function}_{name}"]
-            mean = estimate(norms) if len(norms) > 1 else exact(norms[0])
-            band(ax, t, mean, colour=colour, ls=line, label=label)
-        ax.set(xscale="log", yscale="log", xlabel="step", title=title)
+        for name, (colour, line, words) in STYLES.items():
+            norms = estimate_or_exact(runs[function][name])
+            plots.band(ax, t, norms, colour=colour, ls=line, label=words)
+        ax.set(xscale="log", yscale="log")
+        plots.label(ax, x="step", title=title)
     axes[0].set_ylabel("norm of the second moment")
-    handles = axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=2)
-    figure.suptitle("AdaGrad's memory only grows, RMSprop's forgets")
-    save(figure, path)
+    plots.shared_legend(drawing, axes[0])
+    drawing.suptitle("AdaGrad's memory only grows, RMSprop's forgets")
+    plots.save(drawing, path)
+
+
+study = Study(
+    __name__, Settings, simulate, claims=claims, figures={"second_moment": figure}
+)

@@ -6,12 +6,18 @@ import re
 import time
 from typing import Any
 
-from ml_collections import ConfigDict
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-from experiments import tasks
 from experiments.fullbatch import recipe
-from experiments.launch import UsageError
+from optsde import data
 from optsde.analysis import table
+from optsde.data.dataset import Dataset
+from optsde.dynamics import discrete
+from optsde.mesh import shards_for
+from optsde.run import Engine, Task
+from optsde.study import UsageError
 
 SHAPES = {  # of one image, and how many there are
     "cifar10": ((32, 32, 3), 10, 50_000),
@@ -21,51 +27,44 @@ SHAPES = {  # of one image, and how many there are
     "svhn_cropped": ((32, 32, 3), 10, 73_257),
 }
 COLLECTIVES = r"(all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)"
+GRADIENTS = {"forward": 2, "central": 3, "exact": 2.5}  # of a block, with a penalty
 
 
-def report(config: ConfigDict) -> None:
-    """Compile each row's step for the devices there are, and print what it needs."""
-    dataset = stand_in(config)
-    speed = matmul_rate(config.options.dtype)
-    rows = []
-    for name, row in recipe.rows_of(config).items():
-        rows.append([name, *_costs(row, dataset, speed)])
+def report(s: recipe.Shared) -> None:
+    """Compiles each row's step for the devices there are, and prints what it needs."""
+    task = recipe.build_task(dataclasses.replace(s, stream=False), stand_in(s))
+    if getattr(task.model, "form", "") == "auto":  # as on an accelerator, also on CPUs
+        task = dataclasses.replace(task, model=task.model.clone(form="direct"))
+    dtype = s.options.get("dtype") or "float32"
+    speed = matmul_rate(dtype)
+    rows = [[name, *_costs(s, row, task, speed)] for name, row in s.table().items()]
     header = ["row", "parameters", "devices", "compile s", "FLOPs a step"]
     header += ["memory a device", "collectives a step", "step s ≥", "run ≥"]
     print(table(header, rows, "l" + "r" * 8))
     print(
-        f"\nat least: as if all were matrix products in {config.options.dtype}, which "
-        f"one device here multiplies at {speed / 1e9:,.0f} GFLOP/s"
+        f"\nat least: as if all were matrix products in {dtype}, which one device here "
+        f"multiplies at {speed / 1e9:,.0f} GFLOP/s"
     )
 
 
-def stand_in(config: ConfigDict):
-    """A data set of the right shape and size: the real one, where it is at hand."""
-    import dataclasses
-
-    import numpy as np
-
-    from optsde import data
-
-    if config.dataset in data.loading.AT_HAND:
-        return tasks.load(config)
-    if config.dataset not in SHAPES:
+def stand_in(s: recipe.Shared) -> Dataset:
+    """Returns data of the right shape and size: the real ones, where they are here."""
+    if s.dataset in data.loading.AT_HAND:
+        return s.load()
+    if s.dataset not in SHAPES:
         raise UsageError(
-            f"--config.dataset={config.dataset}: its shape is not known without the "
-            f"data; a dry run takes {', '.join([*data.loading.AT_HAND, *SHAPES])}"
+            f"--config.dataset={s.dataset}: its shape is not known without the data; "
+            f"a dry run takes {', '.join([*data.loading.AT_HAND, *SHAPES])}"
         )
-    shape, classes, size = SHAPES[config.dataset]
-    size = config.train_size or size
+    shape, classes, size = SHAPES[s.dataset]
+    size = s.train_size or size
     small = data.load("synthetic", shape=shape, classes=classes, train=2, test=2)
     images = np.zeros((size, *shape), np.uint8), np.zeros(size, np.int32)
-    return dataclasses.replace(small, name=config.dataset, train=images)
+    return dataclasses.replace(small, name=s.dataset, train=images)
 
 
 def matmul_rate(dtype: str, size: int = 2048) -> float:
-    """FLOP/s of a matrix product on one device."""
-    import jax
-    import jax.numpy as jnp
-
+    """Returns the FLOP/s of a matrix product on one device."""
     x = jnp.ones((size, size), dtype)
     product = jax.jit(lambda x: x @ x)
     jax.block_until_ready(product(x))
@@ -76,63 +75,46 @@ def matmul_rate(dtype: str, size: int = 2048) -> float:
     return 3 * 2 * size**3 / (time.monotonic() - begun)
 
 
-def _costs(config: ConfigDict, dataset, speed: float) -> list[str]:
-    import jax
-
-    from optsde.dynamics import Engine
-
-    task = tasks.build_task(ConfigDict(config.to_dict() | {"stream": False}), dataset)
-    if hasattr(task.model, "form"):  # as on an accelerator, wherever this is compiled
-        task = dataclasses.replace(task, model=task.model.clone(form="direct"))
-    built = recipe.build_run(config, task)
-    devices = jax.device_count()
-    shards = max(1, devices // config.seeds)
-    engine = Engine(built.dynamics, config.seeds, shards=shards, with_info=True)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), config.seeds))
-    state = jax.eval_shape(jax.vmap(built.dynamics.init), keys)
+def _costs(s: recipe.Shared, row: recipe.Row, task: Task, speed: float) -> list[str]:
+    plan = recipe.build_plan(s, row, task.size)
+    dynamics = discrete(plan, recipe.build_sampler(s, row, plan, task), task.init)
+    engine = Engine(dynamics, s.seeds, shards=shards_for(s.seeds), with_info=True)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), s.seeds))
+    lowered = engine.lower(jax.eval_shape(engine.init, keys))
     begun = time.monotonic()
-    compiled = engine.lower(state).compile()
+    compiled = lowered.compile()
     seconds = time.monotonic() - begun
-
-    parameters = sum(math.prod(x.shape[1:]) for x in jax.tree.leaves(state.params))
-    flops = _flops(config, built, state) * config.seeds
     memory: Any = compiled.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     collectives = re.findall(
         rf"= .* {COLLECTIVES}(?:-start)?\(", compiled.as_text() or ""
     )
-    step = flops / speed / devices
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    flops = s.seeds * flops_of_a_step(s, row, task)
+    step = flops / speed / jax.device_count()
     return [
-        f"{parameters:,}",
-        f"{devices}",
+        f"{sum(math.prod(x.shape) for x in jax.tree.leaves(params)):,}",
+        f"{jax.device_count()}",
         f"{seconds:.1f}",
         f"{flops:.3g}",
-        f"{held / 2**20:,.0f} MiB",
+        f"{needed / 2**20:,.0f} MiB",
         f"{len(collectives)} {' '.join(sorted(set(collectives)))}".strip(),
         f"{step:.3g}",
-        _duration(step * config.steps),
+        _duration(step * row.steps),
     ]
 
 
-def _flops(config: ConfigDict, built: recipe.Run, state) -> float:
-    """Of all gradients of a step: one block's as XLA counts them, times the blocks."""
-    import jax
-    import jax.numpy as jnp
-
-    size = built.plan.batch_size
-    rows = min(config.block, size)
-    task = built.task
+def flops_of_a_step(s: recipe.Shared, row: recipe.Row, task: Task) -> float:
+    """Returns those of all gradients: of one block as XLA counts, times the blocks."""
+    size = row.batch_size or task.size
+    rows = min(row.block, size)
     block = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), task.train
     )
-    params = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), state.params
-    )
+    params = jax.eval_shape(task.init, jax.random.key(0))
     gradient = jax.grad(lambda p, examples: jnp.mean(task.losses(p, examples)))
     cost: Any = jax.jit(gradient).lower(params, block).cost_analysis()
-    passes = 1
-    if config.penalty:
-        passes = {"forward": 2, "central": 3, "exact": 2.5}[config.penalty_form]
+    passes = GRADIENTS[s.penalty_form] if row.penalty else 1
     return cost["flops"] * (size / rows) * passes
 
 

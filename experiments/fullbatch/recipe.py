@@ -1,135 +1,188 @@
-"""From a config of experiments.fullbatch to a task, a plan and its gradients."""
+"""The recipes of Geiping et al. (ICLR 2022): settings, plan, gradients, training."""
 
-import dataclasses
-from collections.abc import Callable
-from functools import partial
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
-import optsde
-from experiments import probes
-from experiments.launch import require
-from experiments.tasks import build_model
-from optsde.schedules import warmup_cosine
+from optsde import gradients, run
+from optsde.data.dataset import Dataset
+from optsde.measure.probe import Probe, probe
+from optsde.optimizers import HeavyBall
+from optsde.plans.plan import Plan
+from optsde.plans.schedules import warmup_cosine
+from optsde.run import Task
+from optsde.study import Group, Names, UsageError, setting, tasks
+from optsde.study.arms import Arm, train_in
+from optsde.study.probes import ProbeSettings, build_probes, writer
+from optsde.study.runs import ArmRuns
+from optsde.study.tasks import TaskSettings
+
+KINKS = (
+    "note: on ReLU the penalty's finite difference is not the Hessian times the "
+    "gradient, since it crosses kinks; --config.penalty_form=exact is"
+)
+OFF = "0 (off) or more"
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One row, ready to be made an engine."""
+class Row(Group):
+    """Settings of a row."""
 
-    plan: optsde.Plan
-    task: Any  # optsde.train.Task
-    sampler: Callable
-    dynamics: Any  # optsde.dynamics.Dynamics
-
-
-def check(config: ConfigDict) -> None:
-    """Refuse settings that cannot be run, before anything is compiled or written."""
-    for name in ("seeds", "log_every", "evaluate_every", "copies", "statistics"):
-        require(config[name] >= 1, config, name, "an integer ≥ 1")
-    require(config.train_size >= 0, config, "train_size", "an integer ≥ 0 (0: all)")
-    for name in ("checkpoint_every", "test_size"):
-        require(config[name] >= 0, config, name, "0 or more")
-    require(
-        config.augment in ("live", "none", "frozen"),
-        config,
-        "augment",
-        "live, none or frozen",
+    steps: int = setting(3000, "steps of a run", at_least=1)
+    batch_size: int = setting(
+        0, "examples in a step; 0: the full batch", at_least=0, needs=OFF
     )
-    require(
-        config.dataset != "text" or config.augment == "none",
-        config,
-        "augment",
-        "none for text",
+    block: int = setting(
+        128, "examples that share BatchNorm's statistics, and a penalty", at_least=1
     )
-    require(
-        config.evaluate_every % config.log_every == 0,
-        config,
-        "evaluate_every",
-        f"a multiple of log_every={config.log_every}",
+    at_once: int = setting(1, "blocks in one pass", at_least=1)
+    shuffle: bool = setting(False, "blocks of a full batch drawn anew at each step")
+    lr: float = setting(0.1, "largest learning rate", above=0)
+    warmup: float = setting(0.0, "steps of the warm-up", at_least=0, needs=OFF)
+    cosine: float = setting(
+        3000.0, "steps from the end of warm-up until the lr would be 0", above=0
     )
-    forms = ("forward", "central", "exact")
-    require(
-        config.penalty_form in forms,
-        config,
-        "penalty_form",
-        f"one of {', '.join(forms)}",
+    clip: float = setting(0.0, "largest norm of the gradient", at_least=0, needs=OFF)
+    penalty: float = setting(
+        0.0, "strength of the penalty on a block's gradient", at_least=0, needs=OFF
     )
-    probes.check(config)
-    known = {"tensorboard", "wandb"}
-    require(set(config.writers) <= known, config, "writers", "tensorboard, wandb")
-    if "rows" in config:
-        require(config.seeds >= 2, config, "seeds", "at least 2, for standard errors")
-    for name, row in rows_of(config).items():
-        prefix = f"rows.{name}." if "rows" in config else ""
-        _check_row(row, prefix)
-        fine = row.batch_size > 0 or not row.stream
-        require(fine, row, "stream", "a batch_size above 0, not a full batch", prefix)
-    build_model(config, 10)
+
+    def demands(self):
+        yield from super().demands()
+        fine = self.batch_size == 0 or not self.shuffle
+        yield fine, "shuffle", "a full batch (batch_size=0)"
 
 
-def _check_row(row: ConfigDict, prefix: str) -> None:
-    for name in ("steps", "block", "at_once"):
-        require(row[name] >= 1, row, name, "an integer ≥ 1", prefix)
-    for name in ("batch_size", "warmup", "clip", "penalty"):
-        require(row[name] >= 0, row, name, "0 (off) or more", prefix)
-    for name in ("lr", "cosine"):
-        require(row[name] > 0, row, name, "a positive number", prefix)
-    fine = row.batch_size == 0 or not row.shuffle
-    require(fine, row, "shuffle", "a full batch (batch_size=0)", prefix)
+class Shared(TaskSettings, ProbeSettings):
+    """Settings that all rows of a run have in common."""
+
+    augment: str = setting(
+        "live",
+        "the data's own augmentation: in each step, or copies of it",
+        one_of=("live", "none", "frozen"),
+        needs="live, none or frozen",
+    )
+    copies: int = setting(10, "of each example, where augment is frozen", at_least=1)
+    momentum: float = setting(0.9, "Nesterov's", at_least=0, below=1)
+    weight_decay: float = setting(
+        5e-4, "added to the gradient, on all parameters", at_least=0
+    )
+    penalty_form: str = setting(
+        "forward", "of its Hessian times gradient", one_of=gradients.penalty.FORMS
+    )
+    running_mean: bool = setting(False, "the average over blocks of the published runs")
+    seeds: int = setting(1, "runs of each row", at_least=1)
+    log_every: int = setting(10, "steps between rows of metrics", at_least=1)
+    evaluate_every: int = setting(100, "steps between evaluations", at_least=1)
+    checkpoint_every: int = setting(
+        100, "steps between checkpoints", at_least=0, needs=OFF
+    )
+    probe_every: int = setting(100, "steps between probes", at_least=1)
+    stream: bool = setting(
+        False, "keep the training set on the host, for one too large for a device"
+    )
+    writers: Names = setting(
+        (), "besides metrics.jsonl", some_of=("tensorboard", "wandb")
+    )
+    dataset = "cifar10"
+    model = "resnet18"
+    options = {"dtype": "float32"}
+
+    def table(self) -> Mapping[str, Row]:
+        """Returns the rows that are trained, by name."""
+        return {}
+
+    def demands(self):
+        text = self.model == "transformer"
+        yield not text or self.augment == "none", "augment", "none for text"
+        yield from super().demands()
+        for name in ("evaluate_every", "probe_every"):
+            idle = name == "probe_every" and not self.probes
+            fine = idle or getattr(self, name) % self.log_every == 0
+            yield fine, name, f"a multiple of log_every={self.log_every}"
+        full = any(row.batch_size == 0 for row in self.table().values())
+        allowed = "rows with a batch_size above 0, not a full batch"
+        yield not (self.stream and full), "stream", allowed
 
 
-def rows_of(config: ConfigDict) -> dict[str, ConfigDict]:
-    """Every row with all its settings; a preset of one row has one."""
-    if "rows" not in config:
-        return {"run": config}
-    shared = {k: v for k, v in config.items() if k != "rows"}
-    return {name: ConfigDict(shared | dict(row)) for name, row in config.rows.items()}
+def build_task(s: Shared, dataset: Dataset | None = None) -> Task:
+    """Returns the task of all rows."""
+    return tasks.build_task(s, dataset, copies=s.copies, stream=s.stream)
 
 
-def differences_cross_kinks(config: ConfigDict, model) -> bool:
-    """Whether the penalty is a finite difference on a network that is not smooth."""
-    import flax.linen as nn
-
-    kinked = getattr(model, "activation", None) is nn.relu
-    return bool(config.penalty) and config.penalty_form != "exact" and kinked
-
-
-def build_plan(config: ConfigDict, size: int) -> optsde.Plan:
-    """The published optimizer: Nesterov, L2 on all parameters, clip before both."""
-    return optsde.Plan(
-        optimizer=optsde.HeavyBall(
-            lr=config.lr, beta=config.momentum, nesterov=True, l2=config.weight_decay
+def build_plan(s: Shared, row: Row, size: int) -> Plan:
+    """Returns the published optimizer: Nesterov, L2 on all parameters, clip before."""
+    return Plan(
+        optimizer=HeavyBall(
+            lr=row.lr, beta=s.momentum, nesterov=True, l2=s.weight_decay
         ),
-        batch_size=config.batch_size or size,
-        horizon=config.steps,
-        schedule=warmup_cosine(config.warmup, config.warmup + config.cosine),
-        clip=config.clip or None,
+        batch_size=row.batch_size or size,
+        horizon=row.steps,
+        schedule=warmup_cosine(row.warmup, row.warmup + row.cosine),
+        clip=row.clip or None,
     ).checked()
 
 
-def build_run(config: ConfigDict, task) -> Run:
-    from optsde import gradients
-
-    size = task.size
-    plan = build_plan(config, size)
-    penalty = None
-    if config.penalty:
-        penalty = gradients.Penalty(config.penalty, plan.rate, config.penalty_form)
+def build_sampler(s: Shared, row: Row, plan: Plan, task: Task) -> gradients.Sampler:
+    """Returns minibatches of epochs or the full batch, in blocks, with the penalty."""
     options: dict[str, Any] = dict(
-        group=config.block,
-        at_once=config.at_once,
-        augment=task.augment,
-        penalty=penalty,
+        group=row.block, at_once=row.at_once, augment=task.augment
     )
-    if config.batch_size:
-        sampler: Callable = partial(
-            gradients.epochs, task.losses, task.train, **options
-        )
+    if row.batch_size:
+        sampler = gradients.epochs(task.losses, task.train, **options)
     else:
-        options |= dict(shuffle=config.shuffle, running_mean=config.running_mean)
-        sampler = lambda batch: gradients.full_batch(  # noqa: E731
-            task.losses, task.train, **options
-        )
-    return Run(plan, task, sampler, optsde.discrete(plan, sampler, task.init))
+        options |= dict(shuffle=row.shuffle, running_mean=s.running_mean)
+        sampler = gradients.full_batch(task.losses, task.train, **options)
+    if not row.penalty:
+        return sampler
+    penalty = gradients.Penalty(row.penalty, plan.rate, s.penalty_form)
+    return gradients.penalized(sampler, penalty)
+
+
+def train(s: Shared, row: Row, task: Task, folder: Path, name: str) -> ArmRuns:
+    """Trains a row in `folder`, goes on with it, or reads it; returns its metrics."""
+    if differences_cross_kinks(s, row, task.model):
+        print(KINKS, file=sys.stderr)
+    plan = build_plan(s, row, task.size)
+    sampler = build_sampler(s, row, plan, task)
+
+    def probes(arm: Arm) -> list[Probe]:
+        rate = probe(lambda _, state: {"lr": jnp.asarray(plan.rate(state.time))})
+        asked = build_probes(s, plan, task, sampler, row.block)
+        evaluation = task.evaluation(times=s.evaluate_every)
+        return [evaluation, rate, *(p.at(s.probe_every) for p in asked)]
+
+    runs = train_in(
+        folder,
+        [Arm(name, plan)],
+        sampler,
+        task.init,
+        jax.random.split(jax.random.key(s.seed), s.seeds),
+        every=s.log_every,
+        probes=probes,
+        checkpoint_every=s.checkpoint_every or None,
+        writer=writer(s, folder / "metrics.jsonl"),
+        writers=_writers(s, folder),
+    )
+    return runs[name]
+
+
+def _writers(s: Shared, folder: Path) -> list[run.Writer]:
+    makers = {
+        "tensorboard": lambda: run.TensorBoard(folder / "tensorboard"),
+        "wandb": lambda: run.Wandb(folder, s.plain()),
+    }
+    try:
+        return [makers[name]() for name in s.writers]
+    except ValueError as error:
+        raise UsageError(f"--config.writers={','.join(s.writers)}: {error}") from None
+
+
+def differences_cross_kinks(s: Shared, row: Row, model: nn.Module) -> bool:
+    """Tells whether the penalty is a finite difference on a net that is not smooth."""
+    kinked = getattr(model, "activation", None) is nn.relu
+    return bool(row.penalty) and s.penalty_form != "exact" and kinked

@@ -6,7 +6,30 @@ effective learning rate lr/‖w‖² is √(2 λ_e/Tr Σ̄) (Li, Lyu and Arora 2
 is one question, with a figure, and verdicts with intervals.
 """
 
-from experiments.studies import Package
+from experiments.intrinsic_lr import (
+    decay,
+    equilibrium,
+    full_batch,
+    momentum,
+    only_the_last,
+    same_product,
+    sphere,
+    swa,
+)
+from optsde.study import Package
 
-PACKAGE = Package("intrinsic_lr", __doc__, "equilibrium")
-main = PACKAGE.launch
+PACKAGE = Package(
+    "intrinsic_lr",
+    __doc__,
+    (
+        sphere.study,
+        equilibrium.study,
+        same_product.study,
+        decay.study,
+        only_the_last.study,
+        swa.study,
+        full_batch.study,
+        momentum.study,
+    ),
+)
+main = PACKAGE.main

@@ -7,157 +7,148 @@ it was, N being Ḡ + Tr Σ̄: only where the noise stays the same is that √f.
 """
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments.intrinsic_lr import runs
-from experiments.intrinsic_lr.equilibrium import shown
-from experiments.intrinsic_lr.runs import JUDGED, Arm, Curves, sgd
-from experiments.intrinsic_lr.setting import build, check_multiple, check_run
-from experiments.launch import require
-from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, agrees, estimate, interval, table, within
-from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
+from experiments.intrinsic_lr import nets
+from experiments.intrinsic_lr.settings import Weighed
+from optsde.analysis import (
+    above,
+    agrees,
+    estimate,
+    interval,
+    percent_each,
+    percent_paired,
+    plots,
+    table,
+    within,
+)
+from optsde.optimizers import SGD
+from optsde.study import Study, setting
 
 # In units of 1/λ_e′ after the drop.
 EARLY, LATE, LAST = (0.3, 0.5), (1.0, 2.0), (2.0, np.inf)
-WORDS = dict(zip(JUDGED, ("train loss", "train error", "held-out loss",
-                          "held-out error"), strict=True))  # fmt: skip
 
 
-def check(config: ConfigDict) -> None:
-    check_run(config)
-    check_multiple(config, "drop_at")
-    looks = f"at least four looks, {4 * config.every} steps"
-    require(config.drop_at >= 4 * config.every, config, "drop_at", looks)
-    require(config.lr > 0 and config.decay > 0, config, "lr", "it and decay above 0")
-    require(0 < config.factor < 1, config, "factor", "a number between 0 and 1")
-    unit = 1 / (config.lr * config.factor * config.decay)
-    require(
-        config.steps >= config.drop_at + 2.5 * unit,
-        config,
-        "steps",
-        f"at least 2.5/λ_e′ = {2.5 * unit:g} steps after drop_at",
-    )
-    require(0.2 * unit >= config.every, config, "every", f"at most {0.2 * unit:g}")
+class Settings(Weighed):
+    lr: float = setting(0.1, "before the drop", above=0)
+    decay: float = setting(0.01, "weight decay", above=0)
+    factor: float = setting(0.1, "of lr after the drop", above=0, below=1)
+    drop_at: int = setting(6000, "step of the drop")
+    steps = 36_000
+    seeds = 16
+
+    @property
+    def unit(self):
+        """1/λ_e′, in steps."""
+        return 1 / (self.lr * self.factor * self.decay)
+
+    def demands(self):
+        yield from super().demands()
+        yield self.at_a_measurement("drop_at")
+        few = 4 * self.every
+        yield self.drop_at >= few, "drop_at", f"at least four measurements, {few} steps"
+        long = 2.5 * self.unit
+        words = f"at least 2.5/λ_e′ = {long:g} steps after drop_at"
+        yield self.steps >= self.drop_at + long, "steps", words
+        yield 0.2 * self.unit >= self.every, "every", f"at most {0.2 * self.unit:g}"
 
 
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting = build(config)
-    lr = config.lr
-    arm = Arm(
-        "drop", sgd(lr, config.decay), drops=((config.drop_at, lr * config.factor),)
-    )
-    runs.report(config, setting, arm)
-    unit = 1 / (lr * config.factor * config.decay)
+def simulate(s, rundir, task):
+    sgd = SGD(lr=s.lr, weight_decay=s.decay)
+    arm = s.arm("drop", sgd, changes={s.drop_at: {"lr": s.lr * s.factor}})
 
-    def weighed(step):
-        before = config.drop_at / 2 < step <= config.drop_at
-        return before or step > config.drop_at + LAST[0] * unit
+    def when(step):
+        before = s.drop_at / 2 < step <= s.drop_at
+        return before or step > s.drop_at + LAST[0] * s.unit
 
-    curves = runs.train_arms(config, setting, rundir, [arm], weighed)["drop"]
-    found = Windows(config, arm, curves, unit)
-    print(found.table())
-    found.draw(rundir.figure("decay"))
-    return found.verdicts()
+    noise = nets.noise_probe(s, task, arm, when)
+    return nets.train(s, rundir, task, [arm], [noise])
 
 
-class Windows:
-    """Averages of a run over the times that the claims are about."""
-
-    def __init__(self, config: ConfigDict, arm: Arm, curves: Curves, unit: float):
-        self.config, self.arm, self.curves, self.unit = config, arm, curves, unit
-        self.at = config.drop_at
-        self.series = curves | {"effective_lr": runs.effective_lr(arm, curves)}
-
-    def before(self, name: str) -> np.ndarray:
-        """[seeds]: over the half of the time before the drop."""
-        series = self.series[name]
-        if name == "effective_lr":  # the look at the drop already has the new lr
-            return runs.mean_over(self.curves, series, self.at / 2, self.at - 1)
-        return runs.mean_over(self.curves, series, self.at / 2 + 1, self.at)
-
-    def after(self, name: str, window: tuple[float, float]) -> np.ndarray:
-        """[seeds]: over a window in units of 1/λ_e′ after the drop."""
-        first, last = (self.at + x * self.unit for x in window)
-        return runs.mean_over(self.curves, self.series[name], first, last)
-
-    def settled(self) -> Estimate:
-        """Effective lr at the end over √(f N_before/N_after) of that before, − 1, %."""
-        push = [
-            self.before("signal") + self.before("noise"),
-            self.after("signal", LAST) + self.after("noise", LAST),
-        ]
-        ratio = self.after("effective_lr", LAST) / self.before("effective_lr")
-        expected = np.sqrt(self.config.factor * push[0] / push[1])
-        return estimate(100 * (ratio / expected - 1))
-
-    def verdicts(self) -> list[Verdict]:
-        config = self.config
-        lrs = self.series["effective_lr"]
-        first = int(np.searchsorted(self.curves["step"], self.at)) + 1
-        drop = estimate(lrs[:, first] / self.before("effective_lr"))
-        low, high = config.factor * 0.95, config.factor * 1.05
-        made = [
-            within(
-                "effective_lr_drops_at_once", interval(drop), low, high, "of before"
-            ),
-            agrees("settles_where_the_noise_says", self.settled(), 2.0, "% of its lr"),
-        ]
-        for name in JUDGED:
-            fall = runs.in_percent(self.before(name), self.after(name, EARLY))
-            made.append(_four_errors(f"{name}_falls_first", fall))
-        for name in JUDGED:
-            rise = runs.in_percent(self.after(name, LATE), self.after(name, EARLY))
-            made.append(_four_errors(f"{name}_rises_again", rise))
-        return made
-
-    def table(self) -> str:
-        windows = [EARLY, LATE, LAST]
-        rows = []
-        before = self.before("effective_lr")
-        cells = [self.after("effective_lr", w) / before for w in windows]
-        rows.append(["effective lr, of before", "1", *map(shown, cells)])
-        for name, words in WORDS.items():
-            seen = [self.before(name), *(self.after(name, w) for w in windows)]
-            scale = 100 if name.endswith("error") else 1
-            words = words + (" %" if scale == 100 else "")
-            rows.append([words, *(shown(scale * x) for x in seen)])
-        header = ["", "before", *(f"{a:g} to {b:g}" for a, b in windows)]
-        return table([x.replace(" to inf", " on") for x in header], rows, "lrrrr")
-
-    def draw(self, path) -> None:
-        figure, (left, right) = new_figure(2)
-        time = (self.curves["step"] - self.at) / self.unit
-        lrs = self.series["effective_lr"] / self.before("effective_lr")[:, None]
-        band(left, time, estimate(lrs), label="measured", colour=COLOURS[0])
-        level = self.after("effective_lr", LAST).mean() / (
-            self.before("effective_lr").mean() * (1 + 0.01 * float(self.settled().mean))
-        )
-        left.plot([LAST[0], time[-1]], [level] * 2, "--", color="black", lw=2,
-                  label="predicted from the noise")  # fmt: skip
-        root = np.sqrt(self.config.factor)
-        left.axhline(
-            root, color="0.5", ls=":", lw=1.5, label=f"√{self.config.factor:g}"
-        )
-        plain_log_axis(left)
-        left.set(ylabel="effective learning rate, of that before")
-        left.legend(fontsize=10)
-        for name, colour in zip(("train_loss", "test_loss"), COLOURS[1:], strict=False):
-            band(right, time, estimate(self.series[name]), label=WORDS[name],
-                 colour=colour)  # fmt: skip
-        plain_log_axis(right)
-        for a, b in (EARLY, LATE):
-            right.axvspan(a, b, color="0.9", zorder=0)
-        right.set(ylabel="loss")
-        right.set_ylim(top=2 * self.before("test_loss").mean())
-        right.legend(fontsize=10, title="grey: windows compared")
-        for ax in (left, right):
-            ax.set(xlabel="time since the drop, in 1/λₑ after it")
-        save(figure, path)
+def before(s, run, name):
+    """Returns the mean over half of the time before the drop [seeds]."""
+    if name == "effective_lr":  # at the drop it is already that of the new lr
+        return run[name].between(s.drop_at / 2, s.drop_at - 1)
+    return run[name].between(s.drop_at / 2 + 1, s.drop_at)
 
 
-def _four_errors(claim: str, x: Estimate) -> Verdict:
-    """x > 0 by at least four standard errors, which the interval shows."""
-    mean, half = float(x.mean), 4 * float(x.se)
-    low, high = mean - half, mean + half
-    return Verdict(claim, mean, low, high, 0.0, "%, ± 4 s.e.", low > 0)
+def after(s, run, name, window):
+    """Returns the mean over a window in units of 1/λ_e′ after the drop [seeds]."""
+    return run[name].between(*(s.drop_at + x * s.unit for x in window))
+
+
+def settled(s, run):
+    """Returns the last effective lr over the predicted one, − 1, in percent."""
+    first = before(s, run, "signal") + before(s, run, "noise")
+    last = after(s, run, "signal", LAST) + after(s, run, "noise", LAST)
+    ratio = after(s, run, "effective_lr", LAST) / before(s, run, "effective_lr")
+    return percent_each(ratio, np.sqrt(s.factor * first / last))
+
+
+def tables(s, runs):
+    run, windows = runs["drop"], (EARLY, LATE, LAST)
+    first = before(s, run, "effective_lr")
+    lrs = [nets.shown(after(s, run, "effective_lr", w) / first) for w in windows]
+    rows = [["effective lr, of before", "1", *lrs]]
+    for name in nets.LOSSES:
+        means = [before(s, run, name), *(after(s, run, name, w) for w in windows)]
+        rows.append([nets.TITLES[name], *(nets.shown(mean, name) for mean in means)])
+    spans = [f"{a:g} to {b:g}".replace(" to inf", " on") for a, b in windows]
+    yield table(["", "before", *spans], rows, "lrrrr")
+
+
+def claims(s, runs):
+    run = runs["drop"]
+    times, lrs = run.effective_lr
+    first = int(np.searchsorted(times, s.drop_at)) + 1
+    drop = estimate(lrs[:, first] / before(s, run, "effective_lr"))
+    low, high = s.factor * 0.95, s.factor * 1.05
+    claim = "effective_lr_drops_at_once"
+    yield within(claim, interval(drop), low, high, "of before")
+    yield agrees("settles_where_the_noise_says", settled(s, run), 2.0, "% of its lr")
+    early = {name: after(s, run, name, EARLY) for name in nets.LOSSES}
+    for name in nets.LOSSES:
+        fall = percent_paired(before(s, run, name), early[name])
+        yield above(f"{name}_falls_first", fall, 0.0, "%", errors=4)
+    for name in nets.LOSSES:
+        rise = percent_paired(after(s, run, name, LATE), early[name])
+        yield above(f"{name}_rises_again", rise, 0.0, "%", errors=4)
+
+
+def figure(s, runs, path):
+    run = runs["drop"]
+    canvas, (left, right) = plots.new_figure(2)
+    times, lrs = run.effective_lr
+    time, start = (times - s.drop_at) / s.unit, before(s, run, "effective_lr")
+    relative = estimate(lrs / start[:, None])
+    plots.band(left, time, relative, label="measured", colour=plots.COLOURS[0])
+    last = after(s, run, "effective_lr", LAST).mean() / start.mean()
+    level = last / (1 + 0.01 * float(settled(s, run).mean))
+    words = "predicted from the noise"
+    left.plot([LAST[0], time[-1]], [level] * 2, "k--", lw=2, label=words)
+    root = np.sqrt(s.factor)
+    left.axhline(root, color="0.5", ls=":", lw=1.5, label=f"√{s.factor:g}")
+    for name, colour in zip(
+        ("train_loss", "test_loss"), plots.COLOURS[1:], strict=False
+    ):
+        losses = estimate(run[name].values)
+        plots.band(right, time, losses, label=nets.TITLES[name], colour=colour)
+    plots.spans(right, (EARLY, LATE))
+    for ax in (left, right):
+        plots.plain_log_axis(ax)
+    right.set_ylim(top=2 * before(s, run, "test_loss").mean())
+    x, words = "time since the drop, in 1/λₑ after it", "grey: windows compared"
+    y = "effective learning rate, of that before"
+    plots.label(left, x=x, y=y, legend="best")
+    plots.label(right, x=x, y="loss", legend="best", legend_title=words)
+    plots.save(canvas, path)
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    task=nets.build_task,
+    tables=tables,
+    claims=claims,
+    figures={"decay": figure},
+)

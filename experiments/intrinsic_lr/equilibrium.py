@@ -6,144 +6,118 @@ no more than that the run is stationary.
 """
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments.intrinsic_lr import runs
-from experiments.intrinsic_lr.runs import Arm, Curves, sgd
-from experiments.intrinsic_lr.setting import build, check_arms, check_run
-from experiments.launch import require
-from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, agrees, estimate, interval, table
-from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
+from experiments.intrinsic_lr import nets
+from experiments.intrinsic_lr.settings import Averaged, Weighed
+from optsde.analysis import agrees, percent_each, plots, stack, table
+from optsde.measure import intrinsic_rates
+from optsde.optimizers import SGD
+from optsde.study import Numbers, Study, panels, setting
 
 
-def check(config: ConfigDict) -> None:
-    check_run(config)
-    check_arms(config, "lrs", "decays")
-    require(config.bound > 0, config, "bound", "a percentage above 0")
+class Predicted(Averaged, Weighed):
+    """Settings of a study that predicts the effective lr from signal and noise."""
+
+    bound: float = setting(2.0, "on the departure", unit="% of effective lr", above=0)
 
 
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting, arms = build(config), arms_of(config)
-    runs.report(config, setting, arms[0])
-    first = config.window * config.steps
-    curves = runs.train_arms(
-        config, setting, rundir, arms, weighed=lambda step: step > first
-    )
-    print(levels_table(arms, curves, first))
-    draw(arms, curves, first, rundir.figure("equilibrium"))
-    return [v for arm in arms for v in judge(config, arm, curves[arm.name], first)]
+class Settings(Predicted):
+    lrs: Numbers = setting((0.1, 0.1, 0.1), "of each arm", above=0, entries=1)
+    decays: Numbers = setting((0.01, 0.03, 0.1), "of each arm", above=0, like="lrs")
 
 
-def arms_of(config: ConfigDict) -> list[Arm]:
-    pairs = zip(config.lrs, config.decays, strict=True)
-    return [Arm(f"{lr * decay:.3g}", sgd(lr, decay)) for lr, decay in pairs]
+def arms(s):
+    for lr, decay in zip(s.lrs, s.decays, strict=True):
+        yield s.arm(f"{lr * decay:.3g}", SGD(lr=lr, weight_decay=decay))
 
 
-def judge(config, arm: Arm, curves: Curves, first: float) -> list[Verdict]:
-    """Measured over predicted effective lr; the second leaves out Ḡ, as the SDE does.
-
-    That one must fail where Ḡ/Tr Σ̄ is more than twice the bound.
-    """
-    name = arm.name
-    with_signal, without = (departure(arm, curves, first, s) for s in (True, False))
-    share = np.mean(mean_ratio(curves, first))
-    unit = "% of effective lr"
-    return [
-        agrees(f"equilibrium_at_{name}", with_signal, config.bound, unit),
-        agrees(
-            f"without_the_gradients_share_at_{name}",
-            without,
-            config.bound,
-            unit,
-            expected=bool(50 * share < config.bound),
-        ),
-    ]
+def simulate(s, rundir, task):
+    return train_weighed(s, rundir, task, list(arms(s)))
 
 
-def departure(arm: Arm, curves: Curves, first: float, signal: bool) -> Estimate:
-    """Of the measured effective lr from the predicted one, in percent, over seeds."""
-    measured = runs.mean_over(curves, runs.effective_lr(arm, curves), first)
-    return estimate(100 * (measured / predicted(arm, curves, first, signal) - 1))
+def train_weighed(s, rundir, task, arms):
+    """Returns the runs of all arms, with signal and noise of their later part."""
+    noise = nets.noise_probe(s, task, arms[0], lambda step: step > s.late)
+    return nets.train(s, rundir, task, arms, [noise])
 
 
-def predicted(arm: Arm, curves: Curves, first: float, signal: bool = True):
-    """[seeds]: √(λ_e (2 − λ_e)/(a Ḡ + Tr Σ̄)); without the signal √(2 λ_e/Tr Σ̄)."""
-    from optsde.measure import intrinsic_rates
-
-    rates = intrinsic_rates(arm.at(int(first)))
-    push = runs.mean_over(curves, curves["noise"], first)
+def predicted(s, run, signal=True):
+    """Returns √(λ_e (2 − λ_e)/(a Ḡ + Tr Σ̄)) [seeds]; else √(2 λ_e/Tr Σ̄)."""
+    rates = intrinsic_rates(run.arm.plan.optimizer)
+    push = s.average(run.noise)
     if not signal:
         return np.sqrt(2 * rates.intrinsic / push)
-    push = push + rates.share * runs.mean_over(curves, curves["signal"], first)
+    push = push + rates.share * s.average(run.signal)
     return np.sqrt(rates.intrinsic * (2 - rates.intrinsic) / push)
 
 
-def mean_ratio(curves: Curves, first: float) -> np.ndarray:
-    """[seeds]: Ḡ/Tr Σ̄ of one batch."""
-    return runs.mean_over(curves, curves["signal"], first) / runs.mean_over(
-        curves, curves["noise"], first
-    )
+def departure(s, run, signal=True):
+    """Returns how far the effective lr is from the predicted one, in percent."""
+    return percent_each(s.average(run.effective_lr), predicted(s, run, signal))
 
 
-def levels_table(arms: list[Arm], curves: dict[str, Curves], first: float) -> str:
+def ratio(s, run):
+    """Returns Ḡ/Tr Σ̄ of one batch [seeds]."""
+    return s.average(run.signal) / s.average(run.noise)
+
+
+def tables(s, runs):
     rows = []
-    for arm in arms:
-        mine = curves[arm.name]
-        lrs = 1e3 * runs.mean_over(mine, runs.effective_lr(arm, mine), first)
-        cells = [arm.name, arm.optimizer.lr, shown(lrs)]
-        cells += [shown(1e3 * predicted(arm, mine, first, s)) for s in (True, False)]
-        cells += [shown(runs.mean_over(mine, mine["noise"], first))]
-        cells += [shown(mean_ratio(mine, first))]
-        for name in ("train_loss", "test_loss"):
-            cells.append(shown(runs.mean_over(mine, mine[name], first)))
-        rows.append(cells)
+    for name, run in runs.items():
+        lrs = s.average(run.effective_lr), predicted(s, run), predicted(s, run, False)
+        cells = [nets.shown(lr, "effective_lr") for lr in lrs]
+        others = s.average(run.noise), ratio(s, run)
+        losses = s.average(run.train_loss), s.average(run.test_loss)
+        cells += [nets.shown(x) for x in (*others, *losses)]
+        rows.append([name, run.arm.plan.optimizer.lr, *cells])
     header = ["λ_e", "lr", "10³ × effective lr", "predicted", "without Ḡ", "Tr Σ̄"]
     header += ["Ḡ/Tr Σ̄", "train loss", "held-out loss"]
-    return table(header, rows, "rrrrrrrrr")
+    yield table(header, rows, "rrrrrrrrr")
 
 
-def shown(values) -> str:
-    mean, se, _ = estimate(values)
-    digits = max(0, 2 - int(np.floor(np.log10(se)))) if se > 0 else 3
-    return f"{mean:.{min(digits, 6)}f} ± {se:.1g}"
+def claims(s, runs):
+    """The second leaves out Ḡ, as the SDE does: it must fail where Ḡ counts."""
+    unit = "% of effective lr"
+    for name, run in runs.items():
+        yield agrees(f"equilibrium_at_{name}", departure(s, run), s.bound, unit)
+        claim = f"without_the_gradients_share_at_{name}"
+        small = bool(50 * ratio(s, run).mean() < s.bound)
+        yield agrees(claim, departure(s, run, False), s.bound, unit, small)
 
 
-def draw(arms: list[Arm], curves, first: float, path, name: str = "λₑ = ") -> None:
-    """`name` stands before the name of an arm in the legend."""
-    figure, (left, right) = new_figure(2)
-    for arm, colour in zip(arms, COLOURS, strict=False):
-        mine = curves[arm.name]
-        lrs = estimate(1e3 * runs.effective_lr(arm, mine))
-        label = name + arm.name
-        band(left, mine["step"], lrs, label=label, colour=colour)
-        level = 1e3 * predicted(arm, mine, first).mean()
-        left.plot([first, mine["step"][-1]], [level] * 2, "--", color=colour, lw=2.5)
+def figure(s, runs, path, symbol="λₑ = ", axis="intrinsic learning rate λₑ"):
+    canvas, (left, right) = plots.new_figure(2)
+    colours = panels.bands(
+        left, runs, "effective_lr", scale=1e3, group=lambda run: symbol + run.arm.name
+    )
+    for name, run in runs.items():
+        level = 1e3 * predicted(s, run).mean()
+        left.plot([s.late, s.steps], [level] * 2, "--", color=colours[name], lw=2.5)
     left.plot([], [], "--", color="0.3", lw=2.5, label="predicted")
-    plain_log_axis(left)
-    left.set(xlabel="step", ylabel="effective learning rate × 10³")
-    left.legend(fontsize=10)
-    places = np.arange(len(arms))
-    for shift, signal, colour, marker, label in (
-        (-0.08, True, COLOURS[0], "o", "predicted from Ḡ and Tr Σ̄"),
-        (0.08, False, COLOURS[5], "s", "from Tr Σ̄ alone, as the SDE has it"),
+    plots.plain_log_axis(left)
+    plots.label(left, x="step", y="effective learning rate × 10³", legend="best")
+    places = np.arange(len(runs))
+    for shift, signal, marker, colour, words in (
+        (-0.08, True, "o", plots.COLOURS[0], "predicted from Ḡ and Tr Σ̄"),
+        (0.08, False, "s", plots.COLOURS[5], "from Tr Σ̄ alone, as the SDE has it"),
     ):
-        found = [departure(arm, curves[arm.name], first, signal) for arm in arms]
-        right.errorbar(
-            places + shift,
-            [float(e.mean) for e in found],
-            [interval(e).high - float(e.mean) for e in found],
-            fmt=marker,
-            color=colour,
-            capsize=3,
-            label=label,
+        y = stack(departure(s, run, signal) for run in runs.values())
+        plots.points(
+            right, places + shift, y, label=words, colour=colour, marker=marker
         )
     right.axhline(0, color="0.4", lw=1)
-    right.set_xticks(places, [arm.name.replace(", ", "\n") for arm in arms])
-    right.set_xlim(-0.5, len(arms) - 0.5)
-    right.set(
-        xlabel="intrinsic learning rate λₑ" if name else "",
-        ylabel="measured − predicted, %",
-    )
-    right.legend(fontsize=10)
-    save(figure, path)
+    right.set_xticks(places, [name.replace(", ", "\n") for name in runs])
+    right.set_xlim(-0.5, len(runs) - 0.5)
+    plots.label(right, x=axis, y="measured − predicted, %", legend="best")
+    plots.save(canvas, path)
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    task=nets.build_task,
+    tables=tables,
+    claims=claims,
+    figures={"equilibrium": figure},
+)

@@ -6,81 +6,65 @@ not. The mean gradient drives the norm less than SGD's by (1−β)/(1+β), so th
 lr is a little larger than SGD's at the same λ_e, and nearer to what the SDE says.
 """
 
-from ml_collections import ConfigDict
+from functools import partial
 
-import optsde
-from experiments.intrinsic_lr import equilibrium, runs
-from experiments.intrinsic_lr.runs import Arm, Curves
-from experiments.intrinsic_lr.setting import build, check_arms, check_run
-from experiments.launch import require
-from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, agrees, estimate
+from experiments.intrinsic_lr import equilibrium, nets
+from optsde.analysis import above, agrees, percent_each, percent_paired
+from optsde.measure import intrinsic_rates
+from optsde.optimizers import HeavyBall
+from optsde.study import Numbers, Study, setting
 
 
-def check(config: ConfigDict) -> None:
-    check_run(config)
-    check_arms(config, "lrs", "l2s")
-    betas = config.betas
-    require(
-        len(betas) == len(config.lrs) and min(betas) >= 0 and max(betas) < 1,
-        config,
-        "betas",
-        f"{len(config.lrs)} numbers 0 ≤ β < 1",
+class Settings(equilibrium.Predicted):
+    lrs: Numbers = setting((0.1, 0.01, 0.04, 0.1), "of each arm", above=0, entries=1)
+    l2s: Numbers = setting(
+        (0.03, 0.03, 0.0075, 0.03), "of each arm", above=0, like="lrs"
     )
-
-
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting, arms = build(config), arms_of(config)
-    runs.report(config, setting, arms[0])
-    first = config.window * config.steps
-    curves = runs.train_arms(
-        config, setting, rundir, arms, weighed=lambda step: step > first
+    betas: Numbers = setting(
+        (0.0, 0.9, 0.9, 0.9), "of each arm", at_least=0, below=1, like="lrs"
     )
-    print(equilibrium.levels_table(arms, curves, first))
-    equilibrium.draw(arms, curves, first, rundir.figure("momentum"), "")
-    return judge(config, arms, curves, first)
+    lr_bound: float = setting(6.0, "between arms of one λ_e", unit="%", above=0)
+    loss_bound: float = setting(8.0, "between arms of one λ_e", unit="%", above=0)
 
 
-def arms_of(config: ConfigDict) -> list[Arm]:
-    return [
-        Arm(
-            f"β {beta:g}, lr {lr:g}, l2 {l2:g}",
-            optsde.HeavyBall(lr=lr, beta=beta, l2=l2),
-        )
-        for beta, lr, l2 in zip(config.betas, config.lrs, config.l2s, strict=True)
-    ]
+def arms(s):
+    for beta, lr, l2 in zip(s.betas, s.lrs, s.l2s, strict=True):
+        ball = HeavyBall(lr=lr, beta=beta, l2=l2)
+        yield s.arm(f"β {beta:g}, lr {lr:g}, l2 {l2:g}", ball)
 
 
-def judge(config, arms: list[Arm], curves: dict[str, Curves], first: float):
+def simulate(s, rundir, task):
+    return equilibrium.train_weighed(s, rundir, task, list(arms(s)))
+
+
+def claims(s, runs):
     """The first arm is what the others are compared with."""
-    from optsde.measure import intrinsic_rates
-
-    verdicts = []
-    for number, arm in enumerate(arms, 1):
-        change = equilibrium.departure(arm, curves[arm.name], first, True)
-        claim = f"equilibrium_of_arm_{number}"
-        verdicts.append(agrees(claim, change, config.bound, "% of effective lr"))
-    reference, *others = arms
-    base = curves[reference.name]
-    wanted = intrinsic_rates(reference.optimizer).intrinsic
-    for number, arm in enumerate(others, 2):
-        mine = curves[arm.name]
-        lrs = [
-            runs.mean_over(c, runs.effective_lr(a, c), first)
-            for a, c in ((arm, mine), (reference, base))
+    for number, run in enumerate(runs.values(), 1):
+        gap = equilibrium.departure(s, run)
+        yield agrees(f"equilibrium_of_arm_{number}", gap, s.bound, "% of effective lr")
+    first, *others = runs.values()
+    for number, run in enumerate(others, 2):
+        losses = s.average(run.test_loss), s.average(first.test_loss)
+        lrs = s.average(run.effective_lr), s.average(first.effective_lr)
+        products = [
+            intrinsic_rates(x.arm.plan.optimizer).intrinsic for x in (run, first)
         ]
-        losses = [runs.mean_over(c, c["test_loss"], first) for c in (mine, base)]
-        same = abs(intrinsic_rates(arm.optimizer).intrinsic / wanted - 1) < 1e-6
-        if not same:
-            gap = estimate(100 * (losses[0] / losses[1] - 1))
+        if abs(products[0] / products[1] - 1) > 1e-6:
             claim = f"arm_{number}_of_the_same_lr_l2_differs"
-            verdicts.append(above(claim, gap, 25.0, "% of loss"))
+            yield above(claim, percent_each(*losses), 25.0, "% of loss")
             continue
-        for name, pair, bound in (
-            ("effective_lr", lrs, config.lr_bound),
-            ("test_loss", losses, config.loss_bound),
-        ):
-            claim = f"arm_{number}_of_the_same_product_same_{name}"
-            change = runs.in_percent(*pair)
-            verdicts.append(agrees(claim, change, bound, f"% of {name}"))
-    return verdicts
+        claim, change = f"arm_{number}_of_the_same_product_same_", percent_paired(*lrs)
+        yield agrees(f"{claim}effective_lr", change, s.lr_bound, "% of effective_lr")
+        change = percent_paired(*losses)
+        yield agrees(f"{claim}test_loss", change, s.loss_bound, "% of test_loss")
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    task=nets.build_task,
+    tables=equilibrium.tables,
+    claims=claims,
+    figures={"momentum": partial(equilibrium.figure, symbol="", axis="")},
+)

@@ -5,124 +5,117 @@ the last lr from the start: a large lr early is only a faster way to the equilib
 """
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments.intrinsic_lr import runs
-from experiments.intrinsic_lr.equilibrium import shown
-from experiments.intrinsic_lr.runs import Arm, Curves, sgd
-from experiments.intrinsic_lr.setting import build, check_multiple, check_run
-from experiments.launch import require
-from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, agrees, estimate, table
-from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
+from experiments.intrinsic_lr import nets
+from experiments.intrinsic_lr.settings import Averaged
+from optsde.analysis import above, agrees, percent_paired, plots, table
+from optsde.optimizers import SGD
+from optsde.run import Series
+from optsde.study import Study, panels, setting
 
-LOSSES = ("train_loss", "test_loss")
+METRICS = ("effective_lr", "train_loss", "test_loss", "test_error")
+WIDTH = 10  # measurements that are averaged, so that curves can be told apart
 
 
-def check(config: ConfigDict) -> None:
-    check_run(config)
-    check_multiple(config, "first_drop", "second_drop")
-    require(
-        config.first_drop < config.second_drop < config.window * config.steps,
-        config,
-        "second_drop",
-        "a step after first_drop and before the window",
-    )
-    lrs = config.lr < config.middle_lr < config.large_lr
-    require(lrs and config.lr > 0, config, "middle_lr", "a number from lr to large_lr")
-    require(config.decay > 0, config, "decay", "a number above 0")
+class Settings(Averaged):
+    lr: float = setting(0.1, "the last one", above=0)
+    middle_lr: float = setting(0.3, "between the two drops")
+    large_lr: float = setting(1.0, "before the first drop")
+    decay: float = setting(0.01, "weight decay", above=0)
+    first_drop: int = setting(2000, "its step")
+    second_drop: int = setting(4000, "its step, the only one with one drop")
+    steps = 20_000
+    window = 0.7
+    seeds = 8
+
+    def demands(self):
+        yield from super().demands()
+        yield self.at_a_measurement("first_drop")
+        yield self.at_a_measurement("second_drop")
+        fine = self.first_drop < self.second_drop < self.late
+        yield fine, "second_drop", "a step after first_drop and before the window"
+        fine = self.lr < self.middle_lr < self.large_lr
+        yield fine, "middle_lr", "a number from lr to large_lr"
 
 
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting, arms = build(config), arms_of(config)
-    runs.report(config, setting, arms[0])
-    curves = runs.train_arms(config, setting, rundir, arms)
-    print(averages_table(config, arms, curves))
-    draw(config, arms, curves, rundir.figure("only_the_last"))
-    return judge(config, arms, curves)
-
-
-def arms_of(config: ConfigDict) -> list[Arm]:
+def arms(s):
     """The last lr from the start; one drop to it; two drops."""
-    lr, middle, large = config.lr, config.middle_lr, config.large_lr
-    start = sgd(large, config.decay)
-    two = ((config.first_drop, middle), (config.second_drop, lr))
-    return [
-        Arm(f"lr {lr:g}", sgd(lr, config.decay)),
-        Arm(f"lr {large:g}, {lr:g}", start, drops=((config.second_drop, lr),)),
-        Arm(f"lr {large:g}, {middle:g}, {lr:g}", start, drops=two),
-    ]
+    lr, middle, large = s.lr, s.middle_lr, s.large_lr
+    start = SGD(lr=large, weight_decay=s.decay)
+    last = {s.second_drop: {"lr": lr}}
+    yield s.arm(f"lr {lr:g}", SGD(lr=lr, weight_decay=s.decay))
+    yield s.arm(f"lr {large:g}, {lr:g}", start, changes=last)
+    both = {s.first_drop: {"lr": middle}} | last
+    yield s.arm(f"lr {large:g}, {middle:g}, {lr:g}", start, changes=both)
 
 
-def judge(config: ConfigDict, arms: list[Arm], curves: dict[str, Curves]):
-    first = config.window * config.steps
-    plain, *dropped = arms
-    verdicts = []
-
-    def average(arm, name, *window):
-        mine = curves[arm.name]
-        series = mine | {"effective_lr": runs.effective_lr(arm, mine)}
-        return runs.mean_over(mine, series[name], *window)
-
-    for number, arm in enumerate(dropped, 1):
-        drops = "one_drop" if number == 1 else "two_drops"
-        early = config.second_drop / 2, config.second_drop
-        gap = runs.in_percent(*(average(a, "train_loss", *early) for a in (arm, plain)))
-        verdicts.append(above(f"{drops}_differs_before", gap, 25.0, "% of loss"))
-        for name in LOSSES:
-            change = runs.in_percent(*(average(a, name, first) for a in (arm, plain)))
-            verdicts.append(agrees(f"{drops}_same_{name}", change, 10.0, "% of loss"))
-        lrs = [average(a, "effective_lr", first) for a in (arm, plain)]
-        claim = f"{drops}_same_effective_lr"
-        verdicts.append(
-            agrees(
-                claim,
-                runs.in_percent(*lrs),
-                2.0,
-                "% of effective lr",
-                expected=claim not in config.known_false,
-            )
-        )
-    return verdicts
+def simulate(s, rundir, task):
+    return nets.train(s, rundir, task, arms(s))
 
 
-def averages_table(config: ConfigDict, arms: list[Arm], curves) -> str:
-    first, half = config.window * config.steps, config.second_drop
+def before(s, run):
+    """Returns the train loss before the last drop [seeds]."""
+    return run.train_loss.between(s.second_drop / 2, s.second_drop)
+
+
+def tables(s, runs):
     rows = []
-    for arm in arms:
-        mine = curves[arm.name]
-        before = runs.mean_over(mine, mine["train_loss"], half / 2, half)
-        lrs = 1e3 * runs.mean_over(mine, runs.effective_lr(arm, mine), first)
-        late = [runs.mean_over(mine, mine[name], first) for name in LOSSES]
-        error = 100 * runs.mean_over(mine, mine["test_error"], first)
-        rows.append([arm.name, *map(shown, (before, lrs, *late, error))])
-    header = ["arm", "train loss before the last drop", "10³ × effective lr"]
-    header += ["train loss", "held-out loss", "held-out error %"]
-    return table(header, rows, "lrrrrr")
+    for name, run in runs.items():
+        cells = [nets.shown(s.average(run[metric]), metric) for metric in METRICS]
+        rows.append([name, nets.shown(before(s, run)), *cells])
+    titles = [nets.TITLES[metric] for metric in METRICS]
+    header = ["arm", "train loss before the last drop", *titles]
+    yield table(header, rows, "lrrrrr")
 
 
-def draw(config: ConfigDict, arms: list[Arm], curves, path) -> None:
-    figure, (left, right) = new_figure(2)
-    width = 10  # looks that are averaged, so that three curves can be told apart
-    for arm, colour in zip(arms, COLOURS, strict=False):
-        mine = curves[arm.name]
-        lrs = estimate(1e3 * runs.effective_lr(arm, mine))
-        band(left, mine["step"] / 1000, lrs, label=arm.name, colour=colour)
-        loss = _smooth(mine["train_loss"], width)
-        steps = _smooth(mine["step"][None] / 1000, width)[0]
-        band(right, steps, estimate(loss), label=arm.name, colour=colour)
-    for ax in (left, right):
-        plain_log_axis(ax)
-        ax.set(xlabel="thousands of steps")
-        compared = config.window * config.steps / 1000, config.steps / 1000
-        ax.axvspan(*compared, color="0.92", zorder=0)
-    left.set(ylabel="effective learning rate × 10³")
-    right.set(ylabel="train loss, mean of ten looks")
-    left.legend(fontsize=10, title="grey: compared")
-    save(figure, path)
+def claims(s, runs):
+    plain, *dropped = runs.values()
+    for run, drops in zip(dropped, ("one_drop", "two_drops"), strict=True):
+        gap = percent_paired(before(s, run), before(s, plain))
+        yield above(f"{drops}_differs_before", gap, 25.0, "% of loss")
+        for metric, bound, unit in (
+            ("train_loss", 10.0, "% of loss"),
+            ("test_loss", 10.0, "% of loss"),
+            ("effective_lr", 2.0, "% of effective lr"),
+        ):
+            change = percent_paired(s.average(run[metric]), s.average(plain[metric]))
+            yield agrees(f"{drops}_same_{metric}", change, bound, unit)
 
 
-def _smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Means of `width` successive columns."""
-    count = values.shape[1] // width
-    return values[:, : count * width].reshape(len(values), count, width).mean(-1)
+def figure(s, runs, path):
+    canvas, axes = plots.new_figure(2)
+    runs = runs.derived(smooth_loss=lambda run: smooth(run.train_loss))
+    panels.bands(axes[0], runs, "effective_lr", scale=1e3)
+    panels.bands(axes[1], runs, "smooth_loss")
+    for ax in axes:
+        plots.plain_log_axis(ax)
+        plots.spans(ax, [(s.late, s.steps)])
+    plots.label(
+        axes[0],
+        x="step",
+        y="effective learning rate × 10³",
+        legend="best",
+        legend_title="grey: compared",
+    )
+    plots.label(axes[1], x="step", y="train loss, mean of ten measurements")
+    plots.save(canvas, path)
+
+
+def smooth(series):
+    """Returns the means of successive measurements."""
+    times, values = series
+    count = len(times) // WIDTH
+    rows = np.vstack([times, values])[:, : count * WIDTH]
+    times, *values = rows.reshape(len(rows), count, WIDTH).mean(-1)
+    return Series(times, np.array(values))
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    task=nets.build_task,
+    tables=tables,
+    claims=claims,
+    figures={"only_the_last": figure},
+)

@@ -6,158 +6,111 @@ times, is not even another run: its directions are the first one's at every step
 """
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments.intrinsic_lr import runs
-from experiments.intrinsic_lr.equilibrium import shown
-from experiments.intrinsic_lr.runs import Arm, Curves, sgd
-from experiments.intrinsic_lr.setting import build, check_arms, check_run
-from experiments.launch import require
-from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, agrees, estimate, interval, table
-from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
+from experiments.intrinsic_lr import nets
+from experiments.intrinsic_lr.settings import Averaged
+from optsde.analysis import above, agrees, estimate, percent_paired, plots, table
+from optsde.optimizers import SGD
+from optsde.study import Numbers, Study, panels, setting
 
-UNIT = {"effective_lr": "effective lr", "train_loss": "loss", "test_loss": "loss"}
+SAME = {"effective_lr": "effective lr", "train_loss": "loss", "test_loss": "loss"}
 
 
-def check(config: ConfigDict) -> None:
-    check_run(config)
-    check_arms(config, "lrs", "decays", "scales")
-    for name in ("lr_bound", "loss_bound", "apart"):
-        require(config[name] > 0, config, name, "a percentage above 0")
-    arms = arms_of(config)
-    names = [arm.name for arm in arms]
-    require(len(set(names)) == len(names), config, "lrs", "arms that all differ")
-    same = [product(arm) for arm in arms]
-    require(
-        same.count(same[0]) > 1 and len(set(same)) > 1,
-        config,
-        "lrs",
-        "with decays: another arm of the first one's product, and one of another",
-    )
+class Settings(Averaged):
+    lrs: Numbers = setting((0.1, 0.4, 0.1), "of each arm", above=0, entries=2)
+    decays: Numbers = setting((0.03, 0.0075, 0.1), "of each arm", above=0, like="lrs")
+    scales: Numbers = setting((1, 2, 1), "of initial weights", above=0, like="lrs")
+    lr_bound: float = setting(2.0, "between arms of one product", unit="%", above=0)
+    loss_bound: float = setting(8.0, "between arms of one product", unit="%", above=0)
+    apart: float = setting(75.0, "between products", unit="% of train loss", above=0)
+
+    def demands(self):
+        yield from super().demands()
+        names = {arm.name for arm in arms(self)}
+        yield len(names) == len(self.lrs), "lrs", "arms that all differ"
+        first, *others = map(product, arms(self))
+        both = "with decays: another arm of the first one's product, and one of another"
+        yield first in others and set(others) != {first}, "lrs", both
 
 
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting, arms = build(config), arms_of(config)
-    runs.report(config, setting, arms[0])
-    curves = runs.train_arms(config, setting, rundir, arms)
-    first = config.window * config.steps
-    print(averages_table(arms, curves, first))
-    draw(arms, curves, first, rundir.figure("same_product"))
-    return judge(config, arms, curves, first)
+def arms(s):
+    for lr, decay, scale in zip(s.lrs, s.decays, s.scales, strict=True):
+        name = f"lr {lr:g}, decay {decay:g}, initial × {scale:g}"
+        yield s.arm(name, SGD(lr=lr, weight_decay=decay), scale=scale)
 
 
-def arms_of(config: ConfigDict) -> list[Arm]:
-    settings = zip(config.lrs, config.decays, config.scales, strict=True)
-    return [
-        Arm(f"lr {lr:g}, decay {decay:g}, initial × {scale:g}", sgd(lr, decay), scale)
-        for lr, decay, scale in settings
-    ]
+def product(arm):
+    """Returns λ_e, rounded so that equal ones are equal."""
+    return float(f"{arm.plan.optimizer.lr * arm.plan.optimizer.weight_decay:.6g}")
 
 
-def product(arm: Arm) -> float:
-    """λ_e, rounded so that equal ones are equal."""
-    return float(f"{arm.optimizer.lr * arm.optimizer.weight_decay:.6g}")
+def is_rescaled(arm, first):
+    """Tells whether an arm of the same λ_e is the first one with weights times 2ⁿ."""
+    c = arm.scale / first.scale
+    lrs = arm.plan.optimizer.lr / first.plan.optimizer.lr
+    return c != 1 and np.log2(c) % 1 == 0 and np.isclose(lrs, c * c)
 
 
-def is_rescaled(arm: Arm, reference: Arm) -> bool:
-    """c²·lr, decay/c², c·w with c a power of two: the same run bit for bit."""
-    c = arm.scale / reference.scale
-    lr = arm.optimizer.lr / reference.optimizer.lr
-    exact = np.log2(c) == round(np.log2(c)) and c != 1
-    same = product(arm) == product(reference) and np.isclose(lr, c * c)
-    return bool(exact and same)
+def simulate(s, rundir, task):
+    return nets.train(s, rundir, task, arms(s))
 
 
-def averages(arm: Arm, curves: Curves, first: float) -> dict[str, np.ndarray]:
-    """[seeds] of each quantity, over the window."""
-    series = curves | {"effective_lr": runs.effective_lr(arm, curves)}
-    return {n: runs.mean_over(curves, series[n], first) for n in UNIT}
+def tables(s, runs):
+    metrics, rows = [*SAME, "test_error"], []
+    for number, (name, run) in enumerate(runs.items(), 1):
+        cells = [nets.shown(s.average(run[metric]), metric) for metric in metrics]
+        rows.append([number, f"{product(run.arm):g}", name, *cells])
+    header = ["", "λ_e", "arm", *(nets.TITLES[metric] for metric in metrics)]
+    yield table(header, rows, "rrlrrrr")
 
 
-def judge(config, arms: list[Arm], curves: dict[str, Curves], first: float):
-    reference, *others = arms
-    base = averages(reference, curves[reference.name], first)
-    verdicts = []
-    for number, arm in enumerate(others, 2):
-        mine = averages(arm, curves[arm.name], first)
-        if product(arm) != product(reference):
-            gap = base["train_loss"] / mine["train_loss"]
-            apart = estimate(100 * (np.maximum(gap, 1 / gap) - 1))
-            claim = f"other_product_{product(arm):g}_differs_{number}"
-            expected = claim not in config.known_false
-            verdicts.append(above(claim, apart, config.apart, "% of loss", expected))
+def claims(s, runs):
+    first, *others = runs.values()
+    for number, run in enumerate(others, 2):
+        if product(run.arm) != product(first.arm):
+            ratio = s.average(first.train_loss) / s.average(run.train_loss)
+            apart = estimate(100 * (np.maximum(ratio, 1 / ratio) - 1))
+            claim = f"other_product_{product(run.arm):g}_differs_{number}"
+            yield above(claim, apart, s.apart, "% of loss")
             continue
-        if is_rescaled(arm, reference):
-            both = [curves[a.name]["train_loss"] for a in (arm, reference)]
-            largest = np.abs(np.subtract(*both)).max(axis=1)
+        if is_rescaled(run.arm, first.arm):
+            gap = np.abs(run.train_loss.values - first.train_loss.values).max(axis=1)
             claim = f"rescaled_run_{number}_is_the_first"
-            verdicts.append(agrees(claim, estimate(largest), 1e-6, "nats, largest"))
-        for name, unit in UNIT.items():
-            bound = config.lr_bound if name == "effective_lr" else config.loss_bound
-            change = runs.in_percent(mine[name], base[name])
-            claim = f"same_product_{number}_same_{name}"
-            verdicts.append(agrees(claim, change, bound, f"% of {unit}"))
-    return verdicts
+            yield agrees(claim, estimate(gap), 1e-6, "nats, largest")
+        for metric, unit in SAME.items():
+            change = percent_paired(s.average(run[metric]), s.average(first[metric]))
+            bound = s.lr_bound if metric == "effective_lr" else s.loss_bound
+            claim = f"same_product_{number}_same_{metric}"
+            yield agrees(claim, change, bound, f"% of {unit}")
 
 
-def averages_table(arms: list[Arm], curves: dict[str, Curves], first: float) -> str:
-    rows = []
-    for number, arm in enumerate(arms, 1):
-        mine = averages(arm, curves[arm.name], first)
-        mine["effective_lr"] = 1e3 * mine["effective_lr"]
-        error = runs.mean_over(curves[arm.name], curves[arm.name]["test_error"], first)
-        cells = [shown(mine[name]) for name in UNIT]
-        rows.append([number, f"{product(arm):g}", arm.name, *cells, shown(100 * error)])
-    header = ["", "λ_e", "arm", "10³ × effective lr", "train loss", "held-out loss"]
-    return table([*header, "held-out error %"], rows, "rrlrrrr")
-
-
-def draw(arms: list[Arm], curves: dict[str, Curves], first: float, path) -> None:
-    figure, (left, right) = new_figure(2)
-    reference = product(arms[0])
-    styles = ("-", "--", "-.", ":", (0, (1, 3)))
-    kinds = list(dict.fromkeys(product(arm) for arm in arms))
-    of_kind = dict.fromkeys(kinds, 0)
-    for number, arm in enumerate(arms):
-        kind = product(arm)
-        style = styles[of_kind[kind] % len(styles)]
-        of_kind[kind] += 1
-        mine = curves[arm.name]
-        lrs = estimate(1e3 * runs.effective_lr(arm, mine))
-        colour = COLOURS[number] if kind == reference else "0.6"
-        label = arm.name if kind == reference else ""
-        band(left, mine["step"], lrs, label=label, colour=colour, ls=style)
-    for kind in kinds:
-        if kind != reference:
-            last = next(arm for arm in arms if product(arm) == kind)
-            value = 1e3 * runs.effective_lr(last, curves[last.name])[:, -1].mean()
-            left.annotate(
-                f"λₑ = {kind:g}",
-                (curves[last.name]["step"][-1], value),
-                ha="right",
-                va="bottom",
-                fontsize=10,
-                color="0.35",
-            )
-    plain_log_axis(left)
-    left.set(xlabel="step", ylabel="effective learning rate × 10³")
-    left.legend(fontsize=8.5, title=f"λₑ = {reference:g}", title_fontsize=10)
-    for number, arm in enumerate(arms):
-        kind = product(arm)
-        mine = averages(arm, curves[arm.name], first)
-        loss = estimate(mine["test_loss"])
-        right.errorbar(
-            number,
-            float(loss.mean),
-            interval(loss).high - float(loss.mean),
-            fmt="o",
-            capsize=3,
-            color=COLOURS[number] if kind == reference else "0.6",
-        )
-    right.set_xticks(
-        range(len(arms)), [f"{product(arm):g}" for arm in arms], rotation=45
+def figure(s, runs, path):
+    canvas, (left, right) = plots.new_figure(2)
+    colours = panels.bands(
+        left,
+        runs,
+        "effective_lr",
+        scale=1e3,
+        group=lambda x: f"λₑ = {product(x.arm):g}",
     )
-    right.set(xlabel="λₑ of the arm", ylabel="held-out loss, second half of the run")
+    for place, (name, run) in enumerate(runs.items()):
+        loss = estimate(s.average(run.test_loss))
+        plots.points(right, place, loss, colour=colours[name])
+    plots.plain_log_axis(left)
+    plots.label(left, x="step", y="effective learning rate × 10³", legend="best")
+    plots.label(right, x="λₑ of the arm", y="held-out loss, later part of the run")
+    products = [f"{product(run.arm):g}" for run in runs.values()]
+    right.set_xticks(range(len(runs)), products, rotation=45)
     right.set_ylim(bottom=0)
-    save(figure, path)
+    plots.save(canvas, path)
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    task=nets.build_task,
+    tables=tables,
+    claims=claims,
+    figures={"same_product": figure},
+)

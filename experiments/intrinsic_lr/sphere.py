@@ -5,206 +5,200 @@ at η² Tr Σ̄/(2 λ_e). Runs start with other norms than those, and arms of on
 alike in effective lr and loss.
 """
 
-from typing import NamedTuple
+import dataclasses
+from functools import partial
 
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-import optsde
-from experiments.intrinsic_lr import toy
-from experiments.intrinsic_lr.equilibrium import shown
-from experiments.intrinsic_lr.runs import sgd
-from experiments.intrinsic_lr.setting import check_arms
-from experiments.launch import refuse_divergence, require
-from experiments.rundir import RunDir
-from optsde.analysis import Estimate, Verdict, agrees, estimate, relative, table
-from optsde.analysis.plots import COLOURS, band, new_figure, plain_log_axis, save
+from experiments.intrinsic_lr import nets
+from optsde import gradients
+from optsde.analysis import agrees, estimate, percent, plots, table
+from optsde.dynamics import discrete
+from optsde.dynamics.sphere import gamma_at, sphere
+from optsde.optimizers import SGD
+from optsde.plans import Plan
+from optsde.problems.sphere import curvatures, loss_of, tangent_noise
+from optsde.run import Progress, ensemble
+from optsde.study import Numbers, Seeds, Study, refuse_divergence, setting
 
 
-class Case(NamedTuple):
+class Settings(Seeds):
+    lrs: Numbers = setting((0.1, 0.1, 0.01, 0.4), "of each arm", above=0, entries=1)
+    decays: Numbers = setting(
+        (0.1, 0.01, 0.1, 0.025), "of each arm", above=0, like="lrs"
+    )
+    starts: Numbers = setting(
+        (2.0, 0.7, 2.0, 0.7),
+        "‖w‖ at the start of each arm, of that at equilibrium",
+        above=0,
+        like="lrs",
+    )
+    dimension: int = setting(20, "of w; the noise has variance 1 along it", at_least=2)
+    curvature: float = setting(1.0, "the largest one")
+    looks: int = setting(40, "measurements of a run", at_least=4)
+    length: float = setting(3.0, "of a run", unit="1/λ_e", above=0)
+    substeps: int = setting(1, "of the SDE in a step of the run", at_least=1)
+    bound: float = setting(1.0, "on departures", unit="% of effective lr", above=0)
+    seeds = 2048
+
+    def demands(self):
+        yield from super().demands()
+        fine = all(x.intrinsic < 0.1 and x.every >= 1 for x in cases(self))
+        words = f"times decays below 0.1, and a step to each of {self.looks} looks"
+        yield fine, "lrs", words
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An arm: what is run, and what closed forms say of it."""
+
+    s: Settings
     lr: float
     decay: float
-    start: float  # ‖w‖ at the start, of that at equilibrium
+    start: float
 
     @property
-    def intrinsic(self) -> float:
+    def name(self):
+        return f"lr {self.lr:g}, decay {self.decay:g}"
+
+    @property
+    def intrinsic(self):
+        """λ_e."""
         return self.lr * self.decay
 
     @property
-    def name(self) -> str:
-        return f"lr {self.lr:g}, decay {self.decay:g}"
+    def every(self):
+        """Steps between measurements."""
+        return int(self.s.length / self.intrinsic / self.s.looks)
+
+    @property
+    def times(self):
+        return self.every * np.arange(1, self.s.looks + 1)
+
+    @property
+    def still(self):
+        """γ at equilibrium."""
+        return (self.s.dimension - 1) / (2 * self.intrinsic)
+
+    def closed_form(self, at):
+        """Returns the effective lr at these times, γ^-½."""
+        trace = self.s.dimension - 1
+        return gamma_at(at, self.start**4 * self.still, trace, self.intrinsic) ** -0.5
 
 
-def check(config: ConfigDict) -> None:
-    check_arms(config, "lrs", "decays", "starts")
-    require(config.dimension >= 2, config, "dimension", "at least 2")
-    require(config.seeds >= 2, config, "seeds", "at least 2, for intervals")
-    require(config.looks >= 4, config, "looks", "at least 4")
-    require(config.substeps >= 1, config, "substeps", "an integer ≥ 1")
-    for name in ("length", "bound"):
-        require(config[name] > 0, config, name, "a number above 0")
-    for case in cases(config):
-        require(
-            case.intrinsic < 0.1 and times(config, case)[0] >= 1,
-            config,
-            "lrs",
-            f"times decays below 0.1, and a step to each of {config.looks} looks",
+def cases(s):
+    return [Case(s, *each) for each in zip(s.lrs, s.decays, s.starts, strict=True)]
+
+
+def simulate(s, rundir):
+    return {
+        (case.name, arm): rundir.once(
+            f"{case.name}: {arm}", partial(measured, s, case, arm)
         )
-
-
-def cases(config: ConfigDict) -> list[Case]:
-    settings = zip(config.lrs, config.decays, config.starts, strict=True)
-    return [Case(*setting) for setting in settings]
-
-
-def times(config: ConfigDict, case: Case) -> np.ndarray:
-    every = int(config.length / case.intrinsic / config.looks)
-    return every * np.arange(1, config.looks + 1)
-
-
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    for case in cases(config):
-        if f"{case.name}/sde/loss" not in rundir.curves():
-            rundir.add_curves(_both(config, case))
-    held = rundir.curves()
-    print(ends_table(config, held))
-    draw(config, held, rundir.figure("sphere"))
-    return [v for case in cases(config) for v in judge(config, case, held)]
-
-
-def _both(config: ConfigDict, case: Case) -> dict[str, np.ndarray]:
-    """Effective lr and loss of the run and of the SDE, [seeds, looks]."""
-    from functools import partial
-
-    import jax
-    import jax.numpy as jnp
-
-    from optsde import gradients
-    from optsde.dynamics.sphere import sphere
-
-    loss = toy.loss_of(toy.curvatures(config.dimension, config.curvature))
-    noise = toy.tangent_noise()
-    plan = optsde.Plan(
-        optimizer=sgd(case.lr, case.decay),
-        batch_size=1,
-        horizon=config.length / case.intrinsic,
-    )
-    size = case.start * (case.lr**2 * still(config, case)) ** 0.25
-    start = jnp.full(config.dimension, size / np.sqrt(config.dimension))
-    law = gradients.from_covariance(loss, noise)
-    arms = {
-        "run": (
-            optsde.discrete(plan, partial(gradients.gaussian, loss, noise), start),
-            lambda s: {
-                "effective_lr": case.lr / jnp.sum(s.params**2),
-                "loss": loss(s.params),
-            },
-        ),
-        "sde": (
-            sphere(plan, law, start, config.substeps, keep_signal=True),
-            lambda s: {"effective_lr": s.gamma**-0.5, "loss": loss(s.direction)},
-        ),
-    }
-    keys = jax.random.split(jax.random.key(config.seed), config.seeds)
-    out = {}
-    for name, (dynamics, observe) in arms.items():
-        label = f"{case.name}: {name}"
-        found = optsde.ensemble(
-            dynamics,
-            keys,
-            times(config, case),
-            observe,
-            progress=optsde.Progress(f"{label:28}"),
-        )
-        refuse_divergence(found, label, "try a smaller lr or curvature")
-        out |= {f"{case.name}/{name}/{k}": v for k, v in found.values.items()}
-    return out
-
-
-def still(config: ConfigDict, case: Case) -> float:
-    """γ at equilibrium."""
-    return (config.dimension - 1) / (2 * case.intrinsic)
-
-
-def closed_form(config: ConfigDict, case: Case, at: np.ndarray):
-    """The effective lr at these times: γ^-½."""
-    from optsde.dynamics.sphere import gamma_at
-
-    end = still(config, case)
-    trace = config.dimension - 1
-    gamma = gamma_at(at, case.start**4 * end, trace, case.intrinsic)
-    return gamma**-0.5
-
-
-def late(config: ConfigDict, values: np.ndarray) -> Estimate:
-    """Over the last third of the looks, at equilibrium."""
-    return estimate(values[:, -(config.looks // 3) :].mean(axis=1))
-
-
-def judge(config: ConfigDict, case: Case, held) -> list[Verdict]:
-    name, at = f"{case.lr:g}_{case.decay:g}", times(config, case)
-    series = {
-        arm: [held[f"{case.name}/{arm}/{x}"] for x in ("effective_lr", "loss")]
+        for case in cases(s)
         for arm in ("run", "sde")
     }
-    lrs = series["run"][0]
-    expected = closed_form(config, case, at)
-    furthest = np.argmax(np.abs(lrs.mean(axis=0) / expected - 1))
-    path = estimate(100 * (lrs / expected)[:, furthest] - 100)
-    end = late(config, 100 * (lrs / still(config, case) ** -0.5) - 100)
-    loss = relative(late(config, series["run"][1]), late(config, series["sde"][1]))
-    loss = Estimate(100 * loss.mean, 100 * loss.se, loss.dof)
-    unit = "% of effective lr"
-    return [
-        agrees(f"equilibrium_{name}", end, config.bound, unit),
-        agrees(f"closed_form_at_every_time_{name}", path, 2 * config.bound, unit),
-        agrees(f"sde_has_the_loss_{name}", loss, 3 * config.bound, "% of loss"),
-    ]
 
 
-def ends_table(config: ConfigDict, held) -> str:
+def measured(s, case, arm):
+    """Returns the effective lr and the loss of a run or its SDE [seeds, times]."""
+    loss, noise = loss_of(curvatures(s.dimension, s.curvature)), tangent_noise()
+    plan = Plan(
+        optimizer=SGD(lr=case.lr, weight_decay=case.decay),
+        batch_size=1,
+        horizon=s.length / case.intrinsic,
+    )
+    size = case.start * (case.lr**2 * case.still) ** 0.25
+    start = jnp.full(s.dimension, size / np.sqrt(s.dimension))
+
+    def of_run(state):
+        lr = case.lr / jnp.sum(state.params**2)
+        return {"effective_lr": lr, "loss": loss(state.params)}
+
+    def of_sde(state):
+        return {"effective_lr": state.gamma**-0.5, "loss": loss(state.direction)}
+
+    if arm == "run":
+        dynamics = discrete(plan, gradients.gaussian(loss, noise), start)
+    else:
+        law = gradients.from_covariance(loss, noise)
+        dynamics = sphere(plan, law, start, s.substeps, keep_signal=True)
+    label = f"{case.name}: {arm}"
+    found = ensemble(
+        dynamics,
+        s.keys(),
+        case.times,
+        of_run if arm == "run" else of_sde,
+        progress=Progress(f"{label:28}"),
+    )
+    refuse_divergence(found, label, "try a smaller lr or curvature")
+    return found.values
+
+
+def late(s, values):
+    """Returns the means over the last third of the times, at equilibrium [seeds]."""
+    return values[:, -(s.looks // 3) :].mean(axis=1)
+
+
+def tables(s, runs):
     rows = []
-    for case in cases(config):
-        cells = [case.name, f"{case.intrinsic:g}"]
-        cells.append(f"{1e3 * still(config, case) ** -0.5:.3f}")
+    for case in cases(s):
+        cells = [case.name, f"{case.intrinsic:g}", f"{1e3 * case.still**-0.5:.3f}"]
         for arm in ("run", "sde"):
-            lrs, loss = (
-                held[f"{case.name}/{arm}/{x}"] for x in ("effective_lr", "loss")
-            )
-            ends = slice(-(config.looks // 3), None)
-            cells += [shown(1e3 * lrs[:, ends].mean(1)), shown(loss[:, ends].mean(1))]
+            for metric, values in runs[case.name, arm].items():
+                cells.append(nets.shown(late(s, values), metric))
         rows.append(cells)
     header = ["arm", "λ_e", "√(2λ_e/Tr Σ̄) · 10³"]
-    header += [
-        f"{x}, {arm}" for arm in ("run", "SDE") for x in ("10³ × effective lr", "loss")
-    ]
-    return table(header, rows, "lrrrrrr")
+    for arm in ("run", "SDE"):
+        header += [f"10³ × effective lr, {arm}", f"loss, {arm}"]
+    yield table(header, rows, "lrrrrrr")
 
 
-def draw(config: ConfigDict, held, path) -> None:
-    figure, (left, right) = new_figure(2)
-    marks = "os^Dv"
-    for number, (case, colour) in enumerate(zip(cases(config), COLOURS, strict=False)):
-        at = times(config, case)
-        time = case.intrinsic * at
-        dense = np.linspace(0, at[-1], 400)
-        for ax, what in ((left, "effective_lr"), (right, "loss")):
-            scale = 1e3 if what == "effective_lr" else 1
-            sde, discrete = (
-                estimate(scale * held[f"{case.name}/{arm}/{what}"])
-                for arm in ("sde", "run")
-            )
-            band(ax, time, sde, label="", colour=colour, lw=1.0)
-            ax.plot(time[::2], discrete.mean[::2], marks[number % 5], color=colour,
-                    ms=5, label=f"{case.name}, λₑ = {case.intrinsic:g}")  # fmt: skip
-        left.plot(case.intrinsic * dense, 1e3 * closed_form(config, case, dense), "--",
-                  color="black", lw=1)  # fmt: skip
+def claims(s, runs):
+    for case in cases(s):
+        run, sde = runs[case.name, "run"], runs[case.name, "sde"]
+        name, unit = f"{case.lr:g}_{case.decay:g}", "% of effective lr"
+        lrs, expected = run["effective_lr"], case.closed_form(case.times)
+        end = estimate(late(s, 100 * (lrs / case.still**-0.5) - 100))
+        yield agrees(f"equilibrium_{name}", end, s.bound, unit)
+        furthest = np.argmax(np.abs(lrs.mean(axis=0) / expected - 1))
+        path = estimate(100 * (lrs / expected)[:, furthest] - 100)
+        claim = f"closed_form_at_every_time_{name}"
+        yield agrees(claim, path, 2 * s.bound, unit)
+        losses = (estimate(late(s, arm["loss"])) for arm in (run, sde))
+        claim = f"sde_has_the_loss_{name}"
+        yield agrees(claim, percent(*losses), 3 * s.bound, "% of loss")
+
+
+def figure(s, runs, path):
+    canvas, (left, right) = plots.new_figure(2)
+    panels = (left, "effective_lr", 1e3), (right, "loss", 1)
+    for number, case in enumerate(cases(s)):
+        colour = plots.COLOURS[number % len(plots.COLOURS)]
+        time = case.intrinsic * case.times
+        for ax, metric, scale in panels:
+            sde, run = (scale * runs[case.name, x][metric] for x in ("sde", "run"))
+            plots.band(ax, time, estimate(sde), colour=colour, lw=1.0)
+            words = f"{case.name}, λₑ = {case.intrinsic:g}"
+            marks = dict(marker="os^Dv"[number % 5], ls="none", ms=5, label=words)
+            ax.plot(time[::2], run.mean(axis=0)[::2], color=colour, **marks)
+        dense = np.linspace(0, case.times[-1], 400)
+        left.plot(case.intrinsic * dense, 1e3 * case.closed_form(dense), "k--", lw=1)
     left.plot([], [], "k--", lw=1, label="closed form")
     left.plot([], [], "-", color="0.4", lw=1, label="SDE")
-    plain_log_axis(left)
-    left.set(ylabel="effective learning rate × 10³")
-    left.legend(fontsize=8.5, title="marks: the run", title_fontsize=9)
-    right.set(ylabel="loss")
-    for ax in (left, right):
-        ax.set(xlabel="time in 1/λₑ")
-    save(figure, path)
+    plots.plain_log_axis(left)
+    x, y = "time in 1/λₑ", "effective learning rate × 10³"
+    plots.label(left, x=x, y=y, legend="best", legend_title="marks: the run")
+    plots.label(right, x=x, y="loss")
+    plots.save(canvas, path)
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    tables=tables,
+    claims=claims,
+    figures={"sphere": figure},
+)

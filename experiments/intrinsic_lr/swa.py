@@ -6,17 +6,24 @@ the mean over that time (SWA, with BatchNorm's statistics made anew) is far bett
 any net on the way. The predictions of two runs, averaged over the same time, agree.
 """
 
-import numpy as np
-from ml_collections import ConfigDict
+from functools import cache
 
-from experiments.intrinsic_lr import runs, swa_run
-from experiments.intrinsic_lr.equilibrium import arms_of, shown
-from experiments.intrinsic_lr.runs import JUDGED, Curves
-from experiments.intrinsic_lr.setting import build, check_arms, check_run
-from experiments.launch import require
-from experiments.rundir import RunDir
-from optsde.analysis import Verdict, above, estimate, interval, table
-from optsde.analysis.plots import COLOURS, band, new_figure, save
+import numpy as np
+
+from experiments.intrinsic_lr import nets
+from experiments.intrinsic_lr.settings import Trained
+from experiments.intrinsic_lr.swa_run import averages
+from optsde.analysis import (
+    above,
+    estimate,
+    percent_each,
+    percent_paired,
+    plots,
+    stack,
+    table,
+)
+from optsde.optimizers import SGD, SWA
+from optsde.study import Numbers, Study, setting
 
 NETS = {
     "single": "single net",
@@ -26,104 +33,99 @@ NETS = {
 }
 
 
-def check(config: ConfigDict) -> None:
-    check_run(config)
-    check_arms(config, "lrs", "decays")
-    even = config.seeds >= 4 and config.seeds % 2 == 0
-    require(even, config, "seeds", "an even number from 4 on: runs go in pairs")
-    require(config.memories > 0, config, "memories", "a number above 0")
-    for lr, decay in zip(config.lrs, config.decays, strict=True):
-        length = config.memories / (lr * decay)
-        require(
-            2 * config.every < length < 0.8 * config.steps,
-            config,
-            "memories",
-            f"memories/λ_e, {length:g} steps, in the last 80% of the run",
-        )
+class Settings(Trained):
+    lrs: Numbers = setting((0.1, 0.1), "of each arm", above=0, entries=1)
+    decays: Numbers = setting((0.01, 0.03), "of each arm", above=0, like="lrs")
+    memories: float = setting(10.0, "length of the averages", unit="1/λ_e", above=0)
+    steps = 15_000
+    seeds = 8
+
+    def demands(self):
+        yield from super().demands()
+        even = self.seeds >= 4 and self.seeds % 2 == 0
+        yield even, "seeds", "an even number from 4 on: runs go in pairs"
+        for lr, decay in zip(self.lrs, self.decays, strict=True):
+            length = self.memories / (lr * decay)
+            fine = 2 * self.every < length < 0.8 * self.steps
+            words = f"memories/λ_e, {length:g} steps, in the last 80% of the run"
+            yield fine, "memories", words
 
 
-def run(config: ConfigDict, rundir: RunDir) -> list[Verdict]:
-    setting, arms = build(config), arms_of(config)
-    runs.report(config, setting, arms[0])
-    if not all(f"{arm.name}/turned" in rundir.curves() for arm in arms):
-        rundir.add_curves(swa_run.measured(config, setting, arms))
-    held = rundir.curves()
-    found = {
-        arm.name: {
-            name.removeprefix(f"{arm.name}/"): value
-            for name, value in held.items()
-            if name.startswith(f"{arm.name}/")
-        }
-        for arm in arms
-    }
-    print(losses_table(found))
-    draw(config, found, rundir.figure("swa"))
-    return [v for name, values in found.items() for v in judge(name, values)]
+def arms(s):
+    """Each averages its weights over the last `memories` of the run."""
+    for lr, decay in zip(s.lrs, s.decays, strict=True):
+        length = round(s.memories / (lr * decay) / s.every) * s.every
+        average = SWA(start=s.steps - length, every=s.every)
+        sgd = SGD(lr=lr, weight_decay=decay)
+        yield s.arm(f"{lr * decay:.3g}", sgd, average)
 
 
-def judge(name: str, found: Curves) -> list[Verdict]:
-    single, swa = (found[f"{net}/test_error"] for net in ("single", "average"))
-    fewer = estimate(100 * (1 - swa / single))
-    by_pair = found["two_times/test_loss"].reshape(-1, 2).mean(axis=1)
-    gain = runs.in_percent(found["two_runs/test_loss"], by_pair)
-    closer = estimate(100 * (1 - found["apart_averaged"] / found["apart_single"]))
-    return [
-        above(f"swa_halves_the_error_at_{name}", fewer, 50.0, "% fewer errors"),
-        above(f"still_aligned_at_{name}", estimate(found["turned"][:, -1]), 0.7, "cos"),
-        above(f"two_times_average_better_at_{name}", gain, 0.0, "% of loss"),
-        above(f"predictions_mix_at_{name}", closer, 50.0, "% nearer than single nets'"),
-    ]
+def simulate(s, rundir, task):
+    compared = list(arms(s))
+    nets.report(s, task, compared[0])
+    made = cache(lambda: averages(s, task, compared))
+    names = [arm.name for arm in compared]
+    return {x: rundir.once(x, lambda x=x: made()[x]) for x in names}
 
 
-def losses_table(found: dict[str, Curves]) -> str:
+def tables(s, runs):
     rows = []
-    for name, values in found.items():
+    for name, run in runs.items():
         for net, words in NETS.items():
-            scales = [100 if x.endswith("error") else 1 for x in JUDGED]
-            cells = [
-                shown(scale * values[f"{net}/{x}"])
-                for scale, x in zip(scales, JUDGED, strict=True)
-            ]
+            cells = [nets.shown(run[f"{net}_{x}"], x) for x in nets.LOSSES]
             rows.append([name, words, *cells])
-    header = ["λ_e", "net", "train loss", "train error %", "held-out loss"]
-    lines = [table([*header, "held-out error %"], rows, "llrrrr")]
-    for name, values in found.items():
-        single, mean = (shown(values[f"apart_{x}"]) for x in ("single", "averaged"))
-        lines.append(
+    header = ["λ_e", "net", *(nets.TITLES[metric] for metric in nets.LOSSES)]
+    yield table(header, rows, "llrrrr")
+    for name, run in runs.items():
+        single, mean = (nets.shown(run[f"apart_{x}"]) for x in ("single", "averaged"))
+        yield (
             f"λ_e = {name}: total variation between predictions of two runs {single}, "
             f"averaged over the time {mean}"
         )
-    return "\n".join(lines)
 
 
-def draw(config: ConfigDict, found: dict[str, Curves], path) -> None:
-    figure, (left, right) = new_figure(2)
-    for number, ((name, values), colour) in enumerate(
-        zip(found.items(), COLOURS, strict=False)
-    ):
-        errors = [estimate(100 * values[f"{net}/test_error"]) for net in NETS]
-        left.errorbar(
-            np.arange(len(NETS)) + 0.1 * number,
-            [float(e.mean) for e in errors],
-            [interval(e).high - float(e.mean) for e in errors],
-            fmt="os^D"[number % 4],
-            color=colour,
-            capsize=3,
-            label=f"λₑ = {name}",
-        )
-        time = float(name) * values["time"]
-        band(right, time, estimate(values["turned"]), label=f"λₑ = {name}",
-             colour=colour)  # fmt: skip
-    places = np.linspace(0, config.memories, 200)
-    right.plot(places, np.exp(-places), "--", color="0.4",
-               label="what weight decay leaves")  # fmt: skip
-    words = [x.replace(" ", "\n") for x in NETS.values()]
-    left.set_xticks(range(len(NETS)), words)
+def claims(s, runs):
+    for name, run in runs.items():
+        fewer = -percent_each(run["average_test_error"], run["single_test_error"])
+        yield above(f"swa_halves_the_error_at_{name}", fewer, 50.0, "% fewer errors")
+        aligned = estimate(run["aligned"][:, -1])
+        yield above(f"still_aligned_at_{name}", aligned, 0.7, "cos")
+        by_pair = run["two_times_test_loss"].reshape(-1, 2).mean(axis=1)
+        gain = percent_paired(run["two_runs_test_loss"], by_pair)
+        yield above(f"two_times_average_better_at_{name}", gain, 0.0, "% of loss")
+        closer = -percent_each(run["apart_averaged"], run["apart_single"])
+        unit = "% nearer than single nets'"
+        yield above(f"predictions_mix_at_{name}", closer, 50.0, unit)
+
+
+def figure(s, runs, path):
+    canvas, (left, right) = plots.new_figure(2)
+    colours, places = plots.colours(runs), np.arange(len(NETS))
+    for number, (name, run) in enumerate(runs.items()):
+        style = dict(label=f"λₑ = {name}", colour=colours[name])
+        errors = stack(estimate(100 * run[f"{net}_test_error"]) for net in NETS)
+        marker = "os^D"[number % 4]
+        plots.points(left, places + 0.1 * number, errors, marker=marker, **style)
+        time = float(name) * run["time"]
+        plots.band(right, time, estimate(run["aligned"]), **style)
+    time = np.linspace(0, s.memories, 200)
+    right.plot(time, np.exp(-time), "--", color="0.4", label="what weight decay leaves")
+    left.set_xticks(places, [words.replace(" ", "\n") for words in NETS.values()])
     left.set_xlim(-0.4, len(NETS) - 0.4)
     left.set_ylim(bottom=0)
-    left.set(ylabel="held-out error, %")
-    left.legend(fontsize=10)
     right.set_ylim(0, 1.02)
-    right.set(xlabel="time in 1/λₑ", ylabel="cosine with the weights at time 0")
-    right.legend(fontsize=10)
-    save(figure, path)
+    plots.label(left, y="held-out error, %", legend="best")
+    y = "cosine with the weights at time 0"
+    plots.label(right, x="time in 1/λₑ", y=y, legend="best")
+    plots.save(canvas, path)
+
+
+study = Study(
+    __name__,
+    Settings,
+    simulate,
+    task=nets.build_task,
+    tables=tables,
+    claims=claims,
+    figures={"swa": figure},
+)

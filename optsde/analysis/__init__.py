@@ -1,36 +1,94 @@
-"""Analysis: from many runs to a number with an interval, a verdict, a figure."""
+"""Analysis: from many runs to a number with an interval, a verdict, a table, a figure.
 
+- `statistics`: estimates over replicas, their differences, intervals and tests
+- `verdicts`: claims with a bound stated beforehand, and whether they hold
+- `tables`: text tables, and numbers with their errors as text
+- `spikes`: where a series of losses shoots up and comes back
+- `plots`: figures in one style; it is imported by its own name, as it needs matplotlib
+"""
+
+from optsde.analysis.spikes import Spike, SpikeDetector, find_spikes, phases
 from optsde.analysis.statistics import (
     Equivalence,
     Estimate,
     Interval,
-    difference,
+    combination,
     equivalence,
     estimate,
     estimate_finite,
+    estimate_or_exact,
+    exact,
+    half_width,
     interval,
+    jackknife,
     log_slope,
+    order,
+    paired,
+    percent,
+    percent_each,
+    percent_of_mean,
+    percent_paired,
     relative,
+    stack,
 )
-from optsde.analysis.tables import plus_minus, table
-from optsde.analysis.verdicts import Verdict, above, agrees, verdict_table, within
+from optsde.analysis.tables import number, plus_minus, table, with_interval
+from optsde.analysis.verdicts import (
+    Verdict,
+    above,
+    agrees,
+    all_above,
+    all_agree,
+    below,
+    least_above,
+    mark_known_false,
+    none,
+    share,
+    verdict_table,
+    within,
+    within_factor,
+)
 
 __all__ = [
     "Equivalence",
     "Estimate",
     "Interval",
+    "Spike",
+    "SpikeDetector",
     "Verdict",
     "above",
     "agrees",
-    "difference",
+    "all_above",
+    "all_agree",
+    "below",
+    "combination",
     "equivalence",
     "estimate",
     "estimate_finite",
+    "estimate_or_exact",
+    "exact",
+    "find_spikes",
+    "half_width",
     "interval",
+    "jackknife",
+    "least_above",
     "log_slope",
+    "mark_known_false",
+    "none",
+    "number",
+    "order",
+    "paired",
+    "percent",
+    "percent_each",
+    "percent_of_mean",
+    "percent_paired",
+    "phases",
     "plus_minus",
     "relative",
+    "share",
+    "stack",
     "table",
     "verdict_table",
+    "with_interval",
     "within",
+    "within_factor",
 ]

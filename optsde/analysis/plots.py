@@ -1,51 +1,198 @@
-"""The look of all figures: curves with bands, colours that survive colour blindness."""
+"""Figures in one style: curves with bands, points with intervals, heat maps, spans.
 
+    figure, (left, right) = new_figure(2)
+    band(left, times, estimate(losses), label="SGD", colour=COLOURS[0])
+    label(left, x="step", y="training loss", legend="upper right")
+    save(figure, path)
+
+`style` has all font sizes. A figure that calls matplotlib's own `set_title` or `legend`
+is drawn inside of it: `with style(): ...`. Colours survive colour blindness.
+"""
+
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from optsde.analysis.statistics import Estimate
+from optsde.analysis.spikes import Spike, phases
+from optsde.analysis.statistics import Estimate, half_width
 
 # Okabe and Ito's palette, without its yellow, which is too pale for lines.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+SPIKE = COLOURS[5]
 HALF_SLIDE = 6.6  # inches; figures of this width are shown at their own size
+STYLE: dict[str, Any] = {  # sizes in points
+    "font.size": 11,
+    "figure.titlesize": 13,
+    "axes.titlesize": 12,
+    "axes.labelsize": 12,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.fontsize": 10,
+    "legend.title_fontsize": 10,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.8,
+}
+Name = TypeVar("Name", bound=Hashable)
+
+
+# ---- a figure, and what is written on it
+
+
+def style(changes: Mapping[str, Any] | None = None):
+    """Returns a context in which matplotlib has our settings, and these changes."""
+    import matplotlib
+
+    return matplotlib.rc_context({**STYLE, **(changes or {})})
 
 
 def new_figure(columns: int, width: float = 10.0, height: float = 4.2, rows: int = 1):
-    """(figure, axes) that need no display; the axes row by row."""
+    """Returns (figure, axes) that need no display; the axes row by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(alpha=0.25, linewidth=0.6)
-        ax.tick_params(labelsize=11, which="both")
+    with style():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
     return figure, axes
 
 
-def band(ax, x, y: Estimate, *, label: str, colour: str, **line) -> None:
-    """A curve with its 95% band (1.96 standard errors)."""
-    half = 1.96 * np.asarray(y.se)
+def label(
+    ax,
+    x: str = "",
+    y: str = "",
+    title: str = "",
+    *,
+    legend: str | None = None,
+    legend_title: str = "",
+) -> None:
+    """Writes what the axes show, in the sizes of `style`.
+
+    Args:
+        ax: a panel.
+        x: below it.
+        y: beside it.
+        title: above it.
+        legend: where its legend is, as matplotlib calls it ("upper left", "best");
+            None: it has none.
+        legend_title: above the legend.
+    """
+    with style():
+        ax.set(xlabel=x, ylabel=y)
+        ax.set_title(title)
+        if legend:
+            ax.legend(loc=legend, title=legend_title)
+
+
+def shared_legend(figure, ax, where: str = "lower", columns: int = 2) -> None:
+    """Puts the legend of one panel outside of all, "lower" or "upper"."""
+    handles = ax.get_legend_handles_labels()
+    with style():
+        figure.legend(*handles, loc=f"outside {where} center", ncols=columns)
+
+
+def colours(names: Iterable[Name]) -> dict[Name, str]:
+    """Returns a colour for each name, from the first again after the last.
+
+    >>> colours(["sgd", "adam"])
+    {'sgd': '#0072B2', 'adam': '#E69F00'}
+    """
+    return dict(zip(names, itertools.cycle(COLOURS), strict=False))
+
+
+def save(figure, path: Path) -> None:
+    """Writes the figure as a picture."""
+    figure.savefig(path, dpi=150)
+
+
+# ---- curves and points
+
+
+def band(ax, x, y: Estimate, *, label: str = "", colour: str, **line) -> None:
+    """Draws a curve with Student's 95% interval at each point.
+
+    The axes reach over ± 1 standard error at least. They do not grow with the band,
+    which is 13 standard errors wide to each side for two replicas.
+    """
+    half, limits = half_width(y), ax.dataLim.frozen()
     ax.fill_between(x, y.mean - half, y.mean + half, color=colour, alpha=0.22, lw=0)
+    ax.dataLim.set(limits)
+    for edge in (y.mean - y.se, y.mean + y.se):
+        ax.update_datalim(np.column_stack([x, edge]))
     ax.plot(x, y.mean, color=colour, label=label, **({"lw": 1.8} | line))
 
 
-def plain_log_axis(ax, which: str = "y") -> None:
-    """A logarithmic axis marked 0.3, 0.5, 1, 2 instead of powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def curves(
+    ax,
+    x,
+    values,
+    *,
+    label: str = "",
+    colour: str,
+    centre: Callable = np.median,
+    **line,
+) -> None:
+    """Draws the curves of all replicas, thin, and their centre.
 
-    ax.set(**{f"{which}scale": "log"})
-    axis = ax.yaxis if which == "y" else ax.xaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    Args:
+        ax: a panel.
+        x: times.
+        values: [replicas, times].
+        label: for the legend.
+        colour: of all the curves.
+        centre: takes the values and `axis=0`, such as `np.median` or `np.mean`.
+        **line: matplotlib's settings of the central curve.
+    """
+    for one in values:
+        ax.plot(x, one, color=colour, lw=0.8, alpha=0.4)
+    middle = centre(values, axis=0)
+    ax.plot(x, middle, color=colour, label=label, **({"lw": 1.8} | line))
+
+
+def points(
+    ax,
+    x,
+    y: Estimate,
+    *,
+    label: str = "",
+    colour: str,
+    marker: str = "o",
+    across: bool = False,
+    **line,
+) -> None:
+    """Draws estimates as points with Student's 95% intervals.
+
+    Args:
+        ax: a panel.
+        x: where each stands; with `across` its place from below.
+        y: estimates, an array of them (see `statistics.stack`) or one.
+        label: for the legend.
+        colour: of points and intervals.
+        marker: of the points.
+        across: whether the intervals lie along the x axis.
+        **line: matplotlib's settings of the line between the points: ls="-" draws one.
+    """
+    looks = {"ls": "none", "capsize": 3, "ms": 6, "lw": 1.8} | line
+    looks |= {"color": colour, "marker": marker, "label": label}
+    if across:
+        ax.errorbar(y.mean, x, xerr=half_width(y), **looks)
+    else:
+        ax.errorbar(x, y.mean, half_width(y), **looks)
+
+
+# ---- areas
 
 
 def heat_map(ax, x, y, z, **mesh):
-    """z[i, j] at (x[j], y[i]) on logarithmic axes; NaN, where a run diverged, is grey.
+    """Draws z[i, j] at (x[j], y[i]) on logarithmic axes; NaN (divergence) is grey.
 
     Returns what `figure.colorbar` needs.
     """
@@ -58,11 +205,54 @@ def heat_map(ax, x, y, z, **mesh):
 
 
 def _edges(centres) -> np.ndarray:
-    """Edges of cells around centres that rise geometrically."""
+    """Returns edges of cells around centres that rise geometrically."""
     logs = np.log(np.asarray(centres, float))
     half = np.diff(logs).mean() / 2
     return np.exp(np.concatenate([logs - half, logs[-1:] + half]))
 
 
-def save(figure, path: Path) -> None:
-    figure.savefig(path, dpi=150)
+def spans(
+    ax,
+    pairs: Iterable[tuple[float, float]],
+    *,
+    along: str = "x",
+    colour: str = "grey",
+    alpha: float = 0.15,
+) -> None:
+    """Shades intervals of an axis behind the curves: windows, tolerances.
+
+    Args:
+        ax: a panel.
+        pairs: (from, to) of each interval.
+        along: the axis whose intervals they are, "x" or "y".
+        colour: of the shade.
+        alpha: its opacity.
+    """
+    shade = ax.axvspan if along == "x" else ax.axhspan
+    for first, last in pairs:
+        shade(first, last, color=colour, alpha=alpha, lw=0, zorder=0)
+
+
+def mark_spikes(ax, spikes: Sequence[Spike], last: float) -> None:
+    """Shades each spike, up to `last` where it has not returned."""
+    spans(ax, phases(spikes, last), colour=SPIKE)
+
+
+# ---- axes
+
+
+def plain_log_axis(ax, which: str = "y") -> None:
+    """Makes an axis logarithmic, marked 0.3, 0.5, 1, 2 instead of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set(**{f"{which}scale": "log"})
+    axis = ax.yaxis if which == "y" else ax.xaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def name_rows(ax, names: Sequence[str]) -> None:
+    """Names the rows 0, 1, … of a panel, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)

@@ -1,35 +1,87 @@
-"""Means with their errors, and the three questions asked of them.
+"""Estimates with standard errors: their arithmetic, intervals and tests.
 
-Is it so large (`interval`), are these two the same up to a bound stated beforehand
-(`equivalence`), and how fast does this error fall (`log_slope`)?
+An estimate is a mean over independent replicas, such as the seeds of a run. Arrays have
+the replicas on their first axis.
+
+Four relative differences, all in percent of the reference:
+
+| | the two are | what is averaged |
+|---|---|---|
+| `percent` | independent estimates | each on its own, then their ratio |
+| `percent_paired` | arrays, paired by seed | each on its own, then their ratio |
+| `percent_of_mean` | arrays, paired by seed | differences, over the reference's mean |
+| `percent_each` | arrays, paired by seed | the ratio of each seed |
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import special
 
 
 class Estimate(NamedTuple):
-    """A mean over independent replicas. `dof` is that of its standard error."""
+    """A mean with its standard error, or an array of them.
+
+    `dof` are the degrees of freedom of the standard error. Estimates that are
+    independent can be subtracted, and all can be scaled:
+
+    >>> a, b = Estimate(3.0, 0.3, 9), Estimate(1.0, 0.4, 9)
+    >>> mean, se, dof = 100 * (a - b)
+    >>> float(mean), float(se), round(float(dof), 1)
+    (200.0, 50.0, 16.7)
+    """
 
     mean: np.ndarray
     se: np.ndarray
     dof: np.ndarray | float
 
+    __array_ufunc__ = None  # so that array * estimate is the estimate's to answer
+
     def at(self, index) -> "Estimate":
-        """The same for some of the numbers."""
+        """Returns the estimates at an index, as of an array."""
         dof = np.broadcast_to(self.dof, np.shape(self.mean))
         return Estimate(self.mean[index], self.se[index], dof[index])
 
+    def each(self) -> list["Estimate"]:
+        """Returns the estimates along the first axis, one by one."""
+        return [self.at(i) for i in range(len(self.mean))]
+
+    def __neg__(self) -> "Estimate":
+        return Estimate(0.0 - self.mean, self.se, self.dof)  # 0 and not −0
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        """Returns the difference of independent estimates.
+
+        Degrees of freedom are Welch's.
+        """
+        mine, theirs = np.square(self.se), np.square(other.se)
+        total = mine + theirs
+        with np.errstate(divide="ignore", invalid="ignore"):
+            dof = np.square(total) / (mine**2 / self.dof + theirs**2 / other.dof)
+        dof = np.where(total > 0, dof, np.minimum(self.dof, other.dof))
+        return Estimate(self.mean - other.mean, np.sqrt(total), dof)
+
+    def __mul__(self, scale: Any) -> "Estimate":
+        return Estimate(scale * self.mean, np.abs(scale) * self.se, self.dof)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, scale: Any) -> "Estimate":
+        return Estimate(self.mean / scale, self.se / np.abs(scale), self.dof)
+
 
 class Interval(NamedTuple):
+    """A value, and the ends of its interval."""
+
     value: float
     low: float
     high: float
 
 
 class Equivalence(NamedTuple):
+    """A value, its interval, and whether that lies within ± bound."""
+
     value: float
     low: float
     high: float
@@ -37,58 +89,191 @@ class Equivalence(NamedTuple):
     holds: bool
 
 
-def estimate(values) -> Estimate:
-    """Mean and standard error over the first axis.
+# ---- from replicas to an estimate
+
+
+def estimate(values, axis: int = 0) -> Estimate:
+    """Returns the mean and its standard error over an axis of at least two replicas.
 
     >>> estimate([1.0, 2.0, 3.0]).mean.item()
     2.0
     """
     values = np.asarray(values, np.float64)
-    if values.shape[0] < 2:
-        raise ValueError(
-            f"{values.shape[0]} replica has no standard error: run at least 2"
-        )
-    count = values.shape[0]
-    se = values.std(axis=0, ddof=1) / np.sqrt(count)
-    return Estimate(values.mean(axis=0), se, count - 1)
+    count = values.shape[axis]
+    if count < 2:
+        raise ValueError(f"{count} replica has no standard error: run at least 2")
+    se = values.std(axis=axis, ddof=1) / np.sqrt(count)
+    return Estimate(values.mean(axis=axis), se, count - 1)
 
 
-def estimate_finite(values) -> Estimate:
-    """Of those numbers of a row that are finite; NaN where fewer than two are.
+def estimate_finite(values, axis: int = 0) -> Estimate:
+    """Returns the estimate from those replicas whose value is finite.
 
-    For runs of which some are lost, or never get where they are compared.
+    It is NaN where fewer than two are. For runs of which some diverge, or never get
+    where they are compared.
+
+    >>> estimate_finite([1.0, float("nan"), 3.0]).mean.item()
+    2.0
     """
-    there = np.asarray(values)[np.isfinite(values)]
-    if len(there) > 1:
-        return estimate(there)
+    values = np.moveaxis(np.asarray(values, np.float64), axis, 0)
+    columns = values.reshape(len(values), -1).T
+    found = np.array([_of_finite(column) for column in columns])
+    mean, se, dof = (x.reshape(values.shape[1:])[()] for x in found.T)
+    return Estimate(mean, se, dof)
+
+
+def _of_finite(values: np.ndarray) -> Estimate:
+    values = values[np.isfinite(values)]
+    if len(values) > 1:
+        return estimate(values)
     return Estimate(np.array(np.nan), np.array(np.nan), 1)
 
 
-def difference(a: Estimate, b: Estimate) -> Estimate:
-    """a − b of independent estimates, with Welch's degrees of freedom."""
-    va, vb = np.square(a.se), np.square(b.se)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        dof = np.square(va + vb) / (va**2 / a.dof + vb**2 / b.dof)
-    dof = np.where(va + vb > 0, dof, np.minimum(a.dof, b.dof))
-    return Estimate(a.mean - b.mean, np.sqrt(va + vb), dof)
+def exact(value) -> Estimate:
+    """Returns a number, or an array, as an estimate without sampling error."""
+    value = np.asarray(value, np.float64)
+    return Estimate(value, np.zeros_like(value), np.inf)
+
+
+def estimate_or_exact(values) -> Estimate:
+    """Returns the estimate over replicas; a single replica is taken as exact."""
+    return estimate(values) if len(values) > 1 else exact(values[0])
+
+
+def stack(estimates: Iterable[Estimate]) -> Estimate:
+    """Returns estimates as one, along a new first axis.
+
+    >>> stack([Estimate(1.0, 0.1, 4), Estimate(2.0, 0.1, 4)]).mean.tolist()
+    [1.0, 2.0]
+    """
+    means, errors, dofs = zip(*estimates, strict=True)
+    return Estimate(np.stack(means), np.stack(errors), np.stack(dofs))
+
+
+# ---- differences
 
 
 def relative(a: Estimate, b: Estimate) -> Estimate:
-    """a/b − 1, to first order in the errors."""
+    """Returns a/b − 1 of independent estimates, to first order in the errors.
+
+    >>> x = relative(Estimate(2.2, 0.0, 9), Estimate(2.0, 0.1, 9))
+    >>> f"{x.mean:.2f} ± {x.se:.3f}"
+    '0.10 ± 0.055'
+    """
     ratio = a.mean / b.mean
     scaled = Estimate(b.mean * ratio, b.se * np.abs(ratio), b.dof)
-    change = difference(a, scaled)
+    change = a - scaled
     return Estimate(ratio - 1, change.se / np.abs(b.mean), change.dof)
 
 
+def percent(a: Estimate, b: Estimate) -> Estimate:
+    """Returns 100 (a/b − 1) of independent estimates, as `relative` does."""
+    return 100 * relative(a, b)
+
+
+def paired(values, reference, scale: float = 1.0) -> Estimate:
+    """Returns the mean of scale · (values − reference), replica by replica."""
+    return estimate(scale * (np.asarray(values) - np.asarray(reference)))
+
+
+def percent_paired(values, reference) -> Estimate:
+    """Returns 100 (mean of values/mean of reference − 1), paired by replica.
+
+    With r = v̄/ū, the error is that of the mean of (v_i − r u_i)/ū, which is first order
+    in both means' errors and leaves out what v_i and u_i have in common.
+
+    >>> f"{percent_paired([1.1, 2.2], [1.0, 2.0]).se:.3f}"
+    '0.000'
+    """
+    values, reference = np.asarray(values), np.asarray(reference)
+    middle = reference.mean(axis=0)
+    ratio = values.mean(axis=0) / middle
+    return estimate(100 * (ratio - 1 + (values - ratio * reference) / middle))
+
+
+def percent_of_mean(values, reference) -> Estimate:
+    """Returns 100 · mean of (v_i − u_i)/ū, paired by replica.
+
+    Unlike `percent_paired` it takes the reference's mean ū as exact: a unit in which
+    the difference is told.
+    """
+    values, reference = np.asarray(values), np.asarray(reference)
+    return estimate(100 * (values - reference) / reference.mean(axis=0))
+
+
+def percent_each(values, reference) -> Estimate:
+    """Returns 100 · mean of (v_i/u_i − 1): every replica is compared with its own."""
+    return estimate(100 * (np.asarray(values) / np.asarray(reference) - 1))
+
+
+def combination(weights: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
+    """Returns Σ w_k x_k of independent estimates, with the fewest degrees of freedom.
+
+    >>> a, b = Estimate(2.0, 0.3, 9), Estimate(1.0, 0.8, 4)
+    >>> mean, se, dof = combination((1.0, 0.5), (a, b))
+    >>> float(mean), float(se), float(dof)
+    (2.5, 0.5, 4.0)
+    """
+    pairs = list(zip(weights, estimates, strict=True))
+    mean = np.asarray(sum(w * x.mean for w, x in pairs))
+    se = np.sqrt(sum((w * x.se) ** 2 for w, x in pairs))
+    dof = np.minimum.reduce([x.dof * np.ones_like(x.mean) for _, x in pairs])
+    return Estimate(mean, se, dof)
+
+
+def jackknife(statistic: Callable[..., Any], *arrays) -> Estimate:
+    """Returns a statistic of all replicas, its error from leaving out one at a time.
+
+    se² = (n − 1)/n Σ_i (s_{−i} − mean s_{−i})²
+
+    For a smooth function of means over replicas, such as a ratio or a distance of mean
+    curves, of which no single replica has a value.
+
+    Args:
+        statistic: takes the arrays, with or without a replica, and returns a number or
+            an array.
+        *arrays: replicas on the first axis, the same in all of them.
+
+    >>> x = jackknife(np.mean, np.array([1.0, 2.0, 3.0]))
+    >>> bool(np.isclose(x.se, estimate([1.0, 2.0, 3.0]).se))
+    True
+    """
+    arrays = tuple(np.asarray(x) for x in arrays)
+    count = len(arrays[0])
+    if count < 2 or any(len(x) != count for x in arrays):
+        raise ValueError(
+            f"jackknife of {[len(x) for x in arrays]} replicas: needs the same number "
+            "in each array, at least 2"
+        )
+    without = np.array(
+        [statistic(*(np.delete(x, i, axis=0) for x in arrays)) for i in range(count)]
+    )
+    spread = np.sum((without - without.mean(axis=0)) ** 2, axis=0)
+    se = np.sqrt((count - 1) / count * spread)
+    return Estimate(np.asarray(statistic(*arrays)), np.asarray(se), count - 1)
+
+
+# ---- intervals and tests
+
+
+def half_width(x: Estimate, level: float = 0.95):
+    """Returns half the width of Student's interval, of one number or of an array."""
+    return _quantile(0.5 + level / 2, x.dof) * x.se
+
+
 def interval(x: Estimate, level: float = 0.95) -> Interval:
-    """Student's interval for one number."""
-    half = _quantile(0.5 + level / 2, x.dof) * x.se
+    """Returns Student's interval of one number.
+
+    >>> low, high = interval(Estimate(0.0, 1.0, np.inf))[1:]
+    >>> round(low, 2), round(high, 2)
+    (-1.96, 1.96)
+    """
+    half = half_width(x, level)
     return Interval(float(x.mean), float(x.mean - half), float(x.mean + half))
 
 
 def equivalence(x: Estimate, bound: float, alpha: float = 0.05) -> Equivalence:
-    """Two one-sided tests that |x| < bound, at `alpha` each.
+    """Tests |x| < bound by two one-sided tests, at `alpha` each.
 
     It holds where the interval of level 1 − 2α lies inside (−bound, bound): a wide
     interval is no evidence that two runs agree. For several numbers, test each: that
@@ -106,11 +291,17 @@ def equivalence(x: Estimate, bound: float, alpha: float = 0.05) -> Equivalence:
 def log_slope(
     x: Sequence[float], error: Estimate, common_se=0.0, level: float = 0.95
 ) -> Interval:
-    """p in |error| ∝ x^p, by least squares weighted with the errors' errors.
+    """Returns p in |error| ∝ x^p, by least squares weighted with the errors' errors.
 
-    `common_se` is the part of `error.se` that all errors share, because they are
-    differences from one reference. The interval comes from the standard errors alone:
-    it does not cover a curve that is not a power.
+    The interval comes from the standard errors alone: it does not cover a curve that is
+    not a power.
+
+    Args:
+        x: sizes, such as step sizes.
+        error: the error at each size, with its standard error.
+        common_se: the part of `error.se` that all errors share, because they are
+            differences from one reference.
+        level: of the interval.
     """
     size = np.abs(error.mean)
     own = np.maximum(error.se**2 - np.square(common_se), 1e-24)
@@ -126,8 +317,25 @@ def log_slope(
     return Interval(float(slope), float(slope - half), float(slope + half))
 
 
-def _quantile(p: float, dof) -> float:
-    from scipy import special
+def order(
+    sizes: Sequence[float] | np.ndarray, errors: Sequence[float] | np.ndarray
+) -> Interval:
+    """Returns p in error ∝ size^p of errors that are exact.
 
-    dof = float(dof)
-    return float(special.ndtri(p) if np.isinf(dof) else special.stdtrit(dof, p))
+    The value is the slope between the two smallest sizes, the interval goes from the
+    least to the largest slope of neighbours.
+
+    >>> order([0.1, 0.2, 0.4], [0.01, 0.04, 0.16]).value
+    2.0
+    """
+    rising = np.argsort(sizes)
+    log_size, log_error = np.log(np.array([sizes, errors]))[:, rising]
+    slopes = np.diff(log_error) / np.diff(log_size)
+    return Interval(float(slopes[0]), float(slopes.min()), float(slopes.max()))
+
+
+def _quantile(p: float, dof):
+    """Returns Student's quantile, the normal one where `dof` is infinite."""
+    dof = np.asarray(dof, np.float64)
+    finite = np.where(np.isinf(dof), 1.0, dof)
+    return np.where(np.isinf(dof), special.ndtri(p), special.stdtrit(finite, p))[()]

@@ -1,19 +1,20 @@
 """Data: always at hand, or prepared once; changed at random; streamed."""
 
-from optsde.data.augment import compose, crop, flip, frozen, mask_tokens
+from optsde.data.augment import compose, crop, flip, frozen, mask_tokens, shifted
 from optsde.data.dataset import Dataset, imbalanced
 from optsde.data.digits import digits
 from optsde.data.loading import load
 from optsde.data.prepared import NotPreparedError, data_root
-from optsde.data.stream import Arrays, Stream, Window
+from optsde.data.resident import Resident, source_of
+from optsde.data.stream import Arrays, Stream
 from optsde.data.text import next_token
 
 __all__ = [
     "Arrays",
     "Dataset",
     "NotPreparedError",
+    "Resident",
     "Stream",
-    "Window",
     "compose",
     "crop",
     "data_root",
@@ -24,4 +25,6 @@ __all__ = [
     "load",
     "mask_tokens",
     "next_token",
+    "shifted",
+    "source_of",
 ]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optsde.data.dataset import Examples
+from optsde.data.dataset import Array, Examples
 
 Augment: TypeAlias = Callable[[jax.Array, Any], Any]
 
@@ -37,8 +37,21 @@ def crop(pad: int) -> Augment:
     return augment
 
 
+def shifted(examples: tuple[Array, Array]) -> tuple[jax.Array, jax.Array]:
+    """Returns each image at the nine shifts by up to a pixel, unshifted first.
+
+    Edges are repeated. A draw from them is a draw of an image and of a shift.
+    """
+    images, labels = examples
+    height, width = images.shape[1:3]
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    corners = sorted(((i, j) for i in range(3) for j in range(3)), key=(1, 1).__ne__)
+    copies = [padded[:, i : i + height, j : j + width] for i, j in corners]
+    return jnp.concatenate(copies), jnp.tile(labels, 9)
+
+
 def flip() -> Augment:
-    """Left and right exchanged, for half of the images."""
+    """Mirrors half of the images, left and right."""
 
     def augment(keys, examples):
         images, labels = examples
@@ -50,7 +63,7 @@ def flip() -> Augment:
 
 
 def compose(*augments: Augment) -> Augment:
-    """One after the other, each with randomness of its own."""
+    """Applies augmentations one after the other, each with randomness of its own."""
 
     def augment(keys, examples):
         for number, each in enumerate(augments):
@@ -64,7 +77,9 @@ def compose(*augments: Augment) -> Augment:
 def mask_tokens(
     rate: float = 0.15, mask_token: int = 0, vocabulary: int = 256
 ) -> Augment:
-    """Tokens to guess from those around them (BERT): (seen, targets), int32 [n, T].
+    """Masks tokens to be guessed from those around them, as BERT does.
+
+    Gives (inputs, targets), int32 [n, T].
 
     Each token is chosen with probability `rate`; of the chosen, 80% are seen as
     `mask_token`, 10% as any of the vocabulary, 10% as they are. Targets are −1 where
@@ -78,8 +93,8 @@ def mask_tokens(
         chosen = jax.random.bernoulli(choice, rate, tokens.shape)
         u = jax.random.uniform(kind, tokens.shape)
         any_token = jax.random.randint(other, tokens.shape, 0, vocabulary)
-        seen = jnp.where(u < 0.8, mask_token, jnp.where(u < 0.9, any_token, tokens))
-        return jnp.where(chosen, seen, tokens), jnp.where(chosen, tokens, -1)
+        shown = jnp.where(u < 0.8, mask_token, jnp.where(u < 0.9, any_token, tokens))
+        return jnp.where(chosen, shown, tokens), jnp.where(chosen, tokens, -1)
 
     def augment(keys, examples):
         tokens, _ = examples
@@ -91,7 +106,7 @@ def mask_tokens(
 def frozen(
     train: Examples, augment: Augment, copies: int, seed: int = 0, block: int = 1024
 ) -> Examples:
-    """`copies` augmented copies of a training set, one after the other, in numpy.
+    """Returns `copies` augmented copies of a training set, in numpy.
 
     The key of example i in copy c follows from (seed, c, i) alone.
     """

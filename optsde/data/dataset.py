@@ -13,7 +13,7 @@ Examples: TypeAlias = tuple[np.ndarray, np.ndarray]  # (inputs [n, …], targets
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images are uint8 [n, h, w, c] with int32 labels [n].
+    """Images are uint8 or float [n, h, w, c] with int32 labels [n].
 
     Text is uint8 [n, T], with the next byte of each as int32 [n, T]; it has no mean.
     """
@@ -27,7 +27,7 @@ class Dataset:
     white: int = 255
 
     def normalise(self, x: Array, dtype=jnp.float32) -> jax.Array:
-        """(x/white − mean)/std of each channel, for use inside jit; tokens as int32.
+        """Returns (x/white − mean)/std of each channel, and tokens as int32.
 
         Computed in float32 at least, then cast.
         """
@@ -42,7 +42,7 @@ class Dataset:
 
 
 def split(examples: Examples, size: int, seed: int) -> tuple[Examples, Examples]:
-    """(`size` random examples, the rest). For one seed, smaller ones are nested.
+    """Returns (`size` random examples, the rest); smaller ones of a seed are nested.
 
     RandomState, since NumPy promises that its streams never change.
     """
@@ -53,7 +53,7 @@ def split(examples: Examples, size: int, seed: int) -> tuple[Examples, Examples]
 
 
 def imbalanced(examples: Examples, ratio: float, seed: int = 0) -> Examples:
-    """Of class c the share ratio^(c/(C − 1)): all of the first, `ratio` of the last."""
+    """Keeps a share ratio^(c/(C − 1)) of class c: all of the first class."""
     if not 0 < ratio <= 1:
         raise ValueError(f"ratio={ratio} must lie in (0, 1]; 1 keeps every example")
     labels = examples[1]

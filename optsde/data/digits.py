@@ -2,10 +2,40 @@
 
 import numpy as np
 
+from optsde.data.dataset import Dataset, split
+
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    """(inputs [1797, 64] in about −.3 … .7, labels [1797])."""
+    """Returns inputs [1797, 64], in about −.3 … .7, and labels [1797]."""
+    pixels, labels = _pixels()
+    return (pixels / 16 - 0.3).astype(np.float32), labels
+
+
+def digit_images() -> Dataset:
+    """Returns the digits as 8×8×1 pixels of 0…16: 1,500 to train on, 297 to test.
+
+    Mean and standard deviation are those of all pixels of all 1,797 images.
+    """
+    pixels, labels = _pixels()
+    images = pixels.reshape(-1, 8, 8, 1).astype(np.uint8)
+    train, test = split((images, labels), 1500, seed=0)
+    mean, std = float(pixels.mean() / 16), float(pixels.std() / 16)
+    return Dataset("digits", train, test, 10, (mean,), (std,), white=16)
+
+
+def all_digits() -> Dataset:
+    """Returns `digits()` as images 8×8×1, all of them to train on.
+
+    No image is held out: those to evaluate on are the same.
+    """
+    inputs, labels = digits()
+    every = inputs.reshape(-1, 8, 8, 1), labels
+    return Dataset("all_digits", every, every, 10, (0.0,), (1.0,), white=1)
+
+
+def _pixels() -> tuple[np.ndarray, np.ndarray]:
+    """Returns pixels [1797, 64], float64 of 0…16, and labels."""
     from sklearn.datasets import load_digits
 
-    pixels, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
-    return (pixels / 16 - 0.3).astype(np.float32), labels.astype(np.int32)
+    pixels, labels = load_digits(return_X_y=True)
+    return np.asarray(pixels), np.asarray(labels).astype(np.int32)

@@ -77,7 +77,7 @@ def _fetched(
     source: str | os.PathLike | None,
     unchecked: bool,
 ) -> Any:
-    """Downloaded and prepared by TFDS.
+    """Downloads and prepares a set by TFDS.
 
     Archives are unpacked into a folder of their own: TFDS would reuse one of the same
     name, and MNIST and Fashion-MNIST name their files alike.
@@ -105,7 +105,7 @@ def _fetched(
 def _check_files(
     builder: Any, name: str, source: str | os.PathLike | None, unchecked: bool
 ) -> None:
-    """Files in `source` must be the published ones; for others there is a network."""
+    """Refuses files in `source` that are not the published ones."""
     from tensorflow_datasets.core.download import checksums
 
     infos = builder.url_infos or {}
@@ -127,7 +127,7 @@ def _check_files(
 
 
 def _check_network(name: str, missing: dict[str, str], source: Any) -> None:
-    """TFDS itself would try for minutes."""
+    """Refuses at once where there is no network; TFDS would try for minutes."""
     import requests
 
     url = next(iter(missing))
@@ -155,7 +155,7 @@ def _images(builder: Any) -> dict[str, np.ndarray]:
 
 
 def _text(builder: Any) -> dict[str, np.ndarray]:
-    """All of a split's text, joined by newlines.
+    """Returns all of a split's text, joined by newlines.
 
     The held-out text is that of `test`, else `validation`, else a tenth of `train`.
     """

@@ -1,22 +1,8 @@
-"""Images that are always at hand: scikit-learn's digits, and random ones."""
+"""Random images, always at hand."""
 
 import numpy as np
 
-from optsde.data.dataset import Dataset, split
-
-
-def digit_images() -> Dataset:
-    """scikit-learn's digits as 8×8×1 pixels of 0…16: 1,500 to train on, 297 to test.
-
-    Mean and standard deviation are those of all pixels of all 1,797 images.
-    """
-    from sklearn.datasets import load_digits
-
-    pixels, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
-    images = pixels.reshape(-1, 8, 8, 1).astype(np.uint8)
-    train, test = split((images, labels.astype(np.int32)), 1500, seed=0)
-    mean, std = float(pixels.mean() / 16), float(pixels.std() / 16)
-    return Dataset("digits", train, test, 10, (mean,), (std,), white=16)
+from optsde.data.dataset import Dataset
 
 
 def random_images(

@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 from optsde.data import prepared
 from optsde.data.dataset import Dataset, join, split
-from optsde.data.images import digit_images, random_images
+from optsde.data.digits import all_digits, digit_images
+from optsde.data.images import random_images
 from optsde.data.text import standard_library
 
 AT_HAND: dict[str, Callable[..., Dataset]] = {
     "digits": digit_images,
+    "all_digits": all_digits,
     "synthetic": random_images,
     "text": standard_library,
 }
@@ -63,7 +65,7 @@ def _maker(name: str, root: str | os.PathLike | None) -> Callable[..., Dataset]:
 
 
 def unknown(name: str, names) -> str:
-    """One line: what was given, what is near it, what there is."""
+    """Returns one line: the name given, what is near it, and what there is."""
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"data set {name!r} is not known; {hint}One of: {', '.join(names)}"

@@ -88,7 +88,7 @@ def prepare(
 
 
 def _write(path: pathlib.Path, parts: dict[str, np.ndarray]) -> None:
-    """All of the file or none of it."""
+    """Writes all of the file or none of it."""
     handle, unfinished = tempfile.mkstemp(suffix=".unfinished", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

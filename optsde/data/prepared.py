@@ -46,7 +46,7 @@ def data_root(root: str | os.PathLike | None = None) -> pathlib.Path:
 
 
 def file_of(name: str, root: str | os.PathLike | None = None) -> pathlib.Path:
-    """Where the prepared set lies, be it there or not; `a/b` becomes `a-b`."""
+    """Returns the file of a prepared set, be it there or not; `a/b` becomes `a-b`."""
     return data_root(root) / f"{name.replace('/', '-')}.npz"
 
 

@@ -8,7 +8,6 @@ import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,24 +16,8 @@ import numpy as np
 from optsde.types import PyTree
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["examples", "first"],
-    meta_fields=[],
-)
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """The batches of some steps to come, on the device: leaves [steps, batch, ...]."""
-
-    examples: PyTree
-    first: jax.Array | np.ndarray  # the step of the first of them
-
-    def at(self, step: jax.Array) -> PyTree:
-        return jax.tree.map(lambda x: x[step - self.first], self.examples)
-
-
 class Arrays:
-    """Arrays of equal length as a source: example i is row i of each.
+    """A source of examples in memory: example i is row i of each array.
 
     They may be memory-mapped: `Arrays(np.load(path, mmap_mode="r"), labels)`.
     """
@@ -51,7 +34,7 @@ class Arrays:
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Examples of a random-access source, in exactly the order asked for.
+    """A stream of examples, read from a random-access source in any given order.
 
     A source has `len` and gives the example at an integer: `Arrays`, a list, what
     `tfds.data_source` returns. `example`, where given, makes of that a pytree of arrays
@@ -63,11 +46,23 @@ class Stream:
     threads: int = 4
     buffer: int = 16  # batches read ahead of the one that is taken
 
+    @property
+    def stream(self) -> "Stream":
+        """The stream that batches are read from ahead of use: itself."""
+        return self
+
     def __len__(self) -> int:
         return len(self.source)
 
+    def at(self, step, index):
+        """Refuses: only a run reads a stream."""
+        raise ValueError(
+            "these examples are a Stream, which a run reads ahead of its steps; for "
+            "one gradient, give the examples themselves"
+        )
+
     def fetch(self, index: np.ndarray) -> PyTree:
-        """Index [..., B] -> examples with leading axes [..., B]."""
+        """Returns the examples of an index [..., B], with leading axes [..., B]."""
         import grain
 
         index = self._checked(index)
@@ -81,7 +76,7 @@ class Stream:
     def batches(
         self, indices: Iterable[np.ndarray], ahead: int = 2
     ) -> Iterator[PyTree]:
-        """`fetch` of each index, with the next `ahead` of them read meanwhile."""
+        """Yields `fetch` of each index, while the next `ahead` of them are read."""
         waiting = collections.deque()
         reader = ThreadPoolExecutor(1)
         try:
@@ -105,7 +100,7 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """What grain reads: item j is the batch of the examples that row j names."""
+    """A source for grain: item j is the batch of the examples that row j names."""
 
     stream: Stream
     rows: np.ndarray  # indices [rows, B]

@@ -24,7 +24,7 @@ def standard_library(context: int = 128) -> Dataset:
 
 
 def source_files() -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """(files to train on, files held out), in the order of their paths."""
+    """Returns (files to train on, files held out), in the order of their paths."""
     files = []
     for folder, folders, names in os.walk(sysconfig.get_path("stdlib")):
         folders[:] = [f for f in folders if f not in _LEFT_OUT and "config-" not in f]
@@ -42,7 +42,7 @@ def from_bytes(name: str, train: np.ndarray, test: np.ndarray, context: int) -> 
 
 
 def next_token(windows: Array) -> tuple[Array, Array]:
-    """Windows [..., T+1] as (inputs [..., T], the token after each, int32)."""
+    """Splits windows [..., T+1] into (inputs [..., T], the token after each, int32)."""
     return windows[..., :-1], windows[..., 1:].astype(np.int32)
 
 

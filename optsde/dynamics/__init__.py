@@ -1,21 +1,17 @@
-"""Dynamics: the discrete algorithm and its SDE as steps, and ensembles of either."""
+"""Dynamics: discrete training and its SDE as steps from state to state."""
 
-from optsde.dynamics.algorithm import Dynamics, Info, State, discrete
-from optsde.dynamics.diffusion import SDEState, ito_term, sde
-from optsde.dynamics.engine import Engine
-from optsde.dynamics.ensembles import Trajectory, ensemble
-from optsde.dynamics.progress import Progress
+from optsde.dynamics.diffusion import ito_term, sde
+from optsde.dynamics.discrete import Dynamics, Info, State, discrete
+from optsde.dynamics.sphere import SphereState, gamma_at, sphere
 
 __all__ = [
     "Dynamics",
-    "Engine",
     "Info",
-    "Progress",
-    "SDEState",
+    "SphereState",
     "State",
-    "Trajectory",
     "discrete",
-    "ensemble",
+    "gamma_at",
     "ito_term",
     "sde",
+    "sphere",
 ]

@@ -4,24 +4,17 @@ Euler–Maruyama has weak order 1 in its own step, 1/substeps of a step of the p
 """
 
 import math
-from typing import NamedTuple
 
 import diffrax
 import jax
 import jax.numpy as jnp
 
-from optsde.dynamics.algorithm import Dynamics, initial_point
+from optsde.dynamics.discrete import Dynamics, State, initial_point
 from optsde.gradients.law import Law, Moments
 from optsde.optimizers import ItoSystem
-from optsde.plan import Plan
+from optsde.optimizers.base import Clock, OptimizerState
+from optsde.plans.plan import Plan
 from optsde.types import PyTree
-
-
-class SDEState(NamedTuple):
-    time: jax.Array  # in base steps
-    key: jax.Array  # of the whole run; never changes
-    params: PyTree
-    optimizer: PyTree
 
 
 class ItoTerm(diffrax.AbstractTerm):
@@ -54,7 +47,7 @@ class ItoTerm(diffrax.AbstractTerm):
 
 
 def ito_term(system: ItoSystem, law: Law, params: PyTree, key: jax.Array) -> ItoTerm:
-    """The term of one path of the SDE: its Brownian motion is drawn from `key`."""
+    """Returns the term of one path of the SDE, whose noise is drawn from `key`."""
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     path = diffrax.UnsafeBrownianPath((law.shape(params), like), key)
     return ItoTerm(system, law, path)
@@ -63,7 +56,7 @@ def ito_term(system: ItoSystem, law: Law, params: PyTree, key: jax.Array) -> Ito
 def sde(
     plan: Plan, law: Law, params: PyTree, substeps: int = 4, keep_signal: bool = False
 ) -> Dynamics:
-    """The SDE of the plan, `substeps` Euler–Maruyama steps to a step of the plan.
+    """Returns the SDE of a plan, `substeps` Euler–Maruyama steps to a step of the plan.
 
     `law` gives the noise of a batch of `plan.batch_size`. A plan and its rescalings
     have one and the same SDE. `keep_signal` keeps the terms that separate a run from
@@ -83,23 +76,31 @@ def sde(
 
     def init(key):
         start = initial_point(params, key)
-        return SDEState(jnp.float32(0), key, start, system.init(start))
+        clock = sde_clock(plan.dt * h)
+        memory = OptimizerState(clock, system.init(start))
+        return State(jnp.int32(0), key, start, memory)
 
-    def step(state: SDEState, source: None) -> tuple[SDEState, tuple]:
+    def step(state: State, source: None) -> tuple[State, tuple]:
         del source
         term = ito_term(system, law, state.params, state.key)
         t0 = state.time / plan.dt  # the system's time counts steps of the plan
         t1 = t0 + h
-        y = state.params, state.optimizer
+        y = state.params, state.optimizer.direction
         (new, memory), *_ = solver.step(term, t0, t1, y, None, None, False)
-        time = state.time + jnp.float32(plan.dt * h)
-        return SDEState(time, state.key, new, memory), ()
+        clock = state.optimizer.clock.paced(plan.dt * h).tick()
+        moved = OptimizerState(clock, memory)
+        return State(state.step + 1, state.key, new, moved), ()
 
     return Dynamics(init, step, plan.dt * h)
 
 
+def sde_clock(dt: float) -> Clock:
+    """Returns a clock in float32 at any precision: its bits name the Brownian path."""
+    return Clock(jnp.int32(0), jnp.float32(0), jnp.float32(dt))
+
+
 def _amplified(law: Law, gain: float) -> Law:
-    """The law with `gain` times the variance: that of SVAG's signed mix."""
+    """Returns the law with `gain` times the variance, as SVAG's signed mix has it."""
     if gain == 1:
         return law
 

@@ -17,20 +17,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optsde.dynamics.algorithm import Dynamics, initial_point
-from optsde.dynamics.diffusion import ito_term
+from optsde.dynamics.diffusion import ito_term, sde_clock
+from optsde.dynamics.discrete import Dynamics, initial_point
 from optsde.gradients.law import Law
 from optsde.measure.intrinsic import Rates, intrinsic_rates
 from optsde.optimizers import ItoSystem
-from optsde.plan import Plan
+from optsde.optimizers.base import Clock
+from optsde.plans.plan import Plan
 from optsde.types import PyTree, Scalar
 
 
 class SphereState(NamedTuple):
-    time: jax.Array  # in steps of the plan
+    """The state of the SDE on the sphere; `state.time` is in steps of the plan."""
+
+    clock: Clock
     key: jax.Array  # of the whole run; never changes
     direction: PyTree  # of norm 1
     gamma: jax.Array
+
+    @property
+    def time(self) -> jax.Array:
+        return self.clock.time
 
 
 def sphere_system(rates: Rates, keep_signal: bool = False) -> ItoSystem:
@@ -86,16 +93,15 @@ def sphere(
     def init(key):
         start = initial_point(params, key)
         gamma = jnp.asarray(system.init(start))
-        return SphereState(jnp.float32(0), key, _unit(start), gamma)
+        return SphereState(sde_clock(h), key, _unit(start), gamma)
 
     def step(state: SphereState, source: None) -> tuple[SphereState, tuple]:
         term = ito_term(system, law, state.direction, state.key)
         y = state.direction, state.gamma
-        time = state.time + jnp.float32(h)
-        (direction, gamma), *_ = solver.step(
-            term, state.time, time, y, None, None, False
-        )
-        return SphereState(time, state.key, _unit(direction), gamma), ()
+        t0 = state.time
+        (direction, gamma), *_ = solver.step(term, t0, t0 + h, y, None, None, False)
+        clock = state.clock.paced(h).tick()
+        return SphereState(clock, state.key, _unit(direction), gamma), ()
 
     return Dynamics(init, step, h)
 

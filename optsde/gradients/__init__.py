@@ -1,7 +1,6 @@
-"""Gradients: where they come from, and what noise they carry."""
+"""Gradients: oracles that give them, samplers of batches, and the noise they carry."""
 
-from optsde.gradients.law import Law, Moments, from_covariance, from_data
-from optsde.gradients.noise import (
+from optsde.gradients.covariance import (
     Covariance,
     dense,
     diagonal,
@@ -9,26 +8,35 @@ from optsde.gradients.noise import (
     heavy_tailed,
     stable,
 )
-from optsde.gradients.oracles import (
-    Draw,
+from optsde.gradients.draw import Draw, Use
+from optsde.gradients.law import Law, Moments, from_covariance, from_data
+from optsde.gradients.mix import signed_mix
+from optsde.gradients.oracle import (
+    Augment,
     ExampleOracle,
+    FunctionOracle,
+    Losses,
     Oracle,
-    epochs,
-    full_batch,
-    minibatch,
+    Sampler,
 )
-from optsde.gradients.penalty import Penalty
-from optsde.gradients.per_example import by_blocks, by_layers
-from optsde.gradients.signed_mix import signed_mix
+from optsde.gradients.penalty import Penalty, penalized
+from optsde.gradients.per_example import all_dense, by_blocks, by_layers
+from optsde.gradients.samplers import epochs, full_batch, minibatch
 
 __all__ = [
+    "Augment",
     "Covariance",
     "Draw",
     "ExampleOracle",
+    "FunctionOracle",
     "Law",
+    "Losses",
     "Moments",
     "Oracle",
     "Penalty",
+    "Sampler",
+    "Use",
+    "all_dense",
     "by_blocks",
     "by_layers",
     "dense",
@@ -40,6 +48,7 @@ __all__ = [
     "gaussian",
     "heavy_tailed",
     "minibatch",
+    "penalized",
     "signed_mix",
     "stable",
 ]

@@ -23,12 +23,11 @@ class Groups(NamedTuple):
     weight: np.ndarray | jax.Array  # [groups]
 
 
-GroupLoss = Callable[[PyTree, Groups], jax.Array]  # (params, one group) -> its mean
-GroupGradient = Callable[[PyTree, Groups], PyTree]  # such as (loss, gradient)
+WeightedSum = Callable[[PyTree, Groups], PyTree]  # (params, groups) -> Σ weight·number
 
 
 def grouped(index: jax.Array, rows: int, weight: np.ndarray) -> Groups:
-    """Split [parts, n] indices into groups of `rows`; the last of a part is filled up.
+    """Splits [parts, n] indices into groups of `rows`; the last of a part is filled up.
 
     weight: [groups], of all parts one after the other.
     """
@@ -48,7 +47,7 @@ def grouped(index: jax.Array, rows: int, weight: np.ndarray) -> Groups:
 
 
 def shares(size: int, rows: int) -> np.ndarray:
-    """Each group's part of `size` examples; the last group may be smaller."""
+    """Returns each group's share of `size` examples; the last group may be smaller."""
     count = -(-size // rows)
     share = np.full(count, rows / size)
     share[-1] = 1 - share[:-1].sum()
@@ -58,7 +57,7 @@ def shares(size: int, rows: int) -> np.ndarray:
 def mean_over(
     function: Callable[[PyTree, jax.Array | None], PyTree], data: PyTree, rows: int
 ) -> PyTree:
-    """The mean over all examples of numbers that are means over a group of `rows`.
+    """Returns the mean over all examples of what are means over groups of `rows`.
 
     function(examples, mask) gives the means over those examples that the mask counts.
     """
@@ -70,29 +69,21 @@ def mean_over(
         examples = jax.tree.map(lambda x: x[group.index], data)
         return function(examples, group.counted)
 
-    return weighted_sum(None, groups, 1, gradient=of_group)
+    return sum_over_groups(weighted(of_group), None, groups, 1)
 
 
-def weighted_sum(
-    params: PyTree,
-    groups: Groups,
-    at_once: int,
-    *,
-    loss: GroupLoss | None = None,
-    gradient: GroupGradient | None = None,
+def sum_over_groups(
+    part: WeightedSum, params: PyTree, groups: Groups, at_once: int
 ) -> PyTree:
-    """Σ_b weight_b · (loss_b, gradient_b) over all groups b, on all devices.
+    """Returns `part(params, groups)` of all groups, on all devices.
 
-    Give `loss`, or `gradient` where something else is added up than loss and ∇loss.
-    at_once: groups in one pass; memory is that of one pass.
+    Args:
+      part: the weighted sum over the groups of one pass.
+      params: where it is taken.
+      groups: of all devices together.
+      at_once: groups in one pass; memory is that of one pass.
     """
     mine, at_once = _my_share(groups, at_once)
-    if loss is not None:
-        part: Callable = _gradient_of_sum(loss)
-    elif gradient is not None:
-        part = _sum_of_gradients(gradient)
-    else:
-        raise ValueError("weighted_sum needs loss or gradient")
     count = mine.index.shape[0]
     if count == at_once:
         return sum_over_data(part(params, mine))
@@ -109,39 +100,25 @@ def weighted_sum(
     return sum_over_data(jax.lax.scan(add, zero, chunks)[0])
 
 
-def _gradient_of_sum(loss: GroupLoss):
-    """One backward pass for all groups, which share the parameters."""
+def weighted(function: Callable[[PyTree, Groups], PyTree]) -> WeightedSum:
+    """Returns Σ_b w_b function(params, group b), each group's numbers by itself."""
 
-    def total(params, groups):
-        if groups.index.shape[0] == 1:
-            only = jax.tree.map(lambda x: x[0], groups)
-            value = loss(params, only)
-            return only.weight.astype(value.dtype) * value
-        each = jax.vmap(loss, (None, 0))(params, groups)
-        return groups.weight.astype(each.dtype) @ each
-
-    return jax.value_and_grad(total)
-
-
-def _sum_of_gradients(gradient: GroupGradient):
-    """For gradients of a group that are taken at parameters of its own."""
-
-    def total(params, groups):
+    def part(params, groups):
         if groups.index.shape[0] == 1:
             only = jax.tree.map(lambda x: x[0], groups)
             return jax.tree.map(
-                lambda x: only.weight.astype(x.dtype) * x, gradient(params, only)
+                lambda x: only.weight.astype(x.dtype) * x, function(params, only)
             )
-        each = jax.vmap(gradient, (None, 0))(params, groups)
+        each = jax.vmap(function, (None, 0))(params, groups)
         return jax.tree.map(
             lambda x: jnp.tensordot(groups.weight.astype(x.dtype), x, 1), each
         )
 
-    return total
+    return part
 
 
 def _my_share(groups: Groups, at_once: int) -> tuple[Groups, int]:
-    """This device's groups; copies of the first one, of weight 0, make them even."""
+    """Returns this device's groups; copies of the first, of weight 0, even them out."""
     shards, count = data_shards(), groups.index.shape[0]
     at_once = min(at_once, -(-count // shards))
     mine = -(-count // (shards * at_once)) * at_once

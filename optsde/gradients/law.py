@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optsde.gradients.noise import Covariance
-from optsde.gradients.oracles import Losses
+from optsde.gradients.covariance import Covariance
+from optsde.gradients.oracle import Losses
 from optsde.gradients.per_example import SumsOf, by_blocks
 from optsde.types import PyTree
 
@@ -25,7 +25,7 @@ class Moments(NamedTuple):
 
 
 class Law(NamedTuple):
-    """`shape(params)` is the shape of dW, `moments(params, dW)` what it makes."""
+    """A gradient's noise law: `shape(params)` of dW, and `moments(params, dW)`."""
 
     shape: Callable[[PyTree], PyTree]
     moments: Callable[[PyTree, PyTree], Moments]

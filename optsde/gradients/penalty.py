@@ -12,11 +12,13 @@ Take them for two different regularisers; on smooth networks they agree.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from optsde.gradients.oracle import Oracle, Sampler
 from optsde.types import PyTree, Scalar
 
 FORMS = ("forward", "central", "exact")
@@ -24,14 +26,16 @@ FORMS = ("forward", "central", "exact")
 
 @dataclasses.dataclass(frozen=True)
 class Penalty:
-    """strength s, `rate(step)` = lr_t, and how H_b g_b is formed.
+    """A penalty's strength s, the learning rate it follows, and the form of H_b g_b.
+
+    `rate(time)` is lr_t at a time in base steps, such as `plan.rate`.
 
     forward: (∇L(θ + εv) − ∇L(θ))/ε with ε = eps/|v|, one more gradient, as published;
     central: two more gradients; exact: the derivative of the gradient along v.
     """
 
     strength: float
-    rate: Callable[[jax.Array], Scalar]
+    rate: Callable[[Any], Scalar]
     form: str = "forward"
     eps: float = 1e-2
 
@@ -40,22 +44,30 @@ class Penalty:
             raise ValueError(f"form={self.form!r} is not known; one of: {FORMS}")
 
 
-def penalized(
-    loss: Callable[[PyTree], jax.Array], params: PyTree, penalty: Penalty, step
-) -> tuple[jax.Array, PyTree]:
-    """(loss, gradient + penalty's gradient) of one block; the loss has no penalty."""
-    value_and_grad = jax.value_and_grad(loss)
-    value, g = value_and_grad(params)
-    v = optax.tree.scale(penalty.strength, g)
-    product = _along(value_and_grad, params, g, v, penalty)
-    factor = penalty.rate(step) / 4
-    return value, jax.tree.map(
-        lambda g, h: (g + factor * h).astype(g.dtype), g, product
-    )
+def penalized(sampler: Sampler, penalty: Penalty) -> Sampler:
+    """Returns the sampler with the penalty's gradient added to that of each group.
+
+    The loss that its oracles return is that of the examples, without the penalty.
+    """
+
+    def of_group(loss, params: PyTree, time) -> tuple[jax.Array, PyTree]:
+        value_and_grad = jax.value_and_grad(loss)
+        value, g = value_and_grad(params)
+        v = optax.tree.scale(penalty.strength, g)
+        product = _along(value_and_grad, params, g, v, penalty)
+        factor = penalty.rate(time) / 4
+        return value, jax.tree.map(
+            lambda g, h: (g + factor * h).astype(g.dtype), g, product
+        )
+
+    def with_penalty(*batch_size: int) -> Oracle:  # a full batch needs none
+        return sampler(*batch_size).with_gradient(of_group)
+
+    return with_penalty
 
 
 def _along(value_and_grad, params: PyTree, g: PyTree, v: PyTree, penalty: Penalty):
-    """H v."""
+    """Returns H v."""
     if penalty.form == "exact":
         return jax.jvp(lambda p: value_and_grad(p)[1], (params,), (v,))[1]
     size = optax.tree.norm(v)

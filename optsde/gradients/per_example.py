@@ -31,7 +31,7 @@ SumsOf = Callable[[PyTree, jax.Array | None], Sums]  # (params, w[n]) -> Sums
 
 
 def by_blocks(losses: Callable, data: PyTree, block: int = 128) -> SumsOf:
-    """For any `losses(params, examples)`: vmapped gradients of a block at a time.
+    """Sums over examples of any losses, by vmapped gradients of a block at a time.
 
     Without weights only loss and grad are computed, in one ordinary pass.
     """
@@ -57,13 +57,16 @@ def by_blocks(losses: Callable, data: PyTree, block: int = 128) -> SumsOf:
 
 
 def by_layers(model: nn.Module, loss: Callable, data: PyTree, block: int = 512):
-    """For models made of `optsde.models.Dense` layers; data is (inputs, targets).
+    """Sums over examples for models of `optsde.models.Dense` layers.
+
+    `data` is (inputs, targets).
 
     `loss(outputs, targets)` gives the loss of each example. One forward and one
     backward pass yield all three sums.
     """
     shapes = jax.eval_shape(model.init, jax.random.key(0), data[0][:1])
-    _check_all_dense(model, shapes, data[0][:1])
+    if reason := _other_layers(model, shapes, data[0][:1]):
+        raise ValueError(reason)
 
     def sums_of_block(params, examples, mask, weights) -> Sums:
         inputs, targets = examples
@@ -71,18 +74,20 @@ def by_layers(model: nn.Module, loss: Callable, data: PyTree, block: int = 512):
 
         def total(taps):
             variables = {"params": params, "perturbations": taps}
-            outputs, seen = model.apply(variables, inputs, mutable=["intermediates"])
-            return mask @ loss(outputs, targets), seen["intermediates"]
+            outputs, recorded = model.apply(
+                variables, inputs, mutable=["intermediates"]
+            )
+            return mask @ loss(outputs, targets), recorded["intermediates"]
 
         rows, dtype = len(mask), jnp.result_type(*jax.tree.leaves(params))
         taps = jax.tree.map(
             lambda s: jnp.zeros((rows, *s.shape[1:]), dtype), shapes["perturbations"]
         )
-        (value, seen), deltas = jax.value_and_grad(total, has_aux=True)(taps)
+        (value, recorded), deltas = jax.value_and_grad(total, has_aux=True)(taps)
 
         grad, square, weighted = {}, {}, {}
         for path, layer in _layers(params).items():
-            x = _at(seen, path)["inputs"][0]
+            x = _at(recorded, path)["inputs"][0]
             d = _at(deltas, path)["outputs"]
             wd = weights[:, None] * d
             grad[path] = _outer(layer, x, d)
@@ -116,25 +121,33 @@ def _at(tree: PyTree, path: tuple[str, ...]) -> PyTree:
     return tree
 
 
-def _check_all_dense(model: nn.Module, shapes: PyTree, inputs: jax.Array) -> None:
+def all_dense(model: nn.Module, inputs: jax.Array) -> bool:
+    """Returns whether `by_layers` takes this model, called on inputs like these."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), inputs[:1])
+    return not _other_layers(model, shapes, inputs[:1])
+
+
+def _other_layers(model: nn.Module, shapes: PyTree, inputs: jax.Array) -> str:
+    """Returns why `by_layers` cannot take the model; nothing where it can."""
     taps = flax.traverse_util.flatten_dict(shapes.get("perturbations", {}))
     tapped = {path[:-1] for path in taps}
     for path, layer in _layers(shapes["params"]).items():
         if path not in tapped or not set(layer) <= {"kernel", "bias"}:
-            raise ValueError(
+            return (
                 f"by_layers needs every parameter in an optsde.models.Dense layer; "
                 f"{'/'.join(path)} is another kind: use by_blocks, which takes any"
             )
-    seen = jax.eval_shape(
+    recorded = jax.eval_shape(
         lambda v: model.apply(v, inputs, mutable=["intermediates"])[1], shapes
     )
     for path in tapped:
-        calls = _at(seen["intermediates"], path)["inputs"]
+        calls = _at(recorded["intermediates"], path)["inputs"]
         if len(calls) != 1 or calls[0].ndim != 2:
-            raise ValueError(
+            return (
                 f"by_layers needs each layer called once, on [examples, features]; "
                 f"{'/'.join(path)} is not: use by_blocks, which takes any model"
             )
+    return ""
 
 
 def _over_blocks(sums_of_block: Callable, data: PyTree, block: int) -> SumsOf:

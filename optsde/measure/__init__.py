@@ -1,7 +1,6 @@
 """Measure: what the noise is like along a run, and how far the rules will hold."""
 
 from optsde.measure import ntk
-from optsde.measure.catapults import Spike, SpikeDetector, find_spikes, phases
 from optsde.measure.curvature import (
     gauss_newton,
     hessian,
@@ -16,6 +15,7 @@ from optsde.measure.intrinsic import (
     intrinsic_groups,
     intrinsic_rates,
     invariance_probe,
+    sphere_noise_probe,
 )
 from optsde.measure.intrinsic_report import IntrinsicReport, intrinsic_report
 from optsde.measure.invariance import (
@@ -33,7 +33,7 @@ from optsde.measure.noise import (
 )
 from optsde.measure.ntk import ntk_probe
 from optsde.measure.prediction import Bound, Prediction, departure, predict
-from optsde.measure.probe import Probe
+from optsde.measure.probe import Probe, probe
 from optsde.measure.spectrum import (
     Density,
     Eigenpairs,
@@ -57,13 +57,10 @@ __all__ = [
     "Prediction",
     "Probe",
     "Rates",
-    "Spike",
-    "SpikeDetector",
     "Tail",
     "agop",
     "alignment",
     "departure",
-    "find_spikes",
     "gauss_newton",
     "gradient_noise",
     "hessian",
@@ -77,12 +74,13 @@ __all__ = [
     "noise_scale",
     "ntk",
     "ntk_probe",
-    "phases",
     "preconditioned",
     "predict",
+    "probe",
     "random_vectors",
     "sharpness_probe",
     "spectral_density",
+    "sphere_noise_probe",
     "stability_threshold",
     "tail_index",
     "top_eigenvalues",

@@ -5,29 +5,29 @@ eigenvalue stays near the stability threshold of its optimizer: the edge of stab
 (Cohen et al. 2021; for preconditioned methods Cohen et al. 2022).
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from optsde.gradients import Draw, Oracle, full_batch
+from optsde.data.resident import on_device
+from optsde.gradients import Draw, Losses, Oracle, Use, full_batch
 from optsde.gradients.groups import mean_over
-from optsde.gradients.oracles import Losses
 from optsde.measure.probe import Probe
 from optsde.measure.spectrum import Product, random_vectors, top_eigenvalues
 from optsde.mesh import data_shards
 from optsde.models.losses import Loss
-from optsde.plan import Plan
+from optsde.optimizers.base import OptimizerState
+from optsde.plans.plan import Plan
 from optsde.types import PyTree
 
 
 def hessian(oracle: Oracle, params: PyTree, draw: Draw | None = None) -> Product:
-    """v -> ∇²f(θ) v of the loss whose gradient the oracle gives, at that draw.
+    """Returns v -> ∇²f(θ) v of the loss whose gradient the oracle gives, at that draw.
 
-    `full_batch(losses, data, group)` makes it the mean over a whole data set, in groups
-    one after the other and shared by devices. `full_batch` needs no draw.
+    `full_batch(losses, data, group)()` makes it the mean over a whole data set, in
+    groups one after the other and shared by devices, and needs no draw.
     """
     draw = Draw(jax.random.key(0), jnp.int32(0)) if draw is None else draw
 
@@ -44,7 +44,7 @@ def gauss_newton(
     data: PyTree,
     group: int | None = None,
 ) -> Product:
-    """v -> mean of Jᵀ (∂²loss/∂outputs²) J v: the Hessian without the net's own bend.
+    """Returns v -> mean of Jᵀ (∂²loss/∂outputs²) J v: H without the net's own bend.
 
     outputs(params, inputs) and loss(outputs, targets) of each example, which must not
     interact; data is (inputs, targets). `group` as in `full_batch`.
@@ -74,7 +74,7 @@ def gauss_newton(
 
 
 def preconditioned(product: Product, divisor: PyTree) -> Product:
-    """v -> P^-½ A P^-½ v for a diagonal P > 0, like the parameters.
+    """Returns v -> P^-½ A P^-½ v for a diagonal P > 0, like the parameters.
 
     It has the eigenvalues of P⁻¹A, and is symmetric.
     """
@@ -86,17 +86,17 @@ def preconditioned(product: Product, divisor: PyTree) -> Product:
     return lambda v: over_root(product(over_root(v)))
 
 
-def stability_threshold(plan: Plan, state: PyTree) -> jax.Array:
-    """That of the plan's optimizer at the time of a state of `plan.transform()`.
+def stability_threshold(plan: Plan, state: OptimizerState) -> jax.Array:
+    """Returns the plan's stability threshold at the time of a `state.optimizer`.
 
     That is, at the learning rate of the next step. The clip is left out.
     """
-    clock, optimizer = plan.clock(state), plan.optimizer
+    optimizer = plan.optimizer
     if plan.schedule is not None:
-        s = plan.schedule(plan.time(state))
+        s = plan.schedule(state.clock.time)
         lr, decay = s * optimizer.lr, s * optimizer.absolute_decay
         optimizer = dataclasses.replace(optimizer, lr=lr, absolute_decay=decay)
-    return jnp.asarray(optimizer.stability_threshold(clock.direction))
+    return jnp.asarray(optimizer.stability_threshold(state.direction))
 
 
 def sharpness_probe(
@@ -108,7 +108,7 @@ def sharpness_probe(
     tolerance: float = 1e-2,
     **options,
 ) -> Probe:
-    """λ_max of the Hessian along a run, and how far the step is from going unstable.
+    """Returns the probe of the Hessian's λ_max, and of the distance to instability.
 
     sharpness: λ_max(H) of the mean loss over the data. preconditioned_sharpness:
     λ_max(P^-½ (H + l2) P^-½), which is unstable above `threshold`; sign methods and
@@ -121,17 +121,16 @@ def sharpness_probe(
     """
     optimizer = plan.optimizer
     names = ["sharpness"]
-    with contextlib.suppress(TypeError):
-        optimizer.stability_threshold()
+    if optimizer.stability_threshold() is not None:
         names.append("preconditioned_sharpness")
 
     def init(state):
-        key = jax.random.fold_in(state.key, _STREAM)
+        key = jax.random.fold_in(state.key, int(Use.SHARPNESS))
         return random_vectors(key, state.params, len(names))
 
-    def look(examples, state, vectors):
-        key = Draw(state.key, state.step).stream(_STREAM).fresh()
-        product = hessian(full_batch(losses, examples, group), state.params)
+    def observe(examples, state, vectors):
+        key = Draw(state.key, state.step).stream(Use.SHARPNESS).fresh()
+        product = hessian(full_batch(losses, examples, group)(), state.params)
 
         def search(metric):
             divisor, l2, vector = metric
@@ -144,21 +143,18 @@ def sharpness_probe(
             return top_eigenvalues(scaled, start, key, tolerance=tolerance, **options)
 
         # One search, compiled once, in each of the two metrics.
-        metrics: list[PyTree] = [(jax.tree.map(jnp.ones_like, state.params), 0.0)]
+        divisors: list[PyTree] = [(jax.tree.map(jnp.ones_like, state.params), 0.0)]
         if len(names) > 1:
-            direction = plan.clock(state.optimizer).direction
+            direction = state.optimizer.direction
             divisor = optimizer.preconditioner(direction, state.params)
-            metrics.append((divisor, optimizer.l2))
-        stacked = jax.tree.map(lambda *x: jnp.stack(x), *metrics)
+            divisors.append((divisor, optimizer.l2))
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *divisors)
         pairs = jax.lax.map(search, (*stacked, vectors))
 
-        said = dict(zip(names, pairs.values[:, 0], strict=True))
+        metrics = dict(zip(names, pairs.values[:, 0], strict=True))
         if len(names) > 1:
-            said["threshold"] = stability_threshold(plan, state.optimizer)
-        said["sharpness_residual"] = jnp.max(pairs.residuals)
-        return said, jax.tree.map(lambda x: x[:, 0], pairs.vectors)
+            metrics["threshold"] = stability_threshold(plan, state.optimizer)
+        metrics["sharpness_residual"] = jnp.max(pairs.residuals)
+        return metrics, jax.tree.map(lambda x: x[:, 0], pairs.vectors)
 
-    return Probe(look, init, jax.tree.map(jnp.asarray, data))
-
-
-_STREAM = 13
+    return Probe(observe, init, on_device(data))

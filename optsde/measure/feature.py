@@ -1,4 +1,4 @@
-"""What a network looks at: the average gradient outer product of its inputs.
+"""Features that a network has learnt: the average gradient outer product of its inputs.
 
 G = (1/n) Σ_i Σ_k ∇f_k(x_i) ∇f_k(x_i)ᵀ over examples i and outputs k: its top directions
 are those in which the outputs change most (Radhakrishnan et al. 2024).
@@ -16,7 +16,9 @@ Apply = Callable[[PyTree, jax.Array], jax.Array]  # (params, x [n, …]) -> [n, 
 
 
 def agop(apply: Apply, params: PyTree, x: jax.Array, block: int = 256) -> jax.Array:
-    """[d, d] for inputs of d numbers; memory is that of `block` examples' gradients."""
+    """Returns the average gradient outer product [d, d] of inputs of d numbers.
+
+    Its memory is that of `block` examples' gradients."""
 
     def gradients(example):
         rows = jax.jacrev(lambda one: apply(params, one[None])[0])(example)

@@ -7,11 +7,10 @@ Where the loss sees only the direction of w, a step of SGD turns it by the effec
 
 So ‖w‖⁴ goes to η² Tr Σ̄/(2 λ_e), and the effective lr to √(2 λ_e/Tr Σ̄), which λ_e alone
 sets. Here with the terms of finite steps: 2 λ_e is λ_e (2 − λ_e), and Tr Σ̄ counts in
-addition a share a of the mean gradient's Ḡ: for SGD all of it, with momentum β the
-share (1−β)/(1+β), and 2β(2β−1) less than that in Nesterov's form. For on a quadratic a
-step's noise turns the later gradients, E⟨g_t, g_{t+k}⟩ = Ḡ (2β^k − 1) for k ≥ 1, with
-β^(k+1) in Nesterov's form, and a is what their sum in the steps leaves of Ḡ. That is to
-first order in Ḡ/Tr Σ̄ (exact but for Nesterov's form), and for λ_e far below 1 − β.
+addition a share of the mean gradient's Ḡ: for SGD all of it, with momentum β the share
+(1−β)/(1+β), and 2β(2β−1) less than that in Nesterov's form. It is the share of
+`optsde.optimizers.response`, to first order in Ḡ/Tr Σ̄ (exact but for Nesterov's form),
+and for λ_e far below 1 − β.
 """
 
 from collections.abc import Sequence
@@ -19,29 +18,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from optsde.gradients import Draw, ExampleOracle, Oracle, signed_mix
-from optsde.gradients.oracles import Sampler
+from optsde.gradients import Draw, Oracle, Sampler, signed_mix
 from optsde.measure.noise import Levels, gradient_noise
-from optsde.measure.probe import Probe
-from optsde.optimizers import SGD, HeavyBall, Momentum, Optimizer
-from optsde.plan import Plan
+from optsde.measure.probe import Probe, Times, probe
+from optsde.optimizers import Optimizer, Rates
+from optsde.plans.plan import Plan
 from optsde.types import PyTree, Scalar
 
 ALL = "all"  # the invariant leaves as one group
 CLOSE = 0.1  # ‖w‖⁴ this near to its equilibrium, relatively, has arrived
 
 
-class Rates(NamedTuple):
-    """w ← (1 − λ_e) w − gain·g, once momentum has passed on all of g."""
-
-    gain: Scalar  # η, and η/(1−β) for the heavy ball
-    intrinsic: Scalar  # λ_e; 0 without weight decay
-    share: Scalar  # a, of Ḡ
-
-
 class Intrinsic(NamedTuple):
-    """Of one invariant group of parameters; signal and noise on its unit sphere."""
+    """The state of one scale-invariant group of parameters, and its equilibrium.
+
+    Signal and noise are those on the unit sphere."""
 
     norm: jax.Array
     effective_lr: jax.Array
@@ -53,33 +46,20 @@ class Intrinsic(NamedTuple):
 
 
 def intrinsic_rates(optimizer: Optimizer, lr: Scalar | None = None) -> Rates:
-    """The rates of SGD or a momentum at `lr`, by default the optimizer's own.
-
-    The heavy ball's velocity multiplies what is in the gradient, l2 too, by 1/(1−β),
-    and not what is decoupled: so λ_e is lr·l2/(1−β), but lr·weight_decay.
-    """
-    if not isinstance(optimizer, SGD | Momentum | HeavyBall):
+    """Returns the optimizer's rates at `lr`, by default its own; refuses without."""
+    rates = optimizer.intrinsic_rates(lr)
+    if rates is None:
         raise ValueError(
             f"{type(optimizer).__name__} has no intrinsic lr: its steps are not "
             "orthogonal to invariant weights; use SGD, Momentum or HeavyBall"
         )
-    lr = optimizer.lr if lr is None else lr
-    beta = 0.0 if isinstance(optimizer, SGD) else optimizer.beta
-    share = (1 - beta) / (1 + beta)
-    if not isinstance(optimizer, SGD) and optimizer.nesterov:
-        share = share - 2 * beta * (2 * beta - 1)
-    gain = lr / (1 - beta) if isinstance(optimizer, HeavyBall) else lr
-    decoupled = lr * optimizer.weight_decay
-    # A schedule multiplies lr and the absolute decay alike.
-    absolute = optimizer.absolute_decay * (lr / optimizer.lr)
-    intrinsic = gain * optimizer.l2 + decoupled + absolute
-    return Rates(gain, intrinsic, share)
+    return rates
 
 
 def intrinsic(
     rates: Rates, norm: jax.Array, signal: jax.Array, noise: jax.Array
 ) -> Intrinsic:
-    """Of a group of this norm, with ‖ḡ‖² = signal and Tr Σ = noise at its point."""
+    """Returns the `Intrinsic` of a group with this norm, ‖ḡ‖² and Tr Σ at its point."""
     square = norm**2
     signal, noise = square * signal, square * noise
     push = jnp.maximum(noise + rates.share * signal, 0)
@@ -100,7 +80,7 @@ def intrinsic_groups(
     draws: int = 64,
     blocks: int = 16,
 ) -> dict[str, Intrinsic]:
-    """`Intrinsic` of each invariant leaf by its path, and of all of them as ALL.
+    """Returns the `Intrinsic` of each invariant leaf by its path, and of all as ALL.
 
     What is invariant leaf by leaf is so together, whatever the leaves' own norms are.
     """
@@ -124,33 +104,35 @@ def invariance_probe(
     invariant: Sequence[str],
     draws: int = 64,
     blocks: int = 16,
+    times: Times = None,
 ) -> Probe:
-    """A run's effective lr, norms, noise on the sphere and predicted equilibrium.
+    """Returns the probe of effective lr, norms, noise on the sphere and equilibrium.
 
-    invariant: paths of leaves, `intrinsic_report(…).invariant`. Of leaves that are so
-    only together, read the rows of ALL. A schedule's present rate counts. A look costs
-    `draws` gradients.
+    Args:
+      plan: its present learning rate counts, by its schedule.
+      sampler: that of the run.
+      invariant: paths of leaves, `intrinsic_report(…).invariant`. Of leaves that are so
+        only together, read the metrics of ALL.
+      draws: gradients of one measurement.
+      blocks: of draws, see `gradient_noise`.
+      times: those of the probe.
     """
     if not invariant:
         raise ValueError(
             "invariant names no leaf: intrinsic_report says which there are"
         )
-    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
-    if not isinstance(oracle, ExampleOracle):
-        oracle = jax.tree_util.Partial(oracle)
-
     wanted = ["norm", "effective_lr", "signal", "noise"]
     if _has_decay(plan.optimizer):
         wanted += ["equilibrium_norm", "equilibrium_lr"]
 
-    def look(oracle, state, memory):
+    def observe(oracle, state):
         # A schedule may end at 0, where 0/0 would be the equilibrium.
-        lr = jnp.maximum(plan.rate(state.step), 1e-6 * plan.optimizer.lr)
+        lr = jnp.maximum(plan.rate(state.time), 1e-6 * plan.optimizer.lr)
         now = intrinsic_rates(plan.optimizer, lr)
         found = intrinsic_groups(
             oracle,
             state.params,
-            Draw(state.key, state.step),
+            Draw(state.key, state.step, state.time),
             now,
             invariant,
             draws,
@@ -161,9 +143,40 @@ def invariance_probe(
             for name, group in found.items()
             for what in wanted
         }
-        return row | {"intrinsic_lr": jnp.asarray(now.intrinsic)}, memory
+        return row | {"intrinsic_lr": jnp.asarray(now.intrinsic)}
 
-    return Probe(look, source=oracle)
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    return probe(observe, oracle, times)
+
+
+def sphere_noise_probe(
+    plan: Plan,
+    sampler: Sampler,
+    draws: int = 64,
+    blocks: int = 16,
+    times: Times = None,
+) -> Probe:
+    """Returns the probe of a batch's signal and noise on the unit sphere.
+
+    "signal" is ‖w‖² ‖ḡ‖² and "noise" is ‖w‖² Tr Σ, with all parameters as one vector w,
+    which has to be scale invariant as a whole. The gradients are none of the run's own.
+
+    Args:
+      plan: its batch size and noise gain count.
+      sampler: that of the run.
+      draws: gradients of one measurement.
+      blocks: of draws, see `gradient_noise`.
+      times: those of the probe.
+    """
+
+    def observe(oracle, state):
+        draw = Draw(state.key, state.step, state.time)
+        levels = gradient_noise(oracle, state.params, draw, draws, blocks).total()
+        square = optax.tree.norm(state.params, squared=True)
+        return {"signal": square * levels.signal, "noise": square * levels.noise}
+
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    return probe(observe, oracle, times)
 
 
 def by_path(tree: PyTree, is_leaf=None) -> dict[str, Any]:
@@ -176,6 +189,6 @@ def by_path(tree: PyTree, is_leaf=None) -> dict[str, Any]:
 
 
 def _has_decay(optimizer: Optimizer) -> bool:
-    """False where all decays are plain zeros, and there is no equilibrium."""
+    """Tells whether any decay is on, without which there is no equilibrium."""
     decays = optimizer.l2, optimizer.weight_decay, optimizer.absolute_decay
     return not all(isinstance(x, int | float) and x == 0 for x in decays)

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from optsde.analysis.tables import table
-from optsde.gradients import Draw, signed_mix
-from optsde.gradients.oracles import Sampler
+from optsde.gradients import Draw, Sampler, signed_mix
 from optsde.measure.intrinsic import (
     ALL,
     Intrinsic,
@@ -25,13 +24,13 @@ from optsde.measure.invariance import (
     invariance,
     joint_invariance,
 )
-from optsde.plan import Plan
+from optsde.plans.plan import Plan
 from optsde.types import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class IntrinsicReport:
-    """What `intrinsic_report` found; prints as a table and its warnings."""
+    """A report of scale-invariant parameters; prints as a table and warnings."""
 
     kinds: dict[str, Kind]
     norms: dict[str, float]
@@ -42,7 +41,7 @@ class IntrinsicReport:
 
     @property
     def invariant(self) -> tuple[str, ...]:
-        """Paths of the leaves that are: as a whole, by channels, or all together."""
+        """Paths of the invariant leaves: as a whole, by channels, or all together."""
         return _of_kind(self.kinds, *_INVARIANT)
 
     def __str__(self) -> str:
@@ -73,13 +72,13 @@ def intrinsic_report(
     blocks: int = 16,
     tolerance: float = TOLERANCE,
 ) -> IntrinsicReport:
-    """Which leaves are scale invariant, and what the plan makes of each.
+    """Reports which leaves are scale invariant, and where the plan drives each.
 
     Hyperparameters must be numbers. For a run's state: `draw` is Draw(state.key,
-    state.step), and its step decides at which point of a schedule the plan stands.
+    state.step, state.time), and its time is where the plan's schedule stands.
     """
     oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
-    now = intrinsic_rates(plan.optimizer, float(plan.rate(draw.step)))
+    now = intrinsic_rates(plan.optimizer, float(plan.rate(draw.time)))
     tests = jax.jit(partial(invariance, oracle))(params, draw)
     tests = by_path(tests, is_leaf=lambda x: isinstance(x, Invariance))
     kinds = {name: test.kind(tolerance) for name, test in tests.items()}

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from optsde.gradients import Draw, Oracle
+from optsde.gradients import Draw, FunctionOracle, Oracle, Use
 from optsde.types import PyTree
 
 TOLERANCE = 1e-3
 
 
 class Kind(StrEnum):
-    """What the loss sees of a leaf."""
+    """The part of a leaf that the loss depends on."""
 
     CHANNELS = "each channel"  # the direction of each channel
     WHOLE = "as a whole"  # the direction of the leaf
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
 
 class Invariance(NamedTuple):
-    """Of one leaf, the largest over the batches; 0 where it is invariant."""
+    """Numerical tests of one leaf, the largest over the batches; 0 where invariant."""
 
     angle: jax.Array  # |⟨w, ∇L⟩|/(‖w‖‖∇L‖)
     change: jax.Array  # |L(c w) − L(w)|/|L(w)|
@@ -58,14 +58,14 @@ def invariance(oracle: Oracle, params: PyTree, draw: Draw, batches: int = 4) -> 
     and with each channel one of the two (powers of 2 round nothing). A leaf that is
     zero, such as a bias at the start, has no scale: random numbers take its place.
     """
-    key = draw.stream(_STREAM).fresh()
+    key = draw.stream(Use.INVARIANCE).fresh()
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.fold_in(key, batches), (2, len(leaves)))
     at = [_away_from_zero(k, x) for k, x in zip(keys[0], leaves, strict=True)]
     factors = [_factors(k, x) for k, x in zip(keys[1], leaves, strict=True)]
 
     def of_batch(number):
-        one = Draw(jax.random.fold_in(key, number), draw.step)
+        one = draw._replace(key=jax.random.fold_in(key, number))
         loss, grads = oracle(structure.unflatten(at), one)
 
         def change(which):
@@ -97,23 +97,21 @@ def invariance(oracle: Oracle, params: PyTree, draw: Draw, batches: int = 4) -> 
 def joint_invariance(
     oracle: Oracle, params: PyTree, draw: Draw, batches: int = 4
 ) -> Invariance:
-    """The same of all parameters as one leaf of one channel.
+    """Tests all parameters together, as one leaf of one channel.
 
     So it is with a PreResNet, whose convolutions add up to one stream before the norm.
     """
     leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(draw.stream(_STREAM).fresh(), len(leaves))
+    keys = jax.random.split(draw.stream(Use.INVARIANCE).fresh(), len(leaves))
     at = [_away_from_zero(k, x) for k, x in zip(keys, leaves, strict=True)]
     flat, unravel = ravel_pytree(structure.unflatten(at))
 
-    def of_flat(column, draw):
+    def of_flat(oracle, column, draw):
         loss, grads = oracle(unravel(column[:, 0]), draw)
         return loss, ravel_pytree(grads)[0][:, None]
 
-    return invariance(of_flat, flat[:, None], draw, batches)
-
-
-_STREAM = 11
+    column = FunctionOracle(of_flat, oracle)
+    return invariance(column, flat[:, None], draw, batches)
 
 
 def _away_from_zero(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -122,7 +120,7 @@ def _away_from_zero(key: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _factors(key: jax.Array, x: jax.Array) -> jax.Array:
-    """[3, …, channels]: ½, 2, and one of them for each channel."""
+    """Returns factors [3, …, channels]: ½, 2, and one of the two for each channel."""
     channels = x.shape[-1:]
     mixed = jnp.where(jax.random.bernoulli(key, 0.5, channels), 2.0, 0.5)
     half = jnp.full(channels, 0.5)
@@ -133,7 +131,7 @@ def _factors(key: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _of_leaf(w: jax.Array, grad: jax.Array, loss: jax.Array):
-    """(angle, largest angle of a channel, effect)."""
+    """Returns (angle, largest angle of a channel, effect)."""
     w, grad = (_rows(x) for x in (w, grad))
     inner = jnp.sum(w * grad, axis=0)
     size, force = (jnp.sqrt(jnp.sum(x * x, axis=0)) for x in (w, grad))
@@ -148,6 +146,6 @@ def _of_leaf(w: jax.Array, grad: jax.Array, loss: jax.Array):
 
 
 def _rows(x: jax.Array) -> jax.Array:
-    """[rest, channels], at least float32."""
+    """Returns the leaf as [rest, channels], at least float32."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return wide.reshape(-1, x.shape[-1]) if x.ndim else wide.reshape(1, 1)

@@ -6,23 +6,22 @@ its error, follows from the products of the block means, kept for each leaf.
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from optsde.gradients import Draw, Oracle, signed_mix
-from optsde.gradients.oracles import Sampler
-from optsde.plan import Plan
+from optsde.gradients import Draw, Oracle, Sampler, Use, signed_mix
+from optsde.measure.probe import Probe, Times, probe
+from optsde.plans.plan import Plan
 from optsde.types import PyTree
 
 KAPPAS = (1, 4, 16)
 
 
 class Levels(NamedTuple):
-    """Of one batch; the errors are standard errors."""
+    """Signal and noise of one batch's gradient, with their standard errors."""
 
     signal: jax.Array  # ‖ḡ‖²
     signal_se: jax.Array
@@ -33,14 +32,14 @@ class Levels(NamedTuple):
 
 
 class Products(NamedTuple):
-    """Of blocks of draws: all that signal, noise and their errors need."""
+    """Products of block means: all that signal, noise and their errors need."""
 
     means: PyTree  # leaves [..., blocks, blocks], products of block means
     squares: PyTree  # leaves [..., blocks], mean ‖g‖² in a block
 
 
 class Counts(NamedTuple):
-    """Of coordinates, for each leaf."""
+    """Numbers of coordinates in each leaf: with a gradient, and ruled by noise."""
 
     alive: PyTree  # leaves [...], those with any gradient
     dominated: PyTree  # leaves [..., kappas], those of them where noise dominates
@@ -53,7 +52,7 @@ class Counts(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """One measurement, or many of them stacked along leading axes."""
+    """A measurement of gradient noise, or many stacked along leading axes."""
 
     plain: Products
     weighted: Products
@@ -61,12 +60,12 @@ class Noise:
     kappas: tuple[float, ...]
 
     def groups(self, weighted: bool = False) -> PyTree:
-        """Levels of each leaf of the parameters."""
+        """Returns the levels of each leaf of the parameters."""
         products = self.weighted if weighted else self.plain
         return jax.tree.map(partial(_levels, pool=False), *products)
 
     def total(self, weighted: bool = False, pool: bool = False) -> Levels:
-        """Levels of all parameters together.
+        """Returns the levels of all parameters together.
 
         pool: the mean over all stacked measurements, and the ratio of the means, which
         is steadier than a mean of ratios.
@@ -76,7 +75,7 @@ class Noise:
         return _levels(jnp.asarray(means), jnp.asarray(squares), pool)
 
     def dominated(self) -> jax.Array:
-        """[..., kappas]: share of the coordinates with κ ḡ_i² < Σ_ii.
+        """Returns the share of the coordinates with κ ḡ_i² < Σ_ii, [..., kappas].
 
         An estimate of ḡ_i²/Σ_ii has an error of about √2/draws, so take draws ≥ 4κ:
         with fewer, coordinates without signal are counted as having some.
@@ -96,7 +95,7 @@ def gradient_noise(
     weight: PyTree | None = None,
     kappas: tuple[float, ...] = KAPPAS,
 ) -> Noise:
-    """Signal and noise of one batch of the oracle, from `draws` gradients at `params`.
+    """Measures signal and noise of one batch of the oracle, by `draws` gradients.
 
     weight: like params; the weighted levels are Σ w_i ḡ_i² and Σ w_i Σ_ii.
     Each gradient has a key of its own, which the run never uses: the draws are
@@ -109,11 +108,11 @@ def gradient_noise(
         raise ValueError(
             f"draws={draws} in blocks={blocks}: needs at least 4 blocks of equal size"
         )
-    key, size = draw.stream(_STREAM).fresh(), draws // blocks
+    key, size = draw.stream(Use.GRADIENT_NOISE).fresh(), draws // blocks
     weight = jax.tree.map(jnp.ones_like, params) if weight is None else weight
 
     def gradient(number):
-        one = Draw(jax.random.fold_in(key, number), draw.step)
+        one = draw._replace(key=jax.random.fold_in(key, number))
         return jax.tree.map(_wide, oracle(params, one)[1])
 
     def add(carry, number):
@@ -146,39 +145,46 @@ def gradient_noise(
 
 
 def noise_probe(
-    plan: Plan, sampler: Sampler, draws: int = 64, blocks: int = 16
-) -> Callable[[PyTree], Noise]:
-    """What `ensemble` needs as `observe` to measure the noise along a run.
+    plan: Plan,
+    sampler: Sampler,
+    draws: int = 64,
+    blocks: int = 16,
+    times: Times = None,
+) -> Probe:
+    """Returns the probe of the gradient's signal and noise: a `Noise`, as "noise".
 
     The weight is 1/P, in which the preconditioned step is steepest descent: the loss
     that noise keeps up is lr/4·(G + N) in it. Before the first step P holds nothing
     yet; measure from some steps on.
     """
-    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    if plan.optimizer.response() is None:
+        raise ValueError(
+            f"{type(plan.optimizer).__name__} has no preconditioner to weigh noise by; "
+            "gradient_noise measures it without"
+        )
 
-    def observe(state) -> Noise:
-        direction = plan.clock(state.optimizer).direction
+    def observe(oracle, state) -> dict:
+        direction = state.optimizer.direction
         divisor = plan.optimizer.preconditioner(direction, state.params)
         weight = jax.tree.map(lambda p: 1 / p, divisor)
-        draw = Draw(state.key, state.step)
-        return gradient_noise(oracle, state.params, draw, draws, blocks, weight)
+        draw = Draw(state.key, state.step, state.time)
+        noise = gradient_noise(oracle, state.params, draw, draws, blocks, weight)
+        return {"noise": noise}
 
-    return observe
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    return probe(observe, oracle, times)
 
 
 def noise_scale(noise: Noise, batch_size: int, pool: bool = False) -> jax.Array:
-    """Tr Σ/‖ḡ‖² of one example: the batch at which signal and noise are equal.
+    """Returns Tr Σ/‖ḡ‖² of one example: the batch at which signal equals noise.
 
     For draws with replacement; the gradient noise scale of McCandlish et al. (2018).
     """
     return batch_size / noise.total(pool=pool).ratio
 
 
-_STREAM = 7
-
-
 def _wide(x: jax.Array) -> jax.Array:
-    """At least float32, for sums."""
+    """Returns the array in float32 at least, for sums."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -225,12 +231,12 @@ def _levels(means: jax.Array, squares: jax.Array, pool: bool) -> Levels:
 
 
 def _across(means: jax.Array) -> jax.Array:
-    """Sum over pairs of different blocks."""
+    """Returns the sum over pairs of different blocks."""
     return means.sum((-2, -1)) - jnp.trace(means, axis1=-2, axis2=-1)
 
 
 def _variance(means, squares, a, b) -> tuple[jax.Array, jax.Array]:
-    """Of a·G + b·E‖g‖², by leaving out one block at a time; and the least it can be.
+    """Returns the variance of a·G + b·E‖g‖² by the jackknife, and its least value.
 
     The product of two blocks is G + ξ_a + ξ_b + ζ_ab. Leaving out one block counts the
     pairs' own part ζ, which is most of the error where noise dominates, twice; so ζ's

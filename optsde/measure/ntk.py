@@ -31,7 +31,7 @@ LOSSES = {
 def kernel(
     apply: Apply, params: PyTree, x: jax.Array, form: str = "full", block: int = 32
 ) -> jax.Array:
-    """K, exactly, in the type of the parameters.
+    """Returns the kernel K exactly, in the type of the parameters.
 
     form: "full" [n, c, n, c]; "outputs" [c, n, n], its diagonal blocks; "trace" [n, n],
     their sum over outputs. Besides K it takes the memory of the jacobians of two blocks
@@ -64,7 +64,7 @@ def kernel(
 def exact_kernel(
     apply: Apply, params: PyTree, x, form: str = "full", block: int = 32
 ) -> np.ndarray:
-    """The same in float64, whatever jax is set to; on the host."""
+    """Returns `kernel` in float64, whatever jax is set to, on the host."""
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda p: jnp.asarray(np.asarray(p), float), (params, x))
         found = jax.jit(kernel, static_argnums=(0, 3, 4))(apply, *wide, form, block)
@@ -78,7 +78,7 @@ def norm(
     vector: jax.Array | None = None,
     iterations: Scalar = 100,
 ) -> tuple[jax.Array, jax.Array]:
-    """(‖K‖, its eigenvector [n, c]) by power iteration; K is never formed.
+    """Returns (‖K‖, its eigenvector [n, c]) by power iteration, without forming K.
 
     An iteration is one vjp and one jvp. The value comes from below, with an error that
     falls as (λ₂/λ₁)^(2·iterations): with several outputs the two may be close. From the
@@ -140,7 +140,7 @@ def spectrum(kernel) -> Spectrum:
 
 
 def target_alignment(kernel, targets) -> float:
-    """yᵀKy/(‖K‖_F |y|²): 1 where K is y yᵀ (Cristianini et al. 2001).
+    """Returns yᵀKy/(‖K‖_F |y|²): 1 where K is y yᵀ (Cristianini et al. 2001).
 
     K [n, c, n, c] or, for each output alike, [n, n]; targets [n, c].
     """
@@ -152,7 +152,7 @@ def target_alignment(kernel, targets) -> float:
 
 class ProbeMemory(NamedTuple):
     vector: jax.Array
-    looks: jax.Array  # int32
+    count: jax.Array  # int32, of measurements
 
 
 def ntk_probe(
@@ -162,29 +162,29 @@ def ntk_probe(
     iterations: int = 5,
     first: int = 100,
 ) -> Probe:
-    """‖K‖ on the examples x and the critical learning rate of a loss over them.
+    """Returns the probe of ‖K‖ on the examples x and of their critical learning rate.
 
-    Numbers: ntk_norm, ntk_critical_lr. Each look goes on from the eigenvector of the
-    last one with `iterations`; the first takes `first`.
+    Metrics: ntk_norm, ntk_critical_lr. Each measurement goes on from the eigenvector of
+    the last one with `iterations`; the first takes `first`.
     """
 
-    def look(x, state, memory: ProbeMemory):
-        count = jnp.where(memory.looks == 0, first, iterations)
-        value, vector = norm(apply, state.params, x, memory.vector, count)
+    def observe(x, state, memory: ProbeMemory):
+        turns = jnp.where(memory.count == 0, first, iterations)
+        value, vector = norm(apply, state.params, x, memory.vector, turns)
         examples, outputs = vector.shape
         critical = jnp.asarray(critical_lr(value, examples, outputs, loss))
-        said = {"ntk_norm": value, "ntk_critical_lr": critical}
-        return said, ProbeMemory(vector, memory.looks + 1)
+        metrics = {"ntk_norm": value, "ntk_critical_lr": critical}
+        return metrics, ProbeMemory(vector, memory.count + 1)
 
     def init(state):
         shape = jax.eval_shape(apply, state.params, x)
         return ProbeMemory(_random_like(shape), jnp.int32(0))
 
-    return Probe(look, init, x)
+    return Probe(observe, init, x)
 
 
 def _product(left: PyTree, right: PyTree, form: str) -> jax.Array:
-    """J_a J_bᵀ for two blocks, leaf by leaf."""
+    """Returns J_a J_bᵀ for two blocks, leaf by leaf."""
     inputs, outputs = FORMS[form].split("->")
     one, two = inputs.split(",")
 
@@ -197,7 +197,7 @@ def _product(left: PyTree, right: PyTree, form: str) -> jax.Array:
 
 
 def _joined(parts: jax.Array, form: str, n: int) -> jax.Array:
-    """Blocks [a, b, …] put in place, without the rows that filled the last one up."""
+    """Puts blocks [a, b, …] in place, without the rows that filled the last one up."""
     if form == "full":
         a, b, i, k, j, m = parts.shape
         whole = parts.transpose(0, 2, 3, 1, 4, 5).reshape(a * i, k, b * j, m)

@@ -1,17 +1,18 @@
 """How far the square-root (or linear) rule holds, from one short run at the base batch.
 
-On a quadratic with noise, along one direction of curvature h, let ρ = lr·h/(2P) and
-q = G/N of one batch at equilibrium. The loss that noise keeps up is F = q/ρ in units of
-the SDE's, and at κ times the batch ρ becomes κρ:
+On a quadratic with noise, along one direction of curvature h, let ρ = lr·h/(2P) at
+P = √N and q = G/N of one batch at equilibrium. The loss that noise keeps up is q/ρ in
+units of the SDE's, and at κ times the batch ρ becomes κρ. With F, a and s from
+`optsde.optimizers.response`, at the decays of that κ,
 
-    q (u − aκρ) = κρ,    F = q/(κρ) = 1/(u − aκρ)
+    q = x F(x),    x = κρ/u,    F(x) = (1 + 2 s a x)/((1 + 2 s x)(1 − a x)).
 
-u = √(1+q) for adaptive methods, whose P² = G + N counts the signal too, so that they
-also go u times slower; u = 1 for SGD. a = (1−β)/(1+β) is what a momentum leaves of the
-error of finite steps, at the β of that κ; a = 1 without. So the measured q gives ρ, and
-ρ gives F and u at every κ. The rule "holds" while both are within C of the base run;
-√2 is the factor of Li, Malladi and Arora (2021). For small q that is then a κ of .29/q
-for SGD, .71/q for RMSprop, and for Adam 1.41/(q (1+a)).
+u = √(1+q) for `adaptive` optimizers, whose P² = G + N counts the signal too, so that
+they also go u times slower; u = 1 for others. Without look-ahead (s = 0) that is
+q (u − aκρ) = κρ, with a = (1−β)/(1+β), and a = 1 without momentum. So the measured q
+gives ρ, and ρ gives the loss F/u and u at every κ. The rule "holds" while both are
+within C of the base run; √2 is the factor of Li, Malladi and Arora (2021). For small q
+that is then a κ of .29/q for SGD, .71/q for RMSprop, and for Adam 1.41/(q (1+a)).
 """
 
 import dataclasses
@@ -27,8 +28,8 @@ from optsde.analysis.statistics import Estimate, Interval, interval
 from optsde.analysis.tables import table
 from optsde.measure.noise import Noise
 from optsde.measure.tails import Tail
-from optsde.optimizers import Adam, HeavyBall, Memory, Momentum, Optimizer, Power
-from optsde.plan import Plan
+from optsde.optimizers import Optimizer, Power
+from optsde.plans.plan import Plan
 
 CLOSE = math.sqrt(2)
 FEW_STEPS = 50
@@ -47,7 +48,7 @@ class Bound(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """At κ times the batch, in equilibrium."""
+    """The equilibrium at κ times the batch, as predicted."""
 
     kappa: float
     steps: int
@@ -98,7 +99,7 @@ def predict(
     memory: str = "linear",
     close: float = CLOSE,
 ) -> Prediction:
-    """How far the plan's rule holds, and why no further.
+    """Predicts how far the plan's scaling rule holds, and why no further.
 
     noises: measured along a run of `plan`, one per time: a list, or stacked as
     `ensemble` gives them, [replicas, times]. The second half of the times counts, as
@@ -108,8 +109,7 @@ def predict(
     of learning must stay for the rule to hold.
     """
     stacked = _stacked(noises)
-    adaptive = plan.optimizer.noise_exponent == 2
-    late = _ratio(stacked, adaptive)
+    late = _ratio(stacked)
     limits = [*_memory(plan.optimizer, memory), _signal(plan, late, memory, close)]
     least = min(limits, key=lambda bound: bound.kappa)
     never = CLOSE**2 * (1 + 1 / late.value) if late.value > 0 else math.inf
@@ -136,52 +136,49 @@ def predict(
 def departure(
     optimizer: Optimizer, ratio: float, kappas: np.ndarray, memory: str = "linear"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(G/N, noise-driven loss, speed) at κ, the last two relative to κ = 1.
+    """Returns (G/N, noise-driven loss, speed) at κ, the last two relative to κ = 1.
 
-    ratio: G/N at κ = 1, in equilibrium.
+    ratio: G/N at κ = 1, in equilibrium. Refuses optimizers without a `response`, such
+    as sign methods: no closed form says what their momentum leaves of the noise.
     """
     kappas = np.asarray(kappas, np.float64)
+    response = optimizer.response_at(np.append(1.0, kappas), memory)
+    if response is None:
+        raise ValueError(
+            f"{type(optimizer).__name__} has no response to predict by, since its step "
+            "is no filter of gradients; use SGD, a momentum, AdaGrad, RMSprop or Adam"
+        )
     if ratio <= 0:
         return np.zeros_like(kappas), np.ones_like(kappas), np.ones_like(kappas)
-    adaptive = optimizer.noise_exponent == 2
-    a = _finite_steps(optimizer, np.append(1.0, kappas), memory)
-    u = math.sqrt(1 + ratio) if adaptive else 1.0
-    rho = ratio * u / (1 + a[0] * ratio)
+    a = np.broadcast_to(response.alternating, kappas.size + 1)
+    s = np.broadcast_to(response.lead, kappas.size + 1)
+    u = math.sqrt(1 + ratio) if optimizer.adaptive else 1.0
+    # x F(x) = ratio is 2 s a (1 + ratio) x² + slope x = ratio.
+    slope = 1 + (a[0] - 2 * s[0]) * ratio
+    bend = 8 * s[0] * a[0] * (1 + ratio) * ratio
+    rho = 2 * ratio * u / (slope + math.sqrt(slope**2 + bend))
     step = np.append(1.0, kappas) * rho
-    if adaptive:
-        u = _root(step, a)
+    if optimizer.adaptive:
+        u = _root(step, a, s)
         q = u * u - 1
     else:
         u = np.ones_like(step)
-        left = 1 - a * step
-        q = np.where(left > 0, step / np.where(left > 0, left, 1), np.inf)
+        left = (1 - a * step) * (1 + 2 * s * step)
+        ahead = 1 + 2 * s * a * step
+        q = np.where(left > 0, step * ahead / np.where(left > 0, left, 1), np.inf)
     loss = q / step
     return q[1:], loss[1:] / loss[0], u[0] / u[1:]
 
 
-def _root(step: np.ndarray, a: np.ndarray) -> np.ndarray:
-    """u > 1 of (u² − 1)(u − a·step) = step, by bisection."""
+def _root(step: np.ndarray, a: np.ndarray, s: np.ndarray) -> np.ndarray:
+    """Returns u > 1 of u² − 1 = x F(x), x = step/u, by bisection."""
     low, high = np.maximum(1, a * step), 2 + 2 * step
     for _ in range(60):
         middle = (low + high) / 2
-        above = (middle**2 - 1) * (middle - a * step) > step
+        left = (middle - a * step) * (middle + 2 * s * step)
+        above = (middle**2 - 1) * left > step * (middle + 2 * s * a * step)
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     return high
-
-
-def _finite_steps(optimizer: Optimizer, kappas: np.ndarray, memory: str) -> np.ndarray:
-    """a = (1−β)/(1+β) at the momentum's β of each κ."""
-    if isinstance(optimizer, Adam):
-        beta = float(optimizer.b1)
-    elif isinstance(optimizer, Momentum | HeavyBall):
-        beta = float(optimizer.beta)
-    else:
-        beta = 0.0
-    if memory == "power":
-        decay = beta**kappas
-    else:
-        decay = np.maximum(1 - kappas * (1 - beta), 0)
-    return (1 - decay) / (1 + decay)
 
 
 def _power_of_lr(optimizer: Optimizer) -> float:
@@ -190,7 +187,7 @@ def _power_of_lr(optimizer: Optimizer) -> float:
 
 
 def _stacked(noises: Noise | Sequence[Noise]) -> Noise:
-    """Leaves [replicas, times, ...]."""
+    """Returns the measurements with leaves [replicas, times, ...]."""
     if not isinstance(noises, Noise):
         if not noises:
             raise ValueError("noises is empty: measure at one time at least")
@@ -204,12 +201,15 @@ def _stacked(noises: Noise | Sequence[Noise]) -> Noise:
     return jax.tree.map(lambda x: jnp.expand_dims(x, tuple(range(2 - lead))), noises)
 
 
-def _ratio(noise: Noise, adaptive: bool) -> Interval:
-    """ΣG/ΣN over the second half, with the spread over replicas where there are any."""
+def _ratio(noise: Noise) -> Interval:
+    """Returns ΣG/ΣN over the second half, with its spread over replicas if any.
+
+    Both are weighted by 1/P, in which the step is steepest descent.
+    """
     count = jax.tree.leaves(noise.plain.squares)[0].shape[1]
     late = jax.tree.map(lambda x: x[:, count // 2 :], noise)
-    pooled = late.total(weighted=adaptive, pool=True)
-    each = late.total(weighted=adaptive)
+    pooled = late.total(weighted=True, pool=True)
+    each = late.total(weighted=True)
     signal, size = (np.asarray(x, np.float64) for x in (each.signal, each.noise))
     replicas = signal.shape[0]
     ratio = signal.sum() / size.sum()
@@ -230,8 +230,8 @@ def _memory(optimizer: Optimizer, form: str) -> list[Bound]:
     if form == "power":
         return []
     bounds = []
-    for name, law in optimizer.rule.items():
-        if isinstance(law, Memory) and getattr(optimizer, name) > 0:
+    for name in optimizer.decays():
+        if getattr(optimizer, name) > 0:
             kappa = 1 / (1 - float(getattr(optimizer, name)))
             why = f"1 − {name} = {1 / kappa:.3g} grows to 1 (memory='power' has no end)"
             bounds.append(Bound(f"memory of {name}", kappa, kappa, kappa, why))
@@ -257,7 +257,9 @@ def _signal(plan: Plan, ratio: Interval, memory: str, close: float) -> Bound:
 
 
 def _tails(tails: Tail | Sequence[Tail] | None):
-    """What over the same samples adds up is the same at any batch, whatever its law.
+    """Yields the caution about heavy tails, which do not break the rule itself.
+
+    Sums over the same samples are the same at any batch, whatever their law.
 
     lr·Σg of SGD, and lr·Σg/√Σg² of adaptive methods, are; so heavy tails leave the rule
     alone. They are not the Itô noise of the SDE, nor what SVAG makes of two draws.
@@ -274,7 +276,6 @@ def _tails(tails: Tail | Sequence[Tail] | None):
 
 
 def _cautions(plan, noise: Noise, times, late: Interval, kappa: float):
-    adaptive = plan.optimizer.noise_exponent == 2
     if late.value > 0.5:
         yield (
             f"The rule will fail: at κ = 1 already, G/N = {late.value:.2g} is above .5"
@@ -285,7 +286,7 @@ def _cautions(plan, noise: Noise, times, late: Interval, kappa: float):
     if steps < FEW_STEPS:
         yield f"Only {steps} steps are left at κ = {kappa:.3g}: the schedule is coarse"
     count = jax.tree.leaves(noise.plain.squares)[0].shape[1]
-    if not adaptive or count < 2:
+    if not plan.optimizer.adaptive or count < 2:
         return
     if times is not None and len(times) != count:
         raise ValueError(f"times has {len(times)} entries, and noises {count}")

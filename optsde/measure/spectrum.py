@@ -26,7 +26,7 @@ class Eigenpairs(NamedTuple):
 
 
 def random_vectors(key: jax.Array, like: PyTree, count: int = 1) -> PyTree:
-    """Leaves [count, ...]: vectors of length 1, to begin a search with."""
+    """Returns vectors of length 1 to begin a search with, leaves [count, ...]."""
     flat, unravel = ravel_pytree(like)
     drawn = jax.random.normal(key, (count, flat.size), flat.dtype)
     return jax.vmap(unravel)(_unit(drawn))
@@ -77,7 +77,7 @@ def top_eigenvalues(
             return x - (found @ x) @ found
 
         def remaining(x):
-            """A, without what was found."""
+            """Returns A x without the part along the vectors found so far."""
             return project(apply(project(x)))
 
         def unmet(carry):
@@ -108,7 +108,7 @@ def top_eigenvalues(
 def trace(
     product: Product, like: PyTree, key: jax.Array, samples: int = 64
 ) -> Estimate:
-    """Hutchinson's estimate E zᵀAz with random signs z, and its standard error."""
+    """Estimates the trace as E zᵀAz with random signs z (Hutchinson 1990)."""
     apply, zeros = _flat_like(product, like)
 
     def once(key):
@@ -119,7 +119,7 @@ def trace(
 
 
 class Density(NamedTuple):
-    """Gauss quadratures of the spectrum's distribution, one of each random vector."""
+    """A spectrum's distribution as Gauss quadratures, one of each random vector."""
 
     nodes: jax.Array  # [samples, dimension]
     weights: jax.Array  # [samples, dimension], of sum 1
@@ -130,7 +130,7 @@ class Density(NamedTuple):
         return self.mean(jax.scipy.stats.norm.pdf(away, scale=width))
 
     def mean(self, values: jax.Array) -> Estimate:
-        """Of a function whose values [samples, dimension, ...] at the nodes are given.
+        """Returns the mean of a function, given its values [samples, dimension, ...].
 
         Times the number of parameters it estimates tr f(A).
         """
@@ -144,7 +144,9 @@ def spectral_density(
     samples: int = 16,
     dimension: int = 48,
 ) -> Density:
-    """Stochastic Lanczos quadrature (Ghorbani et al. 2019).
+    """Estimates the density of eigenvalues by stochastic Lanczos quadrature.
+
+    As Ghorbani et al. (2019) do.
 
     The errors are those of the random vectors. What the quadrature itself misses is
     below them where the density is smoothed over more than the distance of the nodes.
@@ -165,7 +167,7 @@ FRESH = 0.1  # the noise in a warm start, against 1
 
 
 def _krylov(apply, start: jax.Array, dimension: int):
-    """(orthonormal basis in rows, the map within it, lengths that lead out of it).
+    """Returns (orthonormal basis in rows, the map within it, lengths out of it).
 
     Where the map has few distinct eigenvalues the space closes early, and what Lanczos
     divides by is rounding noise or zero. There it is cut off: the rest of the basis is
@@ -197,14 +199,14 @@ def _flat_like(product: Product, like: PyTree):
 
 
 def _estimate(each: Any) -> Estimate:
-    """`analysis.estimate` of samples along the first axis, inside jit."""
+    """Returns `analysis.estimate` of samples along the first axis, inside jit."""
     count = each.shape[0]
     spread = each.std(axis=0, ddof=1)
     return Estimate(each.mean(axis=0), spread / count**0.5, count - 1)
 
 
 def _one_by_one(function: Callable) -> Callable:
-    """Under vmap on CPUs, one matrix after the other.
+    """Maps a function of matrices one by one where it is vmapped on CPUs.
 
     With jax 0.10 two CPU devices that each decompose a dozen at once inside a loop wait
     for each other for ever.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optsde.analysis.statistics import estimate, interval
-from optsde.gradients import Draw, ExampleOracle, Oracle
+from optsde.gradients import Draw, Oracle, Use
 from optsde.types import PyTree
 
 
@@ -30,7 +30,7 @@ def tail_index(
     blocks: int = 16,
     coordinates: int = 1024,
 ) -> Tail:
-    """α in |X_1 + … + X_n| ~ n^(1/α), for n = `sums` terms of `group` draws each.
+    """Estimates α in |X_1 + … + X_n| ~ n^(1/α), for n = `sums` terms of `group` draws.
 
     With α, the noise of a κ times larger batch shrinks as κ^(1/α − 1): the SDE's rule
     needs 2. A term X sums differences of two draws, so it is centred and symmetric.
@@ -46,8 +46,6 @@ def tail_index(
         raise ValueError(
             f"sums={sums}, blocks={blocks}, group={group}: needs at least 2, 2 and 1"
         )
-    if not isinstance(oracle, ExampleOracle):
-        oracle = jax.tree_util.Partial(oracle)
     inverse, used = _inverse(oracle, params, draw, group, sums, blocks, coordinates)
     if not used > 0:
         raise ValueError(
@@ -61,13 +59,13 @@ def tail_index(
 
 @partial(jax.jit, static_argnums=(3, 4, 5, 6))
 def _inverse(oracle, params, draw, group, sums, blocks, coordinates):
-    """1/α in each block, and the share of the coordinates used."""
-    key = draw.stream(_STREAM).fresh()
+    """Returns 1/α in each block, and the share of the coordinates used."""
+    key = draw.stream(Use.TAIL_INDEX).fresh()
     size = sum(x.size for x in jax.tree.leaves(params))
     picked = jax.random.randint(jax.random.fold_in(key, 0), (coordinates,), 0, size)
 
     def some(number):
-        one = Draw(jax.random.fold_in(key, number), draw.step)
+        one = draw._replace(key=jax.random.fold_in(key, number))
         grads = oracle(params, one)[1]
         return jax.flatten_util.ravel_pytree(grads)[0][picked]
 
@@ -86,6 +84,3 @@ def _inverse(oracle, params, draw, group, sums, blocks, coordinates):
     count = jnp.maximum(fine.sum(), 1)
     gain = (many - one.mean(1)).sum(-1) / count
     return gain / jnp.log(float(sums)), fine.mean()
-
-
-_STREAM = 8

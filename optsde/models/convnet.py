@@ -16,7 +16,7 @@ linear_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class ConvNet(nn.Module):
-    """Options of every convolutional classifier.
+    """A convolutional classifier's options, which all of them share.
 
     norm: "batch", "group" (8 groups) or "none"; convolutions have a bias only without.
     affine, eps: of the norms.
@@ -56,7 +56,7 @@ class ConvNet(nn.Module):
 
     @nn.nowrap
     def head(self, x: jax.Array, init: Callable = linear_init) -> jax.Array:
-        """Logits of features [n, d]."""
+        """Returns the logits of features [n, d]."""
         if self.fixed_head:
             return x @ init(jax.random.key(0), (x.shape[-1], self.classes))
         return Dense(self.classes, init, name="head")(x)
@@ -66,17 +66,17 @@ SCALE_INVARIANT = dict(affine=False, eps=0.0, fixed_head=True)
 
 
 def global_mean(x: jax.Array) -> jax.Array:
-    """[n, h, w, c] to [n, c]."""
+    """Averages [n, h, w, c] over positions to [n, c]."""
     return jnp.mean(x, axis=(1, 2))
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Means of 2×2 pixels; an odd last row or column is dropped, as in torch."""
+    """Averages 2×2 pixels; an odd last row or column is dropped, as in torch."""
     return jnp.mean(_windows(x), axis=(2, 4))
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maxima of 2×2 pixels, likewise. Pixels that tie share the gradient."""
+    """Takes the largest of 2×2 pixels, likewise. Pixels that tie share the gradient."""
     return jnp.max(_windows(x), axis=(2, 4))
 
 

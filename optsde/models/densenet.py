@@ -10,7 +10,7 @@ from optsde.models.convnet import ConvNet, average_pool, global_mean
 
 
 class DenseNet(ConvNet):
-    """Stages of `blocks` layers, each adding `growth` channels to what it has read.
+    """A DenseNet (Huang et al. 2017): each layer adds `growth` channels to its input.
 
     A layer is norm, act, 1×1 to 4·growth channels, norm, act, 3×3. Between stages:
     norm, act, 1×1 to half the channels, 2×2 mean. The defaults are DenseNet-121 with a

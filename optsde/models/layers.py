@@ -19,10 +19,10 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Dense(nn.Module):
-    """x W + b, whose inputs and output gradients can be read from outside.
+    """A dense layer x W + b, whose inputs and output gradients can be read.
 
     The inputs are sown into `intermediates`, and `perturbations` are added to the
-    outputs, where those collections are asked for; else nothing is added or kept.
+    outputs, where those collections are mutable; else nothing is added or kept.
     """
 
     features: int
@@ -41,7 +41,7 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution of [n, h, w, c] by an odd `size`, padded as torch pads it.
+    """A convolution of [n, h, w, c] by an odd `size`, padded as torch pads it.
 
     Padding is (size − 1)/2 on every side, so stride 2 takes the pixels 0, 2, 4, …
     `form="direct"` is XLA's convolution. "patches" copies the shifted images side by

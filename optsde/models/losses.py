@@ -11,13 +11,13 @@ Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (outputs, targets) -> of e
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """−log softmax(logits)[label]."""
+    """Returns −log softmax(logits)[label] of each example."""
     log_p = jax.nn.log_softmax(logits)
     return -jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
 
 
 def token_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Mean cross entropy over the tokens of each row; targets of −1 do not count.
+    """Returns the mean cross entropy of each row's tokens, without targets of −1.
 
     logits [n, T, classes], targets [n, T]. A row without any target gives 0.
     """
@@ -30,14 +30,14 @@ def token_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """½|outputs − targets|²."""
+    """Returns ½|outputs − targets|² of each example."""
     return 0.5 * jnp.sum((outputs - targets) ** 2, axis=-1)
 
 
 def supervised(
     model: nn.Module, loss: Loss, prepare: Callable | None = None
 ) -> Callable:
-    """losses(params, (inputs, targets), mask=None): what oracles are built from.
+    """Returns losses(params, (inputs, targets), mask=None) -> the loss of each.
 
     `prepare` makes the model's inputs from the data's, as floats from uint8. The mask
     goes to the model, for batch norm: losses of masked examples are still returned.
@@ -50,6 +50,7 @@ def supervised(
         outputs: Any = model.apply({"params": params}, inputs, *masked)
         return loss(outputs, targets)
 
+    losses.takes_mask = True  # type: ignore[attr-defined]
     return losses
 
 

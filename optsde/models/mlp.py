@@ -11,7 +11,7 @@ from optsde.models.layers import Dense
 
 
 class MLP(nn.Module):
-    """Dense layers of the given widths; the last one has no activation.
+    """A multilayer perceptron of the given widths, without activation at the end.
 
     Images are flattened. The last layer multiplies in the type of the parameters.
     """

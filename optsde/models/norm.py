@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 
 class BatchNorm(nn.Module):
-    """Normalize each channel over all positions of the examples in this call.
+    """A norm of each channel over all positions of the examples in one call.
 
     Examples whose `mask` is 0 do not count in mean and variance (which is biased). For
     ghost batches, vmap over the groups. There is no running average for evaluation:
@@ -44,7 +44,7 @@ class BatchNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Normalize groups of channels over the positions of one example (Wu, He 2018)."""
+    """A norm of groups of channels over one example's positions (Wu and He 2018)."""
 
     groups: int = 8
     eps: float = 1e-5
@@ -66,7 +66,7 @@ class GroupNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Normalize the last axis, of one position of one example."""
+    """A norm of the last axis, at one position of one example (Ba et al. 2016)."""
 
     eps: float = 1e-5
     affine: bool = True
@@ -92,7 +92,7 @@ def _widen(x: jax.Array) -> jax.Array:
 
 
 def _masked_moments(x: jax.Array, mask: jax.Array | None):
-    """Mean and variance [channels]; both 0 where the mask leaves no example."""
+    """Returns mean and variance [channels], 0 where the mask leaves no example."""
     axes = tuple(range(x.ndim - 1))
     rows, where = x.shape[0], None
     if mask is not None:
@@ -105,7 +105,7 @@ def _masked_moments(x: jax.Array, mask: jax.Array | None):
 
 
 def _standardize(x: jax.Array, mean: jax.Array, var: jax.Array, eps: float):
-    """(x − mean)/√(var + eps), and 0 where that divides by 0."""
+    """Returns (x − mean)/√(var + eps), and 0 where that divides by 0."""
     total = var + eps
     inverse = jnp.where(total > 0, jax.lax.rsqrt(jnp.where(total > 0, total, 1)), 0)
     return (x - mean) * inverse

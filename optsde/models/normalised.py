@@ -12,7 +12,7 @@ from optsde.models.norm import BatchNorm, LayerNorm
 
 
 class NormalisedMLP(nn.Module):
-    """Dense, norm, activation for each width; the last layer is a fixed random matrix.
+    """A scale-invariant MLP: dense, norm, activation; the last layer is fixed.
 
     norm: "layer" or "batch", without affine part, and with an ε that float32 does not
     see where the variance is not tiny. The fixed matrix has entries N(0, 4/width), the

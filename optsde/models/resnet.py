@@ -17,7 +17,9 @@ from optsde.models.convnet import ConvNet, average_pool, global_mean
 
 
 class ResNet(ConvNet):
-    """Stages of `blocks` residual blocks; each stage after the first halves the image.
+    """A ResNet (He et al. 2016): stages of residual blocks, each halving the image.
+
+    The first stage leaves its size.
 
     downsample, where a block changes the shape, makes the shortcut: "conv" (1×1 of the
     block's stride, norm), "avgpool" (2×2 mean, 1×1, norm: Geiping et al. 2022) or "pad"
@@ -50,7 +52,7 @@ class ResNet(ConvNet):
 
 
 class PreResNet(ConvNet):
-    """Norm and activation before each convolution, and once more before the head.
+    """A PreResNet: norm and activation before each convolution and before the head.
 
     Where a block changes the shape, its shortcut is a 1×1 convolution of the block's
     first activations, as in the authors' code. With bottleneck=True and blocks
@@ -80,7 +82,7 @@ class PreResNet(ConvNet):
 
 
 class _Block(nn.Module):
-    """act(shortcut(x) + norm(conv(… act(norm(conv(x))))))."""
+    """A block act(shortcut(x) + norm(conv(… act(norm(conv(x))))))."""
 
     features: int
     stride: int
@@ -117,7 +119,7 @@ class _Block(nn.Module):
 
 
 class _PreBlock(nn.Module):
-    """shortcut + conv(act(norm(… conv(act(norm(x))))))."""
+    """A block shortcut + conv(act(norm(… conv(act(norm(x))))))."""
 
     features: int
     stride: int
@@ -139,7 +141,7 @@ class _PreBlock(nn.Module):
 
 
 def _layers(features: int, stride: int, bottleneck: bool):
-    """(features, size, stride) of a block's convolutions."""
+    """Returns (features, size, stride) of a block's convolutions."""
     if bottleneck:
         return (features, 1, 1), (features, 3, stride), (4 * features, 1, 1)
     return (features, 3, stride), (features, 3, 1)

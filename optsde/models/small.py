@@ -14,7 +14,7 @@ he_normal = nn.initializers.he_normal()
 
 
 class DigitsNet(ConvNet):
-    """conv 8, conv 16 of stride 2, conv 16, global mean, linear; 3,778 parameters.
+    """A net for 8×8 digits: conv 8, 16 of stride 2, 16, global mean, linear.
 
     Each convolution is 3×3, followed by norm and activation; He's initialization with
     fan-in. The count is that of images with 1 channel, 10 classes and batch norm.
@@ -30,7 +30,7 @@ class DigitsNet(ConvNet):
 
 
 class SmallConv(nn.Module):
-    """One 3×3 convolution, activation, one linear layer on all its outputs."""
+    """A net of one 3×3 convolution, an activation, and a linear layer on all of it."""
 
     classes: int
     width: int = 32

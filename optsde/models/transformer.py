@@ -16,7 +16,9 @@ _normal = nn.initializers.normal
 
 
 class Transformer(nn.Module):
-    """Logits [n, T, classes] of tokens [n, T]; as GPT-2, or with causal=False as BERT.
+    """A transformer from tokens [n, T] to logits [n, T, classes].
+
+    As GPT-2, or with causal=False as BERT.
 
     Norm before each sublayer, learned positions up to `length`, GELU, four times the
     width inside the MLP. The tokens' embedding is the last layer too (weights tied).
@@ -60,7 +62,7 @@ class Transformer(nn.Module):
 
 
 class _Layer(nn.Module):
-    """x ← x + attention(norm(x)),  x ← x + MLP(norm(x))."""
+    """A layer x ← x + attention(norm(x)),  x ← x + MLP(norm(x))."""
 
     heads: int
     causal: bool
@@ -80,7 +82,7 @@ class _Layer(nn.Module):
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Array:
-    """softmax(q kᵀ/√d) v of [n, T, heads, d], the softmax in float32 or wider."""
+    """Returns softmax(q kᵀ/√d) v of [n, T, heads, d], with a softmax in float32."""
     wide = jnp.promote_types(q.dtype, jnp.float32)
     scores = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide)
     scores = scores / math.sqrt(q.shape[-1])

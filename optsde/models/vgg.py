@@ -9,7 +9,7 @@ from optsde.models.convnet import ConvNet, global_mean, max_pool
 
 
 class VGG(ConvNet):
-    """Stages of `blocks` convolutions, each stage ended by a 2×2 max pool.
+    """A VGG net: stages of convolutions, each ended by a 2×2 max pool.
 
     Channels are 64, 128, 256, 512, 512 times width/64. With 10 classes VGG-16 has
     14,724,042 parameters and VGG-19 20,035,018. Public code counts 4,224 and 5,504

@@ -1,4 +1,4 @@
-"""Optimizers: one file per family, each with its update, its rule and its SDE."""
+"""Optimizers: one file per family, with update, rule, SDE and closed forms."""
 
 from optsde.optimizers.adagrad import AdaGrad
 from optsde.optimizers.adam import Adam
@@ -6,9 +6,10 @@ from optsde.optimizers.averaging import EMA, SWA
 from optsde.optimizers.base import REGISTRY, Optimizer, by_name, register
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.lion import Lion
+from optsde.optimizers.response import Rates, Response
 from optsde.optimizers.rmsprop import RMSprop
 from optsde.optimizers.rules import Memory, Power
-from optsde.optimizers.sgd import SGD, HeavyBall, Momentum
+from optsde.optimizers.sgd import SGD, Descent, HeavyBall, Momentum
 from optsde.optimizers.sign import SignSGD, Signum
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "SWA",
     "AdaGrad",
     "Adam",
+    "Descent",
     "HeavyBall",
     "ItoSystem",
     "Limit",
@@ -27,6 +29,8 @@ __all__ = [
     "Optimizer",
     "Power",
     "RMSprop",
+    "Rates",
+    "Response",
     "SignSGD",
     "Signum",
     "by_name",

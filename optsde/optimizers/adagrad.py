@@ -6,7 +6,7 @@ itself: lr stays, and what is compared with s follows it.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import optax
@@ -19,6 +19,7 @@ from optsde.optimizers.moments import (
     precondition,
     second_moment,
 )
+from optsde.optimizers.response import Response
 from optsde.optimizers.rules import Power
 from optsde.types import PyTree, Scalar
 
@@ -30,16 +31,25 @@ class AdaGradState(NamedTuple):
 @register
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaGrad(Optimizer):
-    """s ← s + g²,  θ ← θ − lr·g/(√(s + eps_root) + eps)  (Duchi et al. 2011).
+    """AdaGrad: s ← s + g²,  θ ← θ − lr·g/(√(s + eps_root) + eps)  (Duchi et al. 2011).
 
     SDE: dθ = −lr·P⁻¹(∇f dt + Σ^{1/2} dW),  ds = diag Σ dt,  P = √(s + eps_root) + eps.
+    Rule: lr stays, ε falls by κ. torch's Adagrad is this one without its `lr_decay`;
     `optax.adagrad` has its ε inside the root (`eps_root`) and starts s at 0.1 (`s0`).
+
+    >>> import jax.numpy as jnp
+    >>> transform = AdaGrad(lr=0.1, eps=1.0).transform()
+    >>> params, grads = jnp.array([1.0, 2.0]), jnp.array([3.0, -4.0])
+    >>> updates, state = transform.update(grads, transform.init(params), params)
+    >>> print(params + updates)
+    [0.925 2.08 ]
     """
 
     lr: Scalar = 0.01
     eps: Scalar = 1e-8
     eps_root: Scalar = 0.0
     s0: Scalar = 0.0
+    adaptive: ClassVar[bool] = True
     rule = {
         "lr": Power(0, "√s shrinks by κ, which lengthens the step by κ already"),
         "eps": Power(-1, "ε is compared with √s"),
@@ -61,8 +71,8 @@ class AdaGrad(Optimizer):
     def preconditioner(self, state, params):
         return denominator(state.s, self.eps, self.eps_root)
 
-    def alternating_gain(self, state=None):
-        return 1.0
+    def response(self, state=None):
+        return Response()
 
     def limit(self, keep_signal: bool = False) -> Limit:
         def drift(state, mean, variance):

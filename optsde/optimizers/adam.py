@@ -1,7 +1,7 @@
 """Adam and AdamW: one class, since AdamW is Adam with `weight_decay`."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from optsde.optimizers.moments import (
     second_moment,
     square,
 )
+from optsde.optimizers.response import Response
 from optsde.optimizers.rules import Memory, Power
 from optsde.types import PyTree, Scalar
 
@@ -32,14 +33,23 @@ class AdamState(NamedTuple):
 @register
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
-    """m ← b1 m + (1−b1) g,  v ← b2 v + (1−b2) g²,  θ ← θ − lr·m̂/(√(v̂+eps_root)+eps).
+    """Adam, and AdamW where `weight_decay` is set (Kingma and Ba 2015).
 
-    m̂ and v̂ are the averages divided by their weights γ = 1 − b^k (Kingma and Ba 2015).
-    AdamW: set `weight_decay`. torch's Adam(weight_decay): set `l2`.
+    m ← b1 m + (1−b1) g,  v ← b2 v + (1−b2) g²,  θ ← θ − lr·m̂/(√(v̂+eps_root)+eps), where
+    m̂ and v̂ are the averages divided by their weights γ = 1 − b^k. It is `optax.adam`
+    and `optax.adamw`, and torch's without `eps_root`; torch's Adam(weight_decay) is
+    `l2`. Rule: lr·√κ, and 1 − b1 and 1 − b2 grow by κ (Malladi et al. 2022).
 
     SDE (Malladi et al. 2022): dθ = −lr·P⁻¹m̂ dt, dm = (1−b1)((∇f − m) dt + Σ^{1/2} dW),
     dv = (1−b2)(diag Σ − v) dt, dγ = (1−b)(1−γ) dt. Their analysis divides by the v of
     the step before; to first order that is the same limit.
+
+    >>> import jax.numpy as jnp
+    >>> transform = Adam(lr=0.1, eps=1.0).transform()
+    >>> params, grads = jnp.array([1.0, 2.0]), jnp.array([3.0, -4.0])
+    >>> updates, state = transform.update(grads, transform.init(params), params)
+    >>> print(params + updates)
+    [0.925 2.08 ]
     """
 
     lr: Scalar = 1e-3
@@ -47,6 +57,7 @@ class Adam(Optimizer):
     b2: Scalar = 0.999
     eps: Scalar = 1e-8
     eps_root: Scalar = 0.0
+    adaptive: ClassVar[bool] = True
     rule = {
         "lr": Power(0.5, "√v shrinks by √κ, which lengthens the step by √κ already"),
         "b1": Memory(),
@@ -78,13 +89,15 @@ class Adam(Optimizer):
         v = debias_or(state.v, state.v_weight, filled(params, 1))
         return denominator(v, self.eps, self.eps_root)
 
-    def alternating_gain(self, state=None):
-        """That of m̂: m's own, divided by the weight 1 − b1^k of the next step.
+    def response(self, state=None):
+        """Returns the response of m̂, that is of m/γ with the γ of the next step.
 
-        Cohen et al. (2022) count this weight to P instead, which is the same.
+        Cohen et al. (2022) count this γ = 1 − b1^k to P instead, which is the same.
         """
         m = (1 - self.b1) / (1 + self.b1)
-        return m if state is None else m / ema(state.m_weight, jnp.ones(()), self.b1)
+        if state is None:
+            return Response(m)
+        return Response(m, friction=ema(state.m_weight, jnp.ones(()), self.b1))
 
     def limit(self, keep_signal: bool = False) -> Limit:
         c1, c2 = 1 - self.b1, 1 - self.b2

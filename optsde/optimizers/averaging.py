@@ -12,7 +12,13 @@ from optsde.types import PyTree, Scalar
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EMA:
-    """θ̄ ← ρ θ̄ + (1−ρ) θ, from θ̄ = θ at the start. At κ times the batch: ρ^κ."""
+    """The exponential average θ̄ ← ρ θ̄ + (1−ρ) θ, from θ̄ = θ at the start.
+
+    At κ times the batch its decay is ρ^κ (Busbridge et al. 2023).
+
+    >>> EMA(0.99).rescaled(2)
+    EMA(decay=0.9801)
+    """
 
     decay: Scalar
 
@@ -33,10 +39,11 @@ class EMA:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SWA:
-    """The plain mean of the weights at times start, start + every, start + 2·every, …
+    """Stochastic weight averaging, a plain mean (Izmailov et al. 2018).
 
-    (Izmailov et al. 2018). The times are base steps, so rescaling leaves them alone:
-    the same samples apart, and every/κ steps apart at κ times the batch.
+    It takes the weights at times start, start + every, start + 2·every, … The
+    times are base steps, so rescaling leaves them alone: the same samples apart, and
+    every/κ steps apart at κ times the batch.
     """
 
     start: Scalar
@@ -50,7 +57,7 @@ class SWA:
         return jnp.asarray(self.start <= 0, jnp.int32), params
 
     def update(self, average, params: PyTree, time, dt: float):
-        """`time` is that of `params`; the step before it ended dt earlier."""
+        """Returns the average with `params`, which are those of `time`."""
         taken, mean = average
         due = jnp.floor((time - self.start) / self.every + 1e-4)
         before = jnp.floor((time - dt - self.start) / self.every + 1e-4)

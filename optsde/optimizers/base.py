@@ -1,10 +1,32 @@
-"""What every optimizer is: an update, a scaling rule and an SDE, told once.
+"""The base class of optimizers: an update, a scaling rule and an SDE in one place.
 
-A family's file says how a gradient becomes a *direction* u and what that does to its
-state, in discrete time (`direction`) and in the limit (`limit`). The rest is the same
-for all of them and stands here:
+A family turns gradients g into a *direction* u; learning rate lr, schedule s(t) and the
+three weight decays are the same for all families and stand here:
 
     θ ← θ − s(t) · (lr · (u + λ θ) + w θ),     u = direction(g + l2 · θ)
+
+A family is one file: a frozen, keyword-only dataclass with `@register`. It must define
+
+- its hyperparameters, as fields. Those annotated `bool` are static, all others traced;
+- `direction()`: an optax transform from gradient to direction. Memory of past gradients
+  is a `NamedTuple` of arrays like the parameters;
+- `limit(keep_signal)`: drift and noise of the SDE;
+- `rule`: how each field follows κ, as `Power(exponent, why)` or `Memory()`.
+
+It may define
+
+- `noise_exponent`: 1 where SVAG(ℓ) is κ = 1/ℓ; the default 2 stands for κ = 1/ℓ²;
+- `decays_at(kappa, memory)`, `lr_factor(kappa, decays)`: a rule that is no table;
+- `state_rule`, `rescale_state(…)`: how its state follows κ when a run switches;
+- `checked()`: what its hyperparameters need;
+- `preconditioner(state, params)` and `response(state)`, together, where the direction
+  is P⁻¹ Σ_k c_k g_{t−k}: they give stability threshold, critical lr, the noise's weight
+  and the prediction of how far the rule holds. With `adaptive = True` where P² counts
+  the square of the mean gradient as well as the noise;
+- `intrinsic_rates(lr)`, where steps are orthogonal to scale-invariant weights. Families
+  with P = 1 inherit it from `Descent`.
+
+An optimizer that lacks one of the last three, as sign methods do, returns None.
 """
 
 import dataclasses
@@ -15,17 +37,55 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from numpy.typing import ArrayLike
 
 from optsde.optimizers.ito import ItoSystem, Limit
-from optsde.optimizers.rules import Memory, Power, check_memory, remember
-from optsde.optimizers.stability import Stability
-from optsde.schedules import Schedule
-from optsde.types import PyTree, Scalar
+from optsde.optimizers.response import Rates, Response
+from optsde.optimizers.rules import Memory, Power, check_memory, faded, remember
+from optsde.types import PyTree, Scalar, Schedule
+
+
+class Clock(NamedTuple):
+    """The time of a run, in base steps: `count` steps of length `dt` after `origin`.
+
+    Time is a product and never a sum, so that it does not drift.
+
+        >>> clock = Clock.start(0.5)
+        >>> float(clock.tick().tick().time)
+        1.0
+    """
+
+    count: jax.Array  # int32
+    origin: jax.Array  # float
+    dt: jax.Array  # float
+
+    @classmethod
+    def start(cls, dt: Scalar, origin: Scalar = 0.0) -> "Clock":
+        """Returns a clock that stands at `origin` and goes on in steps of `dt`."""
+        return cls(jnp.int32(0), jnp.asarray(origin, float), jnp.asarray(dt, float))
+
+    @property
+    def time(self) -> jax.Array:
+        return self.origin + self.count * self.dt
+
+    def paced(self, dt: float) -> "Clock":
+        """Returns the clock at the same time, which goes on in steps of `dt`."""
+        other = self.dt != dt
+        return Clock(
+            jnp.where(other, 0, self.count),
+            jnp.where(other, self.time, self.origin),
+            jnp.full_like(self.dt, dt),
+        )
+
+    def tick(self) -> "Clock":
+        """Returns the clock one step later."""
+        return self._replace(count=self.count + 1)
 
 
 class OptimizerState(NamedTuple):
-    count: jax.Array  # int32, steps since `origin`
-    origin: jax.Array  # float, time of count 0 in base steps
+    """The state of an optimizer in a run, discrete or in the limit."""
+
+    clock: Clock
     direction: PyTree  # the family's own state
 
 
@@ -33,7 +93,7 @@ REGISTRY: dict[str, type["Optimizer"]] = {}
 
 
 def register(cls: type["Optimizer"]) -> type["Optimizer"]:
-    """Make a family known by its lower-case name, and its hyperparameters traceable.
+    """Registers a family by its lower-case name, and as a pytree of hyperparameters.
 
     Fields of type `bool` are static; all others are leaves of the pytree.
     """
@@ -46,7 +106,7 @@ def register(cls: type["Optimizer"]) -> type["Optimizer"]:
 
 
 def by_name(name: str) -> type["Optimizer"]:
-    """The registered family of that name."""
+    """Returns the registered family of this lower-case name."""
     if name not in REGISTRY:
         allowed = ", ".join(sorted(REGISTRY))
         raise ValueError(f"optimizer {name!r} is not known; one of: {allowed}")
@@ -54,7 +114,7 @@ def by_name(name: str) -> type["Optimizer"]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Optimizer(Stability):
+class Optimizer:
     """A family's hyperparameters; a pytree, so that they can be traced and stacked.
 
     Every family shrinks weights in the same three ways, all off by default:
@@ -72,6 +132,9 @@ class Optimizer(Stability):
     noise_exponent: ClassVar[int] = 2
     """SVAG(ℓ) is a rescaling by κ = ℓ**−noise_exponent."""
 
+    adaptive: ClassVar[bool] = False
+    """Whether P² counts the mean gradient's square as well as the noise, as E g²."""
+
     rule: ClassVar[Mapping[str, Power | Memory]] = {}
     """How each hyperparameter follows κ. Decays of the weights are in `rescaled`."""
 
@@ -79,23 +142,34 @@ class Optimizer(Stability):
     """Powers of κ by which fields of the state follow a switch in mid-run."""
 
     def direction(self) -> optax.GradientTransformation:
-        """The family's own part of the update: gradient in, direction out."""
-        raise TypeError(f"{type(self).__name__} does not define direction()")
+        """Returns the family's own part of the update: gradient in, direction out."""
+        raise NotImplementedError(f"{type(self).__name__} must define direction()")
 
     def limit(self, keep_signal: bool = False) -> Limit:
-        """The family's own part of the SDE: mean, variance and noise in, flow out."""
-        raise TypeError(f"{type(self).__name__} does not define limit()")
+        """Returns the family's own part of the SDE, from the gradient's moments."""
+        raise NotImplementedError(f"{type(self).__name__} must define limit()")
 
-    def preconditioner(self, state: PyTree, params: PyTree) -> PyTree:
-        """The P by which the family divides: θ moves by lr·m/P. Like params.
+    def preconditioner(self, state: PyTree, params: PyTree) -> PyTree | None:
+        """Returns P > 0 like `params`, by which the direction is divided, or None.
 
-        `state` is the family's own, `plan.clock(state.optimizer).direction`. Averages
-        that hold nothing yet count as 1.
+        `state` is the family's own. Averages that are still empty count as 1.
         """
-        raise TypeError(
-            f"{type(self).__name__} does not define preconditioner(state, params); "
-            "sign methods and Lion have none"
-        )
+        return None
+
+    def response(self, state: PyTree = None) -> Response | None:
+        """Returns the direction's response to gradients with P fixed, or None.
+
+        `state` is the family's own, for bias corrections; None stands for a time long
+        after the start, when they have worn off.
+        """
+        return None
+
+    def intrinsic_rates(self, lr: Scalar | None = None) -> Rates | None:
+        """Returns the rates for scale-invariant weights at `lr`, or None.
+
+        They exist where steps are orthogonal to such weights, that is where P = 1.
+        """
+        return None
 
     def transform(
         self, schedule: Schedule | None = None, dt: float = 1.0
@@ -104,7 +178,7 @@ class Optimizer(Stability):
         direction = self.direction()
 
         def init(params: PyTree) -> OptimizerState:
-            return OptimizerState(jnp.int32(0), jnp.zeros(()), direction.init(params))
+            return OptimizerState(Clock.start(dt), direction.init(params))
 
         def update(updates, state, params=None):
             if params is None:
@@ -114,11 +188,11 @@ class Optimizer(Stability):
                 )
             grads = self._coupled(updates, params)
             u, inner = direction.update(grads, state.direction, params)
-            s = 1.0 if schedule is None else schedule(state.origin + state.count * dt)
+            s = 1.0 if schedule is None else schedule(state.clock.time)
             change = jax.tree.map(
                 lambda u, x: (-s * self._velocity(u, x)).astype(x.dtype), u, params
             )
-            return change, OptimizerState(state.count + 1, state.origin, inner)
+            return change, OptimizerState(state.clock.tick(), inner)
 
         return optax.GradientTransformation(init, update)
 
@@ -154,13 +228,13 @@ class Optimizer(Stability):
         return ItoSystem(self.direction().init, drift, noise)
 
     def _coupled(self, grads: PyTree, params: PyTree) -> PyTree:
-        """g + l2·θ."""
+        """Returns g + l2·θ."""
         if not _present(self.l2):
             return grads
         return jax.tree.map(lambda g, x: g + self.l2 * x, grads, params)
 
     def _velocity(self, u: jax.Array, x: jax.Array) -> jax.Array:
-        """lr · (u + λ x) + w x, without the terms that are switched off."""
+        """Returns lr · (u + λ x) + w x, without the terms that are switched off."""
         if _present(self.weight_decay):
             u = u + self.weight_decay * x
         velocity = self.lr * u
@@ -169,15 +243,15 @@ class Optimizer(Stability):
         return velocity
 
     def rescaled(self, kappa: Scalar, memory: str = "linear") -> Self:
-        """The same optimizer at κ times the batch (κ < 1: nearer to the SDE).
+        """Returns this optimizer for κ times the batch (κ < 1: nearer to the SDE).
 
         `memory="linear"` takes 1 − β to κ(1 − β); `"power"` takes β to β**κ, which
         agrees to first order and is never negative. The weights shrink by the same
         factor per sample, so λ·lr and the absolute decay are multiplied by κ.
         """
         check_memory(memory)
-        decays = self._rescaled_decays(kappa, memory)
-        factor = self._lr_factor(kappa, decays)
+        decays = self.decays_at(kappa, memory)
+        factor = self.lr_factor(kappa, decays)
         powers = {
             name: getattr(self, name) * kappa**law.exponent
             for name, law in self.rule.items()
@@ -192,17 +266,95 @@ class Optimizer(Stability):
             **powers,
         )
 
+    @classmethod
+    def decays(cls) -> tuple[str, ...]:
+        """Returns the names of the hyperparameters that are decays of a memory."""
+        return tuple(name for name, law in cls.rule.items() if isinstance(law, Memory))
+
+    def decays_at(self, kappa: Scalar, memory: str) -> dict[str, Scalar]:
+        """Returns the decays at κ, by name; refuses those without any memory left."""
+        return {n: remember(n, getattr(self, n), kappa, memory) for n in self.decays()}
+
+    def lr_factor(self, kappa: Scalar, decays: Mapping[str, Scalar]) -> Scalar:
+        """Returns the factor of lr at κ, where the decays are those given."""
+        law = self.rule["lr"]
+        assert isinstance(law, Power)
+        return kappa**law.exponent
+
+    def rescale_state(self, state: PyTree, kappa: Scalar, new: Self) -> PyTree:
+        """Returns the family's state for going on as `new` = self.rescaled(κ)."""
+        changes = {
+            name: jax.tree.map(lambda x, p=power: x * kappa**p, getattr(state, name))
+            for name, power in self.state_rule.items()
+        }
+        return state._replace(**changes) if changes else state
+
+    def response_at(self, kappa: ArrayLike, memory: str = "linear") -> Response | None:
+        """Returns the response with the decays of κ (numbers or an array), or None.
+
+        Where the linear form has no memory left, the decay is 0.
+
+        >>> from optsde import Adam
+        >>> [float(Adam(b1=0.5).response_at(k).share) for k in (0.5, 1, 1e6)]
+        [0.14285714285714285, 0.3333333333333333, 1.0]
+        """
+        check_memory(memory)
+        old = {name: float(getattr(self, name)) for name in self.decays()}
+        new = {name: faded(beta, kappa, memory) for name, beta in old.items()}
+        return dataclasses.replace(self, **new).response()
+
+    def stability_threshold(self, state: PyTree = None) -> Scalar | None:
+        """Returns the largest curvature at which the linearized update is stable.
+
+        The curvature is an eigenvalue of P^-½ (H + l2) P^-½, with P of `preconditioner`
+        held fixed and H the Hessian of the loss: where l2 is set, the update sees that
+        of f + l2/2·|θ|². At the threshold θ → −θ, and with the gain a/friction of the
+        `response` to alternating gradients −1 = 1 − lr·(gain·h + λ) − w, so
+
+            h = (2 − lr·λ − w) / (lr·gain).
+
+        Decoupled decays λ and w lower it, by little. A schedule multiplies lr and w.
+        These are the thresholds of Cohen et al. (2021, 2022). `state` is the family's
+        own, for bias corrections. None where the family has no response.
+
+        >>> from optsde import HeavyBall, Lion
+        >>> round(HeavyBall(lr=0.1, beta=0.9).stability_threshold(), 6)
+        38.0
+        >>> Lion(lr=0.1).stability_threshold() is None
+        True
+        """
+        response = self.response(state)
+        if response is None:
+            return None
+        gain = response.alternating / response.friction
+        decay = self.lr * self.weight_decay + self.absolute_decay
+        return (2 - decay) / (self.lr * gain)
+
+    def critical_lr(self, sharpness: Scalar, state: PyTree = None) -> Scalar | None:
+        """Returns the lr whose stability threshold is this curvature, or None.
+
+        >>> from optsde import SGD
+        >>> SGD().critical_lr(sharpness=8.0)
+        0.25
+        """
+        response = self.response(state)
+        if response is None:
+            return None
+        gain = response.alternating / response.friction
+        return (2 - self.absolute_decay) / (gain * sharpness + self.weight_decay)
+
     def checked(self) -> Self:
-        """Itself, if every hyperparameter makes sense; else an error that names it.
+        """Returns itself if all hyperparameters make sense; else names one that fails.
 
         Traced values are taken as they are.
         """
+        decays = self.decays()
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool | jax.core.Tracer):
                 continue
             low, high = np.min(value), np.max(value)
-            if isinstance(self.rule.get(field.name), Memory):
+            if field.name in decays:
                 fine, needs = low > -1e-9 and high < 1, "0 ≤ decay < 1"
             elif field.name == "lr":
                 fine, needs = low > 0 and high < np.inf, "a positive number"
@@ -212,33 +364,14 @@ class Optimizer(Stability):
                 raise ValueError(f"{field.name}={value}: needs {needs}")
         return self
 
-    def _rescaled_decays(self, kappa: Scalar, memory: str) -> dict[str, Scalar]:
-        names = [name for name, law in self.rule.items() if isinstance(law, Memory)]
-        return {n: remember(n, getattr(self, n), kappa, memory) for n in names}
-
-    def _lr_factor(self, kappa: Scalar, decays: Mapping[str, Scalar]) -> Scalar:
-        del decays
-        law = self.rule["lr"]
-        assert isinstance(law, Power)
-        return kappa**law.exponent
-
-    def rescale_state(self, state: PyTree, kappa: Scalar, new: Self) -> PyTree:
-        """The family's state for going on as `new` = self.rescaled(κ) in mid-run."""
-        del new
-        changes = {
-            name: jax.tree.map(lambda x, p=power: x * kappa**p, getattr(state, name))
-            for name, power in self.state_rule.items()
-        }
-        return state._replace(**changes) if changes else state
-
 
 def ema(old: PyTree, new: PyTree, decay: Scalar) -> PyTree:
-    """decay · old + (1 − decay) · new, in the dtype of old."""
+    """Returns decay · old + (1 − decay) · new, in the dtype of old."""
     return jax.tree.map(
         lambda o, n: (decay * o + (1 - decay) * n).astype(o.dtype), old, new
     )
 
 
 def _present(value: Scalar) -> bool:
-    """False for a term that is switched off by a plain zero."""
+    """Tells whether a term is there, and not switched off by a plain zero."""
     return not (isinstance(value, int | float) and value == 0)

@@ -1,4 +1,4 @@
-"""Itô systems: what an SDE run needs to know of an optimizer.
+"""Itô systems: drift and noise of the SDE of an optimizer.
 
 Time is counted in steps and the noise is that of one step's batch, so that one unit of
 time of the SDE is one step of the discrete run. The gradient enters by its mean ∇f, its
@@ -12,7 +12,7 @@ from optsde.types import PyTree
 
 
 class Limit(NamedTuple):
-    """A family's part: the direction u that replaces the gradient, and its state.
+    """The part of a family: the direction u that replaces the gradient, and its state.
 
     `drift(state, mean, variance)` gives (u, state) per unit of time.
     `noise(state, mean, variance, kick, spare)` gives their increments, linear in `kick`

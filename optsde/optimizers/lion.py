@@ -19,16 +19,23 @@ from optsde.types import Scalar
 @register
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lion(Optimizer):
-    """u = sign(b1 m + (1−b1) g),  m ← b2 m + (1−b2) g  (Chen et al. 2023, optax).
+    """Lion: θ ← θ − lr·sign(b1 m + (1−b1) g),  m ← b2 m + (1−b2) g  (Chen et al. 2023).
 
-    No rule is exact. This one matches the mean of the sign under noise: b2 → b2^κ,
-    b1 → b1·b2^(κ−1), lr·√(κ G'/G), where G = (1−b1)² + b1²(1−b2)/(1+b2) is the share of
-    the gradient's variance that reaches the sign. Both decays stay positive at any κ,
-    so there is no linear form. κ < 1 needs b1 ≤ b2.
+    It is `optax.lion`. No rule is exact. This one matches the mean of the sign under
+    noise: b2 → b2^κ, b1 → b1·b2^(κ−1), lr·√(κ G'/G), where G = (1−b1)² +
+    b1²(1−b2)/(1+b2) is the share of the gradient's variance that reaches the sign. Both
+    decays stay positive at any κ, so there is no linear form. κ < 1 needs b1 ≤ b2.
 
     SDE (κ → 0; a = 1 − b1/b2, G and r = a/√G as above):
     dθ = −lr·(√(2/π) (b1/b2·m + a ∇f)/√(G Σ) dt + r dB),
     dm = (1−b2)((∇f − m) dt + Σ^{1/2} dW),  d⟨B, W⟩ = √(2/π) dt.
+
+    >>> import jax.numpy as jnp
+    >>> transform = Lion(lr=0.1).transform()
+    >>> params, grads = jnp.array([1.0, 2.0]), jnp.array([3.0, -4.0])
+    >>> updates, state = transform.update(grads, transform.init(params), params)
+    >>> print(params + updates)
+    [0.9 2.1]
     """
 
     lr: Scalar = 1e-4
@@ -51,13 +58,13 @@ class Lion(Optimizer):
         return optax.GradientTransformation(init, update)
 
     def limit(self, keep_signal: bool = False) -> Limit:
-        held = self.b1 / self.b2
+        kept = self.b1 / self.b2
         share = jnp.sqrt(_share(self.b1, self.b2))
         c, correlation = 1 - self.b2, math.sqrt(2 / math.pi)
 
         def drift(state, mean, variance):
             def mean_sign(m, g, s):
-                leaning = held * m + (1 - held) * g
+                leaning = kept * m + (1 - kept) * g
                 return correlation / share * standardized(leaning, s)
 
             u = jax.tree.map(mean_sign, state.m, mean, variance)
@@ -66,15 +73,15 @@ class Lion(Optimizer):
         def noise(state, mean, variance, kick, spare):
             def sign_noise(k, z, s):
                 own = jnp.where(s > 0, math.sqrt(1 - 2 / math.pi) * z, 0)
-                return (1 - held) / share * (correlation * standardized(k, s) + own)
+                return (1 - kept) / share * (correlation * standardized(k, s) + own)
 
             u = jax.tree.map(sign_noise, kick, spare, variance)
             return u, Velocity(jax.tree.map(lambda k: c * k, kick))
 
         return Limit(drift, noise)
 
-    def _rescaled_decays(self, kappa, memory):
-        del memory
+    def decays_at(self, kappa, memory):
+        """Returns b1·b2^(κ−1) and b2^κ; there is no linear form."""
         concrete = not any(
             isinstance(x, jax.core.Tracer) for x in (kappa, self.b1, self.b2)
         )
@@ -85,9 +92,11 @@ class Lion(Optimizer):
             )
         return {"b1": self.b1 * self.b2 ** (kappa - 1), "b2": self.b2**kappa}
 
-    def _lr_factor(self, kappa, decays):
+    def lr_factor(self, kappa, decays):
+        """Returns √(κ G'/G)."""
         return (kappa * _share(**decays) / _share(self.b1, self.b2)) ** 0.5
 
 
 def _share(b1: Scalar, b2: Scalar) -> Scalar:
+    """Returns G, the share of the gradient's variance that reaches the sign."""
     return (1 - b1) ** 2 + b1**2 * (1 - b2) / (1 + b2)

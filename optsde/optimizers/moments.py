@@ -12,44 +12,45 @@ from optsde.types import PyTree, Scalar
 
 
 def denominator(v: PyTree, eps: Scalar, eps_root: Scalar) -> PyTree:
-    """√(v + eps_root) + eps."""
+    """Returns √(v + eps_root) + eps."""
     return jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, v)
 
 
 def precondition(m: PyTree, v: PyTree, eps: Scalar, eps_root: Scalar) -> PyTree:
-    """m / (√(v + eps_root) + eps)."""
+    """Returns m / (√(v + eps_root) + eps)."""
     return jax.tree.map(jnp.divide, m, denominator(v, eps, eps_root))
 
 
 def standardized(x: jax.Array, variance: jax.Array) -> jax.Array:
-    """x / √variance, and 0 where x is 0: some coordinates have neither."""
+    """Returns x / √variance, and 0 where x is 0: some coordinates have neither."""
     return jnp.where(x == 0, 0, x / jnp.sqrt(jnp.where(x == 0, 1, variance)))
 
 
 def filled(like: PyTree, value: Scalar) -> PyTree:
-    """A tree of that shape and dtype with one value everywhere."""
+    """Returns a tree of the same shapes and dtypes with one value everywhere."""
     return jax.tree.map(lambda x: jnp.full_like(x, value), like)
 
 
 def square(tree: PyTree) -> PyTree:
+    """Returns the squares of all entries."""
     return jax.tree.map(jnp.square, tree)
 
 
 def second_moment(mean: PyTree, variance: PyTree, keep_signal: bool) -> PyTree:
-    """E g² as the SDE sees it: diag Σ, and with `keep_signal` diag Σ + (∇f)²."""
+    """Returns E g² of the SDE: diag Σ, and with `keep_signal` diag Σ + (∇f)²."""
     if not keep_signal:
         return variance
     return jax.tree.map(lambda g, s: s + g * g, mean, variance)
 
 
 def debias(average: PyTree, weight: jax.Array) -> PyTree:
-    """An average that started from zero, divided by the weight it has gathered."""
+    """Returns an average that started from zero, divided by its weight."""
     scale = 1 / weight  # one division, instead of one for each parameter
     return jax.tree.map(lambda a: (a * scale).astype(a.dtype), average)
 
 
 def debias_or(average: PyTree, weight: jax.Array, at_start: PyTree) -> PyTree:
-    """The same, with its limit at t = 0 where no weight has been gathered yet."""
+    """Returns the debiased average, and its limit at t = 0 where the weight is 0."""
     safe = jnp.where(weight > 0, weight, 1)
     return jax.tree.map(
         lambda a, s: jnp.where(weight > 0, a / safe, s).astype(a.dtype),

@@ -1,7 +1,7 @@
 """RMSprop, in each of the forms that papers and libraries call by that name."""
 
 import dataclasses
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from optsde.optimizers.moments import (
     second_moment,
     square,
 )
+from optsde.optimizers.response import Response
 from optsde.optimizers.rules import Memory, Power
 from optsde.types import PyTree, Scalar
 
@@ -31,7 +32,7 @@ class RMSpropState(NamedTuple):
 @register
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RMSprop(Optimizer):
-    """v ← β v + (1−β) g²,  θ ← θ − lr·g/(√(v + eps_root) + eps).
+    """RMSprop: v ← β v + (1−β) g²,  θ ← θ − lr·g/(√(v + eps_root) + eps).
 
     The defaults are those of the experiments of Malladi et al. (2022): bias correction
     and the current v, that is Adam with b1 = 0. Their analysis has neither
@@ -39,7 +40,15 @@ class RMSprop(Optimizer):
     which must not start at zero: set `v0`). `optax.rmsprop` and TensorFlow put ε inside
     the root (`eps_root`), without bias correction; torch's RMSprop puts it outside.
 
-    SDE: dθ = −lr·P⁻¹(∇f dt + Σ^{1/2} dW),  dv = (1−β)(diag Σ − v) dt.
+    SDE: dθ = −lr·P⁻¹(∇f dt + Σ^{1/2} dW),  dv = (1−β)(diag Σ − v) dt. Rule: lr·√κ, and
+    1 − β grows by κ.
+
+    >>> import jax.numpy as jnp
+    >>> transform = RMSprop(lr=0.1, eps=1.0).transform()
+    >>> params, grads = jnp.array([1.0, 2.0]), jnp.array([3.0, -4.0])
+    >>> updates, state = transform.update(grads, transform.init(params), params)
+    >>> print(params + updates)
+    [0.925 2.08 ]
     """
 
     lr: Scalar = 1e-3
@@ -49,6 +58,7 @@ class RMSprop(Optimizer):
     v0: Scalar = 0.0
     bias_correction: bool = True
     lagged: bool = False
+    adaptive: ClassVar[bool] = True
     rule = {
         "lr": Power(0.5, "√v shrinks by √κ, which lengthens the step by √κ already"),
         "beta": Memory(),
@@ -100,8 +110,8 @@ class RMSprop(Optimizer):
             v = debias_or(v, state.weight, filled(params, 1))
         return denominator(v, self.eps, self.eps_root)
 
-    def alternating_gain(self, state=None):
-        return 1.0
+    def response(self, state=None):
+        return Response()
 
     def limit(self, keep_signal: bool = False) -> Limit:
         c = 1 - self.beta

@@ -1,34 +1,35 @@
-"""How a hyperparameter follows κ: by a power, or by keeping its memory in samples."""
+"""Laws by which hyperparameters follow κ: a power, or a memory kept in samples."""
 
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from optsde.types import Scalar
 
 
 class Power(NamedTuple):
-    """This hyperparameter is multiplied by κ**exponent."""
+    """The law of a hyperparameter that is multiplied by κ**exponent."""
 
     exponent: float
     why: str
 
 
 class Memory(NamedTuple):
-    """This decay keeps its memory in samples: 1 − β → κ(1 − β), or β → β**κ."""
+    """The law of a decay β, 1 − β → κ(1 − β) or β → β**κ: its memory in samples."""
 
     why: str = "the average keeps its memory of 1/(1−β) steps, counted in samples"
 
 
 def check_memory(memory: str) -> None:
-    """Refuse a form of `Memory` that does not exist."""
+    """Refuses a form of `Memory` that does not exist."""
     if memory not in ("linear", "power"):
         raise ValueError(f"memory={memory!r} is not known; one of: linear, power")
 
 
 def remember(name: str, beta: Scalar, kappa: Scalar, memory: str) -> Scalar:
-    """β after rescaling by κ; refuses a decay below zero and says what to do."""
+    """Returns the decay β at κ; refuses one below zero and says what to do."""
     if memory == "power":
         return beta**kappa
     if not isinstance(beta, jax.core.Tracer) and not isinstance(kappa, jax.core.Tracer):
@@ -42,3 +43,10 @@ def remember(name: str, beta: Scalar, kappa: Scalar, memory: str) -> Scalar:
                 f"{name}**kappa = {decay**kappa_:.3g}"
             )
     return beta + (1 - kappa) * (1 - beta)
+
+
+def faded(beta: float, kappa: ArrayLike, memory: str) -> np.ndarray:
+    """Returns the decay β at κ, and 0 where the linear form has no memory left."""
+    if memory == "power":
+        return beta ** np.asarray(kappa)
+    return np.maximum(1 - np.asarray(kappa) * (1 - beta), 0)

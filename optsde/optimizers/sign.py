@@ -19,14 +19,22 @@ from optsde.types import Scalar
 @register
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SignSGD(Optimizer):
-    """θ ← θ − lr·sign(g)  (Bernstein et al. 2018).
+    """Sign descent, θ ← θ − lr·sign(g)  (Bernstein et al. 2018): `optax.sign_sgd`.
 
-    SDE for Gaussian noise, dominated by it: dθ = −lr·(√(2/π) ∇f/√Σ dt + dB), where B
-    has the correlations of the gradient noise and unit variance; the correlations are
-    exact for diagonal Σ. `keep_signal` gives the form of Compagnoni et al. (2024),
+    Rule: lr·√κ. SDE for Gaussian noise, dominated by it:
+    dθ = −lr·(√(2/π) ∇f/√Σ dt + dB), where B has the correlations of the gradient noise
+    and unit variance; the correlations are exact for diagonal Σ. `keep_signal` gives
+    the form of Compagnoni et al. (2024),
     dθ = −lr·(erf(∇f/√(2Σ)) dt + √(1 − erf²) dB). The drift depends on the noise's
     density at zero, so that SVAG, whose mix has another shape of noise, approaches this
     SDE only where the gradient noise is Gaussian.
+
+    >>> import jax.numpy as jnp
+    >>> transform = SignSGD(lr=0.1).transform()
+    >>> params, grads = jnp.array([1.0, 2.0]), jnp.array([3.0, -4.0])
+    >>> updates, state = transform.update(grads, transform.init(params), params)
+    >>> print(params + updates)
+    [0.9 2.1]
     """
 
     lr: Scalar = 1e-3
@@ -58,10 +66,18 @@ class SignSGD(Optimizer):
 @register
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Signum(Optimizer):
-    """m ← β m + (1−β) g,  θ ← θ − lr·sign(m).
+    """Signum: m ← β m + (1−β) g,  θ ← θ − lr·sign(m)  (Bernstein et al. 2018).
 
-    sign(m) does not shrink with the noise, so lr follows the memory: lr·κ.
-    SDE: dθ = −lr·sign(m) dt,  dm = (1−β)((∇f − m) dt + Σ^{1/2} dW).
+    Rule: sign(m) does not shrink with the noise, so lr follows the memory, lr·κ.
+    SDE: dθ = −lr·sign(m) dt,  dm = (1−β)((∇f − m) dt + Σ^{1/2} dW). In optax it is
+    `ema(β, debias=False)`, then `scale_by_sign()`.
+
+    >>> import jax.numpy as jnp
+    >>> transform = Signum(lr=0.1).transform()
+    >>> params, grads = jnp.array([1.0, 2.0]), jnp.array([3.0, -4.0])
+    >>> updates, state = transform.update(grads, transform.init(params), params)
+    >>> print(params + updates)
+    [0.9 2.1]
     """
 
     lr: Scalar = 1e-3

@@ -9,17 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import lowered
 from jax.sharding import Mesh, PartitionSpec
 
 import optsde
 from optsde import models
-from optsde.dynamics import Engine
-from optsde.gradients import Draw, Penalty, full_batch, minibatch, signed_mix
+from optsde.gradients import (
+    Draw,
+    Penalty,
+    full_batch,
+    minibatch,
+    penalized,
+    signed_mix,
+)
 from optsde.mesh import DATA, REPLICA
 from optsde.models.norm import BatchNorm
+from optsde.run import Engine
 
 N, GROUP, WIDTH = 46, 8, 6  # a ragged last group of 6
-DRAW = Draw(jax.random.key(7), jnp.int32(3))
+DRAW = Draw(jax.random.key(7), jnp.int32(3), 6.0)
 
 
 class Net(nn.Module):
@@ -81,7 +89,7 @@ def by_hand(losses, params, data, gradient=None):
 @pytest.mark.parametrize(("shards", "at_once"), [(1, 3), (2, 100), (8, 1)])
 def test_the_mean_for_any_split_with_batch_norm(shards, at_once):
     losses, params, data = problem()
-    oracle = full_batch(losses, data, GROUP, at_once=at_once)
+    oracle = full_batch(losses, data, GROUP, at_once=at_once)()
     loss, grads = on_devices(oracle, params, shards)
     expected_loss, expected = by_hand(losses, params, data)
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-12)
@@ -94,7 +102,7 @@ def test_ghost_groups_are_another_function():
     """What the tests above hold fixed matters: other groups, other gradients."""
     losses, params, data = problem()
     ours, other = (
-        flat(on_devices(full_batch(losses, data, group), params, 1)[1])
+        flat(on_devices(full_batch(losses, data, group)(), params, 1)[1])
         for group in (8, 23)
     )
     assert np.linalg.norm(ours - other) > 0.01 * np.linalg.norm(ours)
@@ -106,11 +114,11 @@ def test_ghost_groups_are_another_function():
     [("forward", 8, 1), ("central", 8, 1), ("exact", 8, 1), ("exact", 1, 4)],
 )
 def test_penalty_of_each_block(form, shards, at_once):
-    """g_b + (lr/4)·s·H_b g_b, summed over blocks, against dense-free jvp by hand."""
+    """g_b + (lr_t/4)·s·H_b g_b, summed over blocks, against dense-free jvp by hand."""
     losses, params, data = problem()
-    rate = lambda step: 0.1 * step  # noqa: E731
-    penalty = Penalty(0.5, rate, form, eps=1e-4)
-    oracle = full_batch(losses, data, GROUP, at_once=at_once, penalty=penalty)
+    penalty = Penalty(0.5, lambda time: 0.05 * time, form, eps=1e-4)
+    sampler = full_batch(losses, data, GROUP, at_once=at_once)
+    oracle = penalized(sampler, penalty)()
     loss, grads = on_devices(oracle, params, shards)
 
     def gradient(mean, p):
@@ -141,8 +149,8 @@ def test_order_of_the_finite_differences(form):
     grads, exact = map(flat, exactly(params))
 
     def error(eps):
-        penalty = Penalty(1.0, lambda step: 4.0, form, eps)
-        oracle = full_batch(losses, data, None, penalty=penalty)
+        penalty = Penalty(1.0, lambda time: 4.0, form, eps)
+        oracle = penalized(full_batch(losses, data, None), penalty)()
         total = flat(on_devices(oracle, params, 1)[1])
         return np.linalg.norm(total - grads - exact) / np.linalg.norm(exact)
 
@@ -152,7 +160,8 @@ def test_order_of_the_finite_differences(form):
 
 def test_a_zero_gradient_has_no_penalty():
     loss = lambda p, examples: 0 * examples[0] * p  # noqa: E731
-    oracle = full_batch(loss, (jnp.ones(4),), 2, penalty=Penalty(1.0, lambda step: 1.0))
+    sampler = full_batch(loss, (jnp.ones(4),), 2)
+    oracle = penalized(sampler, Penalty(1.0, lambda time: 1.0))()
     assert oracle(jnp.float32(2.0), DRAW)[1] == 0
 
 
@@ -161,7 +170,7 @@ def test_a_zero_gradient_has_no_penalty():
 def test_the_published_running_mean(shards):
     """m ← m + (g_b − m)/n in the order of the blocks, without the ragged one."""
     losses, params, data = problem()
-    oracle = full_batch(losses, data, GROUP, running_mean=True, at_once=2)
+    oracle = full_batch(losses, data, GROUP, running_mean=True, at_once=2)()
     gradient = jax.jit(jax.grad(lambda p, block: jnp.mean(losses(p, block))))
     n, m = N // GROUP, 0
     for b in range(n):
@@ -174,10 +183,10 @@ def test_the_published_running_mean(shards):
 
 def test_total_weight_of_the_published_running_mean():
     data = (jnp.zeros((50_000, 1), jnp.uint8),)
-    oracle = full_batch(
+    sampler = full_batch(
         lambda p, e: p * jnp.ones(len(e[0])), data, 128, running_mean=True
     )
-    loss, _ = oracle(jnp.float32(1.0), DRAW)
+    loss, _ = sampler()(jnp.float32(1.0), DRAW)
     np.testing.assert_allclose(loss, 0.6326, atol=5e-5)
 
 
@@ -190,7 +199,7 @@ def jitter(keys, examples):
 @pytest.mark.usefixtures("x64")
 def test_augmentation_and_shuffling_do_not_see_the_split():
     losses, params, data = problem()
-    oracle = full_batch(losses, data, GROUP, augment=jitter, shuffle=True)
+    oracle = full_batch(losses, data, GROUP, augment=jitter, shuffle=True)()
     one = flat(on_devices(oracle, params, 1)[1])
     split = dataclasses.replace(oracle, at_once=3)
     other = flat(on_devices(split, params, 8)[1])
@@ -205,7 +214,7 @@ def test_minibatches_and_svag_share_the_code():
     """Data-parallel minibatches, with and without SVAG's mix: as on one device."""
     losses, params, data = problem()
     for group in (None, 4):
-        plain = minibatch(losses, data, 24, group=group, augment=jitter)
+        plain = minibatch(losses, data, group=group, augment=jitter)(24)
         for oracle in (plain, signed_mix(plain, 16.0)):
             whole = dataclasses.replace(oracle, group=group or 3)
             one = flat(on_devices(whole, params, 1)[1])
@@ -217,11 +226,13 @@ def run_of(size, penalty=None, steps=20, group=GROUP):
     losses, params, data = problem(size=size, dtype=jnp.float32)
     optimizer = optsde.HeavyBall(lr=0.05, beta=0.9, nesterov=True, l2=5e-4)
     plan = optsde.Plan(optimizer=optimizer, batch_size=size, horizon=steps, clip=0.25)
-    sampler = lambda batch: full_batch(losses, data, group, penalty=penalty)  # noqa: E731
+    sampler = full_batch(losses, data, group)
+    if penalty is not None:
+        sampler = penalized(sampler, penalty)
     return optsde.discrete(plan, sampler, params)
 
 
-PENALTIES = [None, Penalty(0.5, lambda step: 0.1), Penalty(0.5, lambda s: 0.1, "exact")]
+PENALTIES = [None, Penalty(0.5, lambda t: 0.1), Penalty(0.5, lambda t: 0.1, "exact")]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +243,7 @@ def test_one_all_reduce_a_step(penalty, size):
     """In the compiled loop on 8 devices, for any number of blocks."""
     engine = Engine(run_of(size, penalty), 1, shards=8)
     state = engine.init(jax.random.split(jax.random.key(0), 1))
-    text = engine.lower(state).compile().as_text()
+    text = lowered(engine, state).compile().as_text()
     assert "num_partitions=8" in text
     calls = re.findall(r"= .* (all-reduce|all-reduce-start)\(", text)
     assert len(calls) == 1
@@ -258,7 +269,7 @@ def test_memory_does_not_grow_with_the_data():
             return jax.random.split(jax.random.key(0), k)
 
         engine = Engine(run_of(size, group=64), 1, shards=1)
-        compiled = engine.lower(engine.init(shapes(1))).compile()
+        compiled = lowered(engine, engine.init(shapes(1))).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     small, large = temporary(4096), temporary(65536)
@@ -271,7 +282,7 @@ def test_pmap_gives_the_same_step():
     """Each device a part of the minibatch, gradients averaged: the old recipe."""
     losses, params, data = problem(dtype=jnp.float32)
     plan = optsde.Plan(optimizer=optsde.SGD(lr=0.1), batch_size=16, horizon=3)
-    sampler = partial(minibatch, losses, data, group=2)
+    sampler = minibatch(losses, data, group=2)
     dynamics = optsde.discrete(plan, sampler, params)
     key = jax.random.key(0)
     ours = optsde.ensemble(dynamics, key[None], [3], lambda s: s.params, shards=8)

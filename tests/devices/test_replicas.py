@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from helpers import lowered
 from helpers.quadratic import THETA0, plan, sampler
 
 import optsde
 from optsde import data
-from optsde.dynamics import Engine
+from optsde.run import Engine
 
 
 def adam_run():
@@ -40,7 +41,7 @@ def test_an_ensemble_is_its_separate_runs(replicas):
 def test_nothing_is_exchanged_between_devices():
     """The loop that the ensemble compiles has no collective."""
     engine = Engine(adam_run(), 16)
-    text = engine.lower(engine.init(keys(16))).compile().as_text()
+    text = lowered(engine, engine.init(keys(16))).compile().as_text()
     assert "while" in text
     assert "num_partitions=8" in text
     for word in ("all-reduce", "all-gather", "collective-permute", "all-to-all"):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from functools import cache, partial
+from functools import cache
 
 import chex
 import jax
@@ -13,8 +13,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import optsde
-from optsde import data, gradients, measure, models, train
-from optsde.dynamics import Engine
+from optsde import data, gradients, measure, models, run
 from optsde.mesh import run_mesh
 
 STEPS = 12
@@ -25,63 +24,65 @@ PLAN = optsde.Plan(optimizer=optsde.Adam(lr=3e-3), batch_size=20, horizon=STEPS)
 
 
 @cache
-def engine(shards, *, streamed=False, replicas=3):
-    """Three replicas on two rows of devices: one of the four places stays empty."""
+def dynamics(*, streamed=False):
     stream = data.Stream(data.Arrays(*map(np.asarray, EXAMPLES)))
-    dynamics = optsde.discrete(
+    return optsde.discrete(
         PLAN,
-        partial(gradients.epochs, LOSSES, stream if streamed else EXAMPLES),
+        gradients.epochs(LOSSES, stream if streamed else EXAMPLES),
         lambda key: models.init_params(MODEL, key, EXAMPLES[0]),
     )
-    return Engine(dynamics, replicas, shards=shards, with_info=True)
 
 
-def fit(folder, built, steps=STEPS):
-    keys = jax.random.split(jax.random.key(0), built.replicas)
-    checkpoints = train.Checkpoints(folder)
-    return train.fit(built, keys, steps, log_every=4, checkpoints=checkpoints)
+def fit(made, horizon, replicas=3, **options):
+    """Three replicas on two rows of devices: one of the four places stays empty."""
+    keys = jax.random.split(jax.random.key(0), replicas)
+    return optsde.fit(made, keys, horizon, every=4, **options)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_run_on_eight_devices_goes_on_bit_for_bit(tmp_path, streamed):
     """Four devices for each replica; and it is the run of one device each."""
-    built = engine(4, streamed=streamed)
-    whole = fit(tmp_path / "whole", built).state.params
-    fit(tmp_path / "parts", built, 5)
-    parts = fit(tmp_path / "parts", built).state.params
+    made = dynamics(streamed=streamed)
+
+    def parameters(folder, horizon=STEPS, shards=4):
+        checkpoints = run.Checkpoints(tmp_path / folder)
+        found = fit(made, horizon, shards=shards, checkpoints=checkpoints)
+        return found.state.params
+
+    whole = parameters("whole")
+    parameters("parts", 5)
+    parts = parameters("parts")
     jax.tree.map(np.testing.assert_array_equal, whole, parts)
-    single = fit(tmp_path / "single", engine(1)).state.params
+    single = fit(dynamics(), STEPS).state.params
     chex.assert_trees_all_close(whole, single, rtol=0, atol=2e-5)
 
 
 def test_evaluation_in_ragged_parts():
     """Sixty examples on eight devices, against the mean of their losses."""
-    built = engine(8, replicas=1)
-    state = built.init(jax.random.split(jax.random.key(0), 1))
 
     def held_out(shared, state):
         inputs, test = shared
-        return train.evaluate(MODEL, models.cross_entropy, state.params, inputs, test)
+        return run.evaluate(MODEL, models.cross_entropy, state.params, inputs, test)
 
-    found = built.each(held_out, (EXAMPLES[0], EXAMPLES))(state)
-    params = jax.tree.map(lambda x: x[0], state.params)
+    probe = measure.probe(held_out, (EXAMPLES[0], EXAMPLES), times=[0])
+    found = fit(dynamics(), 0, replicas=1, shards=8, probes=[probe])
+    params = jax.tree.map(lambda x: x[0], found.state.params)
     expected = LOSSES(params, EXAMPLES).mean()
-    np.testing.assert_allclose(found["loss"], [expected], rtol=1e-5)
+    # "loss" of the rows is of the steps, and there were none.
+    np.testing.assert_allclose(found.metrics["loss"].values, [[expected]], rtol=1e-5)
 
 
 def test_sharpness_against_the_dense_hessian():
     """Of a sign method, which has no preconditioned sharpness to search for."""
     plan = dataclasses.replace(PLAN, optimizer=optsde.Lion(lr=1e-3))
     probe = measure.sharpness_probe(plan, LOSSES, EXAMPLES, 4, tolerance=1e-4)
-    built = engine(8, replicas=1)
-    state = built.init(jax.random.split(jax.random.key(0), 1))
-    memory = built.each(probe.init)(state)
-    found = built.each(probe.look, probe.source)(state, memory)[0]
-    params = jax.tree.map(lambda x: x[0], state.params)
+    found = fit(dynamics(), 0, replicas=1, shards=8, probes=[probe.at([0])])
+    params = jax.tree.map(lambda x: x[0], found.state.params)
     flat, tree = jax.flatten_util.ravel_pytree(params)
     hessian = jax.jit(jax.hessian(lambda x: LOSSES(tree(x), EXAMPLES).mean()))(flat)
     expected = np.linalg.eigvalsh(np.asarray(hessian))[-1]
-    np.testing.assert_allclose(found["sharpness"], [expected], rtol=1e-4)
+    sharpness = found.metrics["sharpness"].values
+    np.testing.assert_allclose(sharpness, [[expected]], rtol=1e-4)
 
 
 def test_one_all_reduce_for_a_hessian_product():
@@ -90,7 +91,7 @@ def test_one_all_reduce_for_a_hessian_product():
     everywhere = PartitionSpec()
 
     def product(params, v):
-        return measure.hessian(gradients.full_batch(LOSSES, EXAMPLES, 2), params)(v)
+        return measure.hessian(gradients.full_batch(LOSSES, EXAMPLES, 2)(), params)(v)
 
     mapped = jax.shard_map(
         product,

@@ -18,6 +18,11 @@ def sized(small, full):
     ]
 
 
+def lowered(engine, state):
+    """The loop of an engine, lowered for a state: what its compiler is given."""
+    return engine.chunk.lower(*engine.arguments(state, engine.zeros(state), 0))
+
+
 def environment() -> dict[str, str]:
     """The environment of a child process: that of a user, but for the shared cache."""
     ours = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}

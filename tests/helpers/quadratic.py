@@ -5,7 +5,6 @@ batch of size 1 has σ = σ0/η, so that a rescaling by κ and another η are th
 """
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +13,13 @@ import numpy as np
 import optsde
 from optsde import analysis
 from optsde.analysis import Estimate
-from optsde.data.synthetic import (
+from optsde.gradients import diagonal, from_covariance, gaussian
+from optsde.problems.quadratic import (
     START,
     quadratic_loss,
     quadratic_std,
     second_order_moments,
 )
-from optsde.gradients import diagonal, from_covariance, gaussian
 
 THETA0 = jnp.asarray(START, jnp.float32)
 
@@ -48,7 +47,7 @@ def covariance(sigma: float):
 
 def sampler(sigma: float, sample=jax.random.normal):
     """Gradients with noise σ² at batch 1."""
-    return partial(gaussian, quadratic_loss, covariance(sigma), sample=sample)
+    return gaussian(quadratic_loss, covariance(sigma), sample)
 
 
 def exponential(key, shape, dtype):
@@ -100,6 +99,6 @@ def estimate(dynamics, end, paths, seed, observe=None, **options) -> Estimate:
 
 def largest_error(a: Estimate, b: Estimate) -> tuple[float, float]:
     """The largest difference of moments, and its own standard error."""
-    error = analysis.difference(a, b)
+    error = a - b
     worst = int(np.abs(error.mean).argmax())
     return float(abs(error.mean[worst])), float(error.se[worst])

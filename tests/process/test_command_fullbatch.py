@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from helpers import run_study
 
-from optsde.train import load_params
-from optsde.train.metrics import read
+from optsde.run import load_params, read
 
 pytestmark = pytest.mark.full
 

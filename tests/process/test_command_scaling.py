@@ -40,7 +40,7 @@ def test_a_study_and_the_same_command_again(tmp_path):
     assert again.stdout.count("read from") == 2
 
     def results(run):
-        return run.stdout.partition("held-out loss")[2].partition("figure:")[0]
+        return run.stdout.partition("held-out loss")[2].partition("figures:")[0]
 
     assert results(again) == results(first) != ""
 

@@ -49,8 +49,9 @@ def test_a_run_and_its_directory(tmp_path):
         "batch2_matches_ell2",
     }
     with np.load(out / "curves.npz") as curves:
-        assert curves["sde"].shape == (3, 3)
-        assert np.ptp(curves["sde"][:, 0]) == 0  # one initial point for all seeds
+        sde = curves["sde/train_loss"]
+        assert sde.shape == (3, 3)
+        assert np.ptp(sde[:, 0]) == 0  # one initial point for all seeds
     rows = [json.loads(x) for x in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 6 * 3
     assert "discrete, batch 8" in first.stdout
@@ -106,7 +107,7 @@ def test_interrupt_and_going_on(tmp_path):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     with np.load(tmp_path / "run" / "curves.npz") as curves:
-        assert "sde" not in curves
+        assert "sde/train_loss" not in curves
 
 
 def test_quadratic(tmp_path):

@@ -1,16 +1,18 @@
 """The table of catapults: training by hand, numbers and verdicts of known outcome."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import catapults as configs
-from experiments.catapults import nets, table, table_numbers, table_report
-from experiments.catapults.table_runs import ROWS, Trainer, plan_of
-from experiments.launch import UsageError
-from experiments.rundir import RunDir
+from configs.catapults import PRESETS
+from experiments.catapults import nets, table, table_runs
+from optsde import data
 from optsde.analysis import verdict_table
+from optsde.study import RunDir, UsageError
+from optsde.study.study import run
 
 TINY = dict(
     images=120,
@@ -27,30 +29,28 @@ TINY = dict(
 
 
 def tiny(**changes):
-    config = configs.get_config("digits").unlock()
-    config.update(TINY | changes)
-    return config
+    settings = PRESETS["digits"].settings
+    return dataclasses.replace(settings, **TINY | changes).checked()
 
 
-@pytest.fixture(scope="module")
-def trainer():
-    config = tiny()
-    return Trainer(config, table.load(config))
+def rows(settings):
+    return {row.name: row for row in table.rows(settings)}
 
 
-def test_a_row_is_the_run_by_hand(trainer):
+def test_a_row_is_the_run_by_hand():
     """SGD of the second seed from the zero function, as a plain loop."""
-    found = trainer.run(ROWS["sgd"])
+    settings = tiny()
+    task = table_runs.build_task(settings)
+    members = table_runs.members_of(settings, task)
+    found = table_runs.train(settings, task, members, rows(settings)["sgd"])
     assert found["batch_loss"].shape == (2, 2, 4)
     assert found["accuracy"].shape == (2, 2, 3)
     np.testing.assert_allclose(found["train_loss"][1, :, 0], 1, atol=1e-5)  # |y|² = 1
     assert min(found["train_loss"][0, :, 0]) > 2
 
-    x, y = map(jnp.asarray, nets.centred("digits", 120))
-    config, which = trainer.config, 2 + 1
-    params, key = jax.tree.map(
-        lambda a: a[which], (trainer.members.params, trainer.keys)
-    )
+    x, y = map(jnp.asarray, nets.centred(data.load("digits"), 120))
+    which, key = 2 + 1, table_runs.keys_of(settings)[1][1]
+    params = jax.tree.map(lambda a: a[which], members.params)
     first, last = (params[f"Dense_{i}"]["kernel"] for i in (0, 1))
     order = np.random.RandomState([0, 1]).permutation(120)
 
@@ -72,11 +72,11 @@ def test_a_row_is_the_run_by_hand(trainer):
 
     weights = first, last
     lr, start = 0.9 / sharpness(weights), sharpness(weights)
-    np.testing.assert_allclose(0.9 * trainer.members.critical[which], lr, rtol=0.03)
-    lr = 0.9 * trainer.members.critical[which]
+    np.testing.assert_allclose(0.9 * members.critical[which], lr, rtol=0.03)
+    lr = 0.9 * members.critical[which]
     descend = jax.jit(jax.value_and_grad(loss))
     seen = []
-    for step in range(config.steps):
+    for step in range(settings.steps):
         drawn = jax.random.randint(jax.random.fold_in(key, step), (8,), 0, 80)
         value, grads = descend(weights, order[drawn])
         seen.append(value)
@@ -93,11 +93,10 @@ def test_a_row_is_the_run_by_hand(trainer):
 
 
 def test_rates_of_the_rows():
-    config = configs.get_config("digits")
     times = np.array([0, 250, 750, 2750])
     rates = {
-        name: [float(plan_of(config, row, 2.0).rate(float(t))) for t in times]
-        for name, row in ROWS.items()
+        name: [(2.0 if row.relative else 1.0) * float(row.plan.rate(t)) for t in times]
+        for name, row in rows(PRESETS["digits"].settings).items()
     }
     peaks = 1.5 * 1.4 ** np.array([0, 1, 5])
     np.testing.assert_allclose(rates["sgd"], 1.8, rtol=1e-5)
@@ -108,43 +107,39 @@ def test_rates_of_the_rows():
     np.testing.assert_allclose(rates["adam"], 0.01, rtol=1e-5)
 
 
-def columns_of(seeds=12, **rows):
-    """Curves whose accuracy ends `rows` points above 90%, with a little noise: common
+def runs_of(seeds=12, **rise_of):
+    """Curves whose accuracy ends so many points above 90%, with a little noise: common
     to all rows of a seed, and a hundredth of it of their own."""
     random = np.random.default_rng(0)
     common = random.standard_normal((2, seeds, 1))
-    columns = {}
-    for row in ROWS:
+    runs = {}
+    for row in rows(tiny()):
         own = 0.01 * random.standard_normal((2, seeds, 1))
-        rise = np.array([10.0, 50.0, 90 + rows.get(row, 0.0)])
+        rise = np.array([10.0, 50.0, 90 + rise_of.get(row, 0.0)])
         cycle = row.endswith("cycle")
         batches = np.ones((2, seeds, 100))
         batches[..., 50:53] = batches[..., 70:73] = 9.0 if cycle else 1.0
-        columns[row] = dict(
+        runs[row] = dict(
             accuracy=(rise + common + own) / 100,
             train_loss=np.tile([1.0, 0.4, 0.025], (2, seeds, 1)),
             batch_loss=batches,
             norm_ratio=(0.2 if cycle else 0.8) * np.exp(own[..., 0]),
         )
-    return columns
+    return runs
 
 
 def test_verdicts_of_known_outcome(tmp_path):
-    config = tiny(seeds=12, known_false=("adam_best_zero",))
+    settings = tiny(seeds=12)
     gains = dict(
         sgd_large=0.5, sgd_cycle=0.6, adagrad=0.4, adagrad_cycle=0.1, adam=0.55
     )
-    columns = columns_of(**gains)
-    verdicts = {v.claim: v for v in table_report.judge(config, columns)}
+    verdicts = {v.claim: v for v in table.claims(settings, runs_of(**gains))}
     last = verdicts.pop("sgd_gains_more_from_random_than_from_zero")
     assert not last.holds
     assert len(verdicts) == 20
-    known = set(configs.get_config("digits").known_false)
-    assert known <= {*verdicts, last.claim}
+    assert {*settings.known_false} <= {*verdicts, last.claim}
     for claim, verdict in verdicts.items():
         assert verdict.holds == (not claim.startswith("adam_best")), claim
-    assert verdicts["adam_best_random"].expected
-    assert not verdicts["adam_best_zero"].expected
     np.testing.assert_allclose(verdicts["adam_best_zero"].value, -0.05, atol=0.02)
     np.testing.assert_allclose(verdicts["sgd_worst_zero"].value, 0.1, atol=0.02)
     np.testing.assert_allclose(
@@ -152,10 +147,10 @@ def test_verdicts_of_known_outcome(tmp_path):
     )
     assert verdicts["sgd_cycle_spikes_zero"].value == 2
 
-    columns = columns_of(**gains | dict(sgd_large=1.2, adagrad_cycle=0.5, adam=-0.1))
-    columns["sgd_cycle"]["batch_loss"][:] = 1.0
-    columns["sgd_cycle"]["accuracy"][1, :, -1] -= 0.4 / 100
-    verdicts = {v.claim: v.holds for v in table_report.judge(config, columns)}
+    runs = runs_of(**gains | dict(sgd_large=1.2, adagrad_cycle=0.5, adam=-0.1))
+    runs["sgd_cycle"]["batch_loss"][:] = 1.0
+    runs["sgd_cycle"]["accuracy"][1, :, -1] -= 0.4 / 100
+    verdicts = {v.claim: v.holds for v in table.claims(settings, runs)}
     for claim in (
         "sgd_cycle_spikes",
         "a_large_rate_does_as_well",
@@ -167,77 +162,62 @@ def test_verdicts_of_known_outcome(tmp_path):
         assert not verdicts[f"{claim}_random"], claim
     assert verdicts["sgd_gains_more_from_random_than_from_zero"]
 
-    columns["adam"]["batch_loss"][0, 3:5, -1] = np.nan
-    columns["adam"]["train_loss"][0, 3:5, -1] = np.nan
-    assert table_numbers.diverged(columns, "adam", "random") == 2
-    line = table_report.results(config, columns, "random").splitlines()[-1]
+    runs["adam"]["batch_loss"][0, 3:5, -1] = np.nan
+    runs["adam"]["train_loss"][0, 3:5, -1] = np.nan
+    _, text, *_ = table.tables(settings, runs)
+    line = text.splitlines()[-1]
     assert line.startswith("Adam ")
     assert "10/12" in line
     assert line.endswith(" 2")
-    table_report.draw(config, columns, tmp_path / "figure.png")
+    table.figure(settings, runs, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
 def test_accuracy_at_a_loss():
     """Between losses .4 and .025, which are two factors of 4 apart, .1 is half-way."""
-    columns = columns_of()
-    at = table_numbers.matched_accuracy
-    before, after = 100 * columns["sgd"]["accuracy"][0, :, 1:].T
-    np.testing.assert_allclose(at(columns, "sgd", "random", 0.1), (before + after) / 2)
-    np.testing.assert_allclose(at(columns, "sgd", "random", 0.4), before)
-    np.testing.assert_allclose(at(columns, "sgd", "random", 0.025), after)
-    columns["sgd"]["train_loss"][0, 0] = [1.0, 0.05, 0.3]
-    columns["sgd"]["train_loss"][0, 1] = [1.0, np.nan, np.nan]
-    found = at(columns, "sgd", "random", 0.1)
-    accuracies = 100 * columns["sgd"]["accuracy"][0, 0]
+    losses, values = np.array([1.0, 0.4, 0.025]), np.array([10.0, 50.0, 90.0])
+    for loss, value in ((0.1, 70), (0.4, 50), (0.025, 90), (1.0, 10)):
+        np.testing.assert_allclose(table.at_loss(loss, losses, values), value)
     share = np.log(10) / np.log(20)
-    np.testing.assert_allclose(
-        found[0], (1 - share) * accuracies[0] + share * accuracies[1]
-    )
-    assert np.isnan(found[1])
+    falls_and_rises = table.at_loss(0.1, np.array([1.0, 0.05, 0.3]), values)
+    np.testing.assert_allclose(falls_and_rises, 10 + 40 * share)
+    assert np.isnan(table.at_loss(0.1, np.array([1.0, np.nan, np.nan]), values))
 
 
-def test_only_missing_rows_are_trained(trainer, tmp_path, capsys, monkeypatch):
-    config = tiny()
-    monkeypatch.setattr(table, "Trainer", lambda config, images: trainer)
-    held = columns_of(seeds=2)
-    rundir = RunDir.open(tmp_path / "run", "catapults", config)
+def test_only_missing_rows_are_trained(tmp_path, capsys, monkeypatch):
+    settings = tiny()
+    rundir = RunDir.open(tmp_path / "run", "catapults", settings.config())
     rundir.begin()
-    rundir.add_curves(
-        {f"{r}/{n}": x for r, of in held.items() for n, x in of.items() if r != "adam"}
-    )
-    verdicts = table.run(config, rundir)
+    for row, arrays in runs_of(seeds=2).items():
+        if row != "adam":
+            rundir.keep(row, arrays)
+    verdicts = run(table.study, settings, rundir)
     assert len(verdicts) == 21
-    held = {v.claim: v.holds for v in verdicts}
-    assert not held["no_separation_at_equal_loss_zero"]  # Adam did not get there
-    assert "SGD, 0.9 η_crit, SGD, 2 η_crit, SGD + catapults, AdaGrad" in (
-        said := capsys.readouterr().out
-    )
-    assert "from a zero initial function" in said
+    holds = {v.claim: v.holds for v in verdicts}
+    assert not holds["no_separation_at_equal_loss_zero"]  # Adam did not get there
+    printed = capsys.readouterr().out
+    assert printed.count("read from") == 5
+    assert "from a zero initial function" in printed
     assert rundir.curves()["adam/accuracy"].shape == (2, 2, 3)
-    monkeypatch.setattr(table, "Trainer", None)  # nothing is left to train
-    again = table.run(config, rundir)
+    monkeypatch.setattr(table_runs, "members_of", None)  # nothing is left to train
+    again = run(table.study, settings, rundir)
     assert verdict_table(again) == verdict_table(verdicts)
-    assert (tmp_path / "run" / "figures" / "table.png").stat().st_size > 10_000
+    assert rundir.figure("table").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        (dict(width=31), "width=31: needs an even number"),
+        (dict(width=31), "width=31: needs"),
         (dict(train_size=120), "train_size=120: needs fewer than all 120 images"),
         (dict(kernel_size=81), "kernel_size=81: needs at most train_size=80"),
-        (dict(evaluate_every=15), "evaluate_every=15: needs a multiple of 10 steps"),
+        (dict(evaluate_every=15), "evaluate_every=15: needs a multiple of log_every"),
         (dict(steps=50), "steps=50: needs a multiple of evaluate_every=20"),
-        (dict(seeds=1), "seeds=1: needs at least 2"),
-        (dict(images=-5), "images=-5: needs 0"),
-        (dict(adam_lr=0.0), "adam_lr=0.0: needs a positive number"),
         (dict(activation="step"), "activation 'step' is none of relu"),
         (dict(dataset="digit"), "did you mean 'digits'"),
     ],
     ids=str,
 )
 def test_settings_that_are_refused(changes, says):
-    table.check(tiny())
     with pytest.raises(UsageError, match=says):
-        table.check(tiny(**changes))
+        table_runs.build_task(tiny(**changes))

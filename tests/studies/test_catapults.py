@@ -1,5 +1,6 @@
 """experiments.catapults: every study in small, and numbers of known outcome."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,17 +12,20 @@ from configs import catapults as configs
 from experiments.catapults import (
     PACKAGE,
     batch,
-    cyclic,
-    full_batch,
+    cycles,
+    descent,
     nets,
     pulses,
     threshold,
     toy,
 )
-from experiments.catapults.steps import watch
-from experiments.launch import UsageError
-from experiments.rundir import RunDir
-from optsde.measure import Spike
+from experiments.catapults.descent import Cycle
+from optsde import models
+from optsde.analysis import Spike
+from optsde.measure import ntk
+from optsde.run import Run, Task
+from optsde.study import RunDir, UsageError
+from optsde.study.study import choose, run
 
 DIGITS = dict(width=8, train_size=12, seeds=2)
 SMALL = {
@@ -37,67 +41,79 @@ SMALL = {
 
 
 def small(preset, **changes):
-    config = configs.get_config(preset).unlock()
-    config.update(SMALL[preset] | changes)
-    return config
+    changes = SMALL[preset] | changes
+    return dataclasses.replace(configs.PRESETS[preset].settings, **changes)
 
 
-@pytest.mark.parametrize("preset", [p for p in configs.PRESETS if p != "mnist"])
+def run_small(preset, folder, **options):
+    settings = small(preset).checked()
+    study = choose(PACKAGE.studies, settings.study())
+    return run(study, settings, RunDir(folder, "catapults", {}), **options)
+
+
+@pytest.mark.parametrize("preset", configs.PRESETS)
 def test_presets_pass_their_own_checks(preset):
-    PACKAGE.check(configs.get_config(preset))
-
-
-def test_mnist_is_for_who_has_prepared_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("OPTSDE_DATA", str(tmp_path))
-    with pytest.raises(UsageError, match="prepare mnist"):
-        PACKAGE.check(configs.get_config("mnist"))
+    configs.PRESETS[preset].settings.checked()
 
 
 @pytest.mark.parametrize(
     ("preset", "change", "says"),
     [
-        ("toy", dict(ratios=(2.0, 1.0)), "needs positive, rising numbers"),
         ("toy", dict(ratios=(2.0, 3.0)), "some below 1.95 and some above 4.1"),
-        ("cyclic", dict(train_size=1600), "2 to 1500 images"),
         ("threshold", dict(ratios=(1.1, 1.3)), "some up to 1"),
         ("batch", dict(batch_sizes=(4, 16)), "two or more falling integers"),
         ("ntk", dict(every=7), "a divisor of the 40 steps"),
-        ("adagrad", dict(warm_lr=0.0), "needs a positive number"),
         ("features", dict(pulses=(0, 3)), "numbers from 0 to segments=2"),
-        ("features", dict(pulses=(0,)), "rising numbers from 0"),
-        ("features", dict(pulses=(0, 2, 1)), "rising numbers from 0"),
+        ("features", dict(pulses=(1, 2)), "with 0"),
+        ("features", dict(target="ranks"), "data set 'ranks' is not known"),
         ("control", dict(width=9), "an even number"),
-        ("control", dict(train_size=1501), "2 to 1500 images"),
-        ("toy", dict(seed=-1), "seed=-1: needs an integer from 0"),
+        ("control", dict(train_size=1501), "2 to 1500 examples"),
+        ("control", dict(target="text"), "target=text: needs images"),
     ],
 )
 def test_bad_settings_are_refused(preset, change, says):
     with pytest.raises(UsageError, match=says):
-        PACKAGE.check(small(preset, **change))
+        small(preset, **change).checked()
 
 
-@pytest.mark.parametrize("preset", [p for p in SMALL if p != "control"])
+def test_a_seed_has_no_more_images_than_the_task():
+    settings = small("cyclic", train_size=1600)
+    with pytest.raises(UsageError, match="train_size=1600: needs 2 to 1500 images"):
+        descent.members_of(settings, nets.build_task(settings))
+
+
+@pytest.mark.parametrize("preset", SMALL)
 def test_each_study_in_small(preset, tmp_path, monkeypatch):
     """It ends with a figure and verdicts; finished runs are read and not run again."""
-    config = small(preset)
-    PACKAGE.check(config)
-    first = RunDir(tmp_path, "catapults", {})
-    PACKAGE.run(config, first)
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    claims = [verdict["claim"] for verdict in summary["verdicts"]]
+    first = run_small(preset, tmp_path)
+    claims = [verdict.claim for verdict in first]
     assert len(set(claims)) == len(claims) >= 3
-    assert set(config.get("known_false", ())) <= set(claims)
     (figure,) = (tmp_path / "figures").glob("*.png")
     assert figure.stat().st_size > 20_000
 
-    study = PACKAGE.study(config)
-    monkeypatch.setattr(study, "simulate", None)
-    PACKAGE.run(config, RunDir(tmp_path, "catapults", {}))
+    monkeypatch.setattr(Run, "to", None)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    run_small(preset, tmp_path)
     again = json.loads((tmp_path / "summary.json").read_text())
     assert again["verdicts"] == summary["verdicts"]
 
 
-def test_watched_runs_are_gradient_descent(x64):
+def test_any_task_of_squared_distance_can_be_taken():
+    """A net with biases on random inputs, which are scaled as they are read."""
+    model = models.build("mlp", 3, hidden=(4,))
+    x = jax.random.normal(jax.random.key(0), (20, 5))
+    y = jax.nn.one_hot(jnp.arange(20) % 3, 3)
+    loss, scale = nets.squared_distance, lambda x: 2 * x
+    task = Task(model, loss, (x, y), (x, y), plain=x, prepare=scale)
+    members = descent.members_of(small("cyclic"), task)
+    for i in range(2):
+        start = jax.tree.map(lambda x, i=i: x[i], members.start)
+        inputs = 2 * members.examples[0][i]
+        expected = nets.critical_lr(nets.apply_of(model), start, inputs)
+        np.testing.assert_allclose(members.lr[i], expected, 1e-4)
+
+
+def test_runs_are_gradient_descent(x64):
     """Against the same descent written out, each replica on its own data and cycle."""
     model = nets.two_layer(6, 3)
     x, y = (
@@ -106,12 +122,11 @@ def test_watched_runs_are_gradient_descent(x64):
     keys = jax.random.split(jax.random.key(3), 2)
     starts = jax.vmap(lambda key: nets.initial(key, model, x[0]))(keys)
     starts = jax.tree.map(lambda w: w.astype(float), starts)
-    lr, high = jnp.array([0.1, 0.2]), jnp.array([1.0, 3.0])
-    member = full_batch.Member(lr, (x, y), starts, jnp.array([1.0, 0.5]), high, high)
-    member = member._replace(growth=jnp.ones(2))
-    engine = full_batch.engine_of(model, member, 8, period=4)
-    look, memory = full_batch.norms(engine, model, member)
-    series = watch(engine, full_batch.started(engine), 8, look, memory)
+    lr, low, high = jnp.array([0.1, 0.2]), jnp.array([1.0, 0.5]), jnp.array([1.0, 3.0])
+    members = descent.Member(lr, (x, y), starts, Cycle(low, high, jnp.ones(2)))
+    task = Task(model, nets.squared_distance, (x[0], y[0]), (x[0], y[0]), plain=x[0])
+    norms = descent.norms(task, 8)
+    found = descent.run(task.losses, members, 8, period=4, probes=norms).metrics
     for i in range(2):
         w, v = (np.asarray(starts[n]["kernel"][i]) for n in ("Dense_0", "Dense_1"))
         for step in range(8):
@@ -119,18 +134,24 @@ def test_watched_runs_are_gradient_descent(x64):
             f = hidden @ v / np.sqrt(6)
             residual = f - np.asarray(y[i])
             loss = np.sum(residual**2) / 5
-            np.testing.assert_allclose(series.loss[i, step], loss, 1e-10)
-            low = float(member.low[i])
-            rate = low + (float(high[i]) - low) * (0, 0.5, 1, 0.5)[step % 4]
+            np.testing.assert_allclose(found["loss"].values[i, step], loss, 1e-10)
+            rate = low[i] + (high[i] - low[i]) * (0, 0.5, 1, 0.5)[step % 4]
             back = 2 / 5 * residual @ v.T / np.sqrt(6) * (hidden > 0)
             v = v - lr[i] * rate * 2 / 5 * hidden.T @ residual / np.sqrt(6)
             w = w - lr[i] * rate * np.asarray(x[i]).T @ back / 2
-    assert series.seen["norm"].shape == (2, 8)
+    assert found["ntk_norm"].values.shape == (2, 8)
+
+
+def test_replicas_are_crossed_seed_by_seed():
+    members = descent.Member(jnp.array([1.0, 2.0]), jnp.arange(2), jnp.arange(2))
+    both = descent.crossed(members, [Cycle(), Cycle(0.5, 3.0, 2.0)])
+    np.testing.assert_array_equal(both.lr, [1, 1, 2, 2])
+    np.testing.assert_array_equal(both.cycle.high, [1, 3, 1, 3])
 
 
 def test_what_is_counted_of_batches_and_that_pairs_are_by_seed():
     """Two losses of the small batch spike for 3 of 30 steps, one run is lost."""
-    config = small("batch", ratios=(0.9,), seeds=4)
+    settings = small("batch", ratios=(0.9,), seeds=4)
     loss = np.ones((2, 4, 1, 30))
     loss[1, :2, 0, 25:28] = 5.0
     loss[1, 3, 0, 29] = np.nan
@@ -139,7 +160,7 @@ def test_what_is_counted_of_batches_and_that_pairs_are_by_seed():
     np.testing.assert_array_equal(found["catapults"][1, :, 0], [1, 1, 0, np.nan])
     np.testing.assert_allclose(found["share"][1, :, 0], [10, 10, 0, np.nan])
     np.testing.assert_allclose(found["largest"][1, :, 0], [5, 5, 1, np.nan])
-    more, flatter, lost = batch.judge(config, found)
+    more, flatter, lost = batch.claims(settings, found)
     assert (more.holds, flatter.holds, lost.holds) == (False, True, False)
     np.testing.assert_allclose((more.value, flatter.value, lost.value), (2 / 3, 0.2, 1))
 
@@ -155,36 +176,35 @@ def test_what_is_claimed_of_all_runs_is_that_of_the_worst():
     """One toy of 40 ends above 2, and so not all below; and a net whose loss never
     rises has no onset."""
     rate = np.ones((40, 3, 2))
-    verdict = toy.judge(small("toy"), rate, rate)[-1]
+    *_, verdict = toy.claims(small("toy"), dict(loss=rate, rate=rate))
     assert (verdict.low, verdict.holds) == (1.0, True)
     rate[7] = 2.1
-    verdict = toy.judge(small("toy"), rate, rate)[-1]
+    *_, verdict = toy.claims(small("toy"), dict(loss=rate, rate=rate))
     assert verdict.low < 0 < verdict.value
     assert verdict.holds is False
 
-    config = small("threshold", ratios=(1.0, 1.05, 1.2))
-    shape = 2, 3
-    found = dict(spiked=np.zeros(shape, bool), rose=np.ones(shape, bool))
-    curves = dict(hessian=np.array([1.0, 1.01]), kernel=np.ones(2))
-    assert threshold.judge(config, curves, found)[-1].holds is True
-    found["rose"][0] = False
-    assert threshold.judge(config, curves, found)[-1].holds is False
+    settings, shape = small("threshold", ratios=(1.0, 1.05, 1.2)), (2, 3)
+    runs = dict(spiked=np.zeros(shape, bool), rose=np.ones(shape, bool))
+    runs |= dict(hessian=np.array([1.0, 1.01]), kernel=np.ones(2))
+    *_, verdict = threshold.claims(settings, runs)
+    assert verdict.holds is True
+    runs["rose"][0] = False
+    *_, verdict = threshold.claims(settings, runs)
+    assert verdict.holds is False
 
 
 def test_lower_after_each_catapult_takes_the_least():
     spikes = [[Spike(2, 3, 9.0, 4)], [Spike(1, 2, 5.0, 3), Spike(4, 4, 5.0, None)]]
     series = np.array([[1.0, 1, 1, 1, 0.4], [2, 2, 2, 1, 1]])
-    verdict = cyclic.lower_after("peak", series, spikes)
+    verdict = cycles.lower_after("peak", series, spikes)
     assert (verdict.low, verdict.high, verdict.holds) == (50.0, 60.0, True)
     series[0, 4] = 1.1
-    verdict = cyclic.lower_after("peak", series, spikes)
+    verdict = cycles.lower_after("peak", series, spikes)
     assert not verdict.holds
     np.testing.assert_allclose(verdict.low, -10.0)
 
 
 def test_antisymmetric_nets_begin_at_zero_with_the_kernel_of_half_the_width():
-    from optsde.measure import ntk
-
     model, half = nets.two_layer(32, 2), nets.two_layer(16, 2)
     x = jax.random.normal(jax.random.key(0), (7, 5))
     params = nets.initial(jax.random.key(1), model, x, antisymmetric=True)
@@ -199,21 +219,22 @@ def test_antisymmetric_nets_begin_at_zero_with_the_kernel_of_half_the_width():
 
 def test_verdicts_of_pulses_are_paired_by_seed():
     """A gain of 2 in every seed is certain, however far the seeds lie apart."""
-    config = small("control", pulses=(0, 8), segments=10)
+    settings = small("control", pulses=(0, 8), segments=10)
     level = 10.0 * np.arange(6)
     gains = {("random", 0): 0, ("random", 8): 2, ("zero", 0): 2.5, ("zero", 8): 2.4}
     jitter = 0.01 * np.array([1, -1, 2, -2, 0, 0])
-    rows = {}
-    for number, arm in enumerate(pulses.arms(config)):
-        shift = gains[arm[:2]] + number * jitter
+    runs = {}
+    for number, arm in enumerate(pulses.arms(settings)):
+        shift = gains[arm.init, arm.pulses] + number * jitter
         numbers = dict(accuracy=level + shift, test_error=level - shift)
-        rows[arm] = numbers | dict(train_loss=0 * level, norm=1 + 0 * level)
-    verdicts = {v.claim: v for v in pulses.judge(config, rows)}
+        runs[arm] = numbers | dict(train_loss=0 * level, norm=1 + 0 * level)
+    verdicts = {v.claim: v for v in pulses.claims(settings, runs)}
     assert verdicts["8_pulses_raise_accuracy_from_random"].holds
     assert not verdicts["8_pulses_raise_accuracy_from_zero"].holds
     assert verdicts["zero_function_does_as_well_without_any"].holds
     assert verdicts["no_run_diverged"].holds
-    assert set(config.known_false) <= set(verdicts)
-    rows["random", 8, False]["accuracy"][1:] = np.nan  # one run is left: no error
-    verdicts = {v.claim: v for v in pulses.judge(config, rows)}
+    assert set(settings.known_false) <= set(verdicts)
+    # One run is left, which has no error.
+    runs[pulses.Arm("random", 8)]["accuracy"][1:] = np.nan
+    verdicts = {v.claim: v for v in pulses.claims(settings, runs)}
     assert not verdicts["8_pulses_raise_accuracy_from_random"].holds

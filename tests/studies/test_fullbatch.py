@@ -1,40 +1,54 @@
 """experiments.fullbatch: its numbers, its presets, and the command as it is run."""
 
+import dataclasses
 import json
 import sys
 
-import jax
+import flax.linen as nn
 import numpy as np
 import pytest
 from helpers import ROOT
 
 from configs import fullbatch as configs
-from experiments import tasks
-from experiments.fullbatch import costs, recipe
+from experiments import fullbatch
+from experiments.fullbatch import costs, recipe, row, table
+from optsde.run import Series
+from optsde.study import RunDir, tasks
+from optsde.study.runs import ArmRuns
+from optsde.study.study import run
+
+TINY = dict(model="mlp", options={"hidden": (8,)}, train_size=16, seeds=2)
+
+
+def settings(preset, **changes):
+    return dataclasses.replace(configs.PRESETS[preset].settings, **changes)
+
+
+def plan_of(preset):
+    s = settings(preset)
+    return recipe.build_plan(s, s, 50_000)
 
 
 def test_published_learning_rates():
     """Step 0: 0. Step 2999: .273 of the peak, since the cosine stops early."""
-    config = configs.get_config("fb_regularized")
-    plan = recipe.build_plan(config, 50_000)
+    plan = plan_of("fb_regularized")
     assert plan.rate(0) == 0
     np.testing.assert_allclose(plan.rate(400), 0.8, rtol=1e-6)
     np.testing.assert_allclose(plan.rate(2999) / 0.8, 0.273, atol=1e-3)
-    sgd = recipe.build_plan(configs.get_config("sgd"), 50_000)
+    sgd = plan_of("sgd")
     assert sgd.steps == 300 * (50_000 // 128)
     np.testing.assert_allclose(sgd.rate(sgd.steps), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("preset", list(configs.PRESETS))
 def test_every_preset_is_well_formed(preset):
-    recipe.check(configs.get_config(preset))
+    settings(preset).checked()
+    assert configs.get_config(preset).study in ("row", "table")
 
 
 def test_the_optimizer_is_the_published_one():
     """Clip, then L2, then Nesterov's momentum, against the recipe written out."""
-    config = configs.get_config("fb_clipped")
-    plan = recipe.build_plan(config, 50_000)
-    transform = plan.transform()
+    transform = plan_of("fb_clipped").transform()
     params = np.array([3.0, -2.0], np.float32)
     grads = np.array([1.0, 2.0], np.float32)
     state = transform.init(params)
@@ -52,21 +66,22 @@ def test_the_optimizer_is_the_published_one():
     ("arguments", "says"),
     [
         (["--config.lr=-1"], "--config.lr=-1.0: needs a positive number"),
-        (["--config.model=resnet19"], "model 'resnet19' is none of mlp, "),
         (["--config.augment=some"], "live, none or frozen"),
+        (["--config.model=transformer"], "--config.augment=live: needs none for text"),
         (["--config.evaluate_every=15"], "a multiple of log_every=10"),
+        (["--config.probes=spikes", "--config.probe_every=15"], "a multiple of log_"),
         (["--config.dataset=cifar10"], "python -m optsde.data.prepare cifar10"),
         (["--config.batch_size=32", "--config.shuffle=true"], "a full batch"),
-        (["--config.penalty_form=backward"], "one of forward, central, exact"),
-        (["--config.options.dtype=single_precision"], "float32, bfloat16 or float16"),
+        (["--config.stream=true"], "rows with a batch_size above 0, not a full batch"),
+        (["--config.writers=wandb"], "--config.writers=wandb: writer 'wandb' needs"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, says):
-    from experiments import fullbatch
-
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("OPTSDE_DATA", str(tmp_path / "no-data"))
+    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda count: None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     argv = ["fullbatch", "--config=configs/fullbatch.py:digits_fb", *arguments]
     monkeypatch.setattr(sys, "argv", [*argv, f"--workdir={tmp_path / 'run'}"])
     with pytest.raises(SystemExit) as leaving:
@@ -78,25 +93,28 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, says):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_table_has_the_rows_that_it_compares():
+    with pytest.raises(tasks.UsageError, match="rows=fb: needs the rows sgd, fb, "):
+        table.Settings(rows={"fb": recipe.Row()}, **configs.ON_DIGITS).checked()
+
+
 def test_who_is_warned_of_kinks():
     def warned(preset, **options):
-        config = configs.get_config(preset).unlock()
-        config.options.update(options)
-        model = tasks.build_model(config, 10)
-        return recipe.differences_cross_kinks(config, model)
+        s = settings(preset)
+        s = dataclasses.replace(s, options=s.options | options)
+        return recipe.differences_cross_kinks(s, s, tasks.build_model(s, 10))
 
     assert warned("digits_fb_strong")
     assert warned("fb_strong")
     assert not warned("digits_fb_strong", activation="silu")
     assert not warned("digits_fb_clipped")
     assert not warned("text_fb_strong")
+    strong = settings("digits_fb_strong")
+    assert not recipe.differences_cross_kinks(strong, strong, nn.Dense(2))
 
 
 def test_the_table_judges_what_the_rows_ended_with(tmp_path, monkeypatch, capsys):
     """Rows of known outcome: every verdict, its sign and its unit."""
-    from experiments import fullbatch
-    from experiments.rundir import RunDir
-
     errors = {
         "sgd": 4.0,
         "fb": 25.0,
@@ -110,21 +128,19 @@ def test_the_table_judges_what_the_rows_ended_with(tmp_path, monkeypatch, capsys
     }
     seeds = np.linspace(-0.1, 0.1, 6)
 
-    def ended(row, dataset, folder, name):
+    def ended(s, row, task, folder, name):
+        times, first = np.array([0, row.steps]), np.full(6, 0.1)
         last = 1 - (errors[name] + seeds) / 100
         loss = (errors[name] + seeds) / 20
-        first = np.full(6, 0.1)
-        return {
-            "step": [0, row.steps],
-            "test_accuracy": [first.tolist(), last.tolist()],
-            "test_loss": [(10 * first).tolist(), loss.tolist()],
-        }
+        accuracy = Series(times, np.stack([first, last], axis=1))
+        losses = Series(times, np.stack([10 * first, loss], axis=1))
+        return ArmRuns(name, {"test_accuracy": accuracy, "test_loss": losses})
 
-    monkeypatch.setattr(fullbatch, "train_row", ended)
-    config = configs.get_config("digits_table")
-    fullbatch.run(config, RunDir.open(tmp_path / "run", "fullbatch", config))
+    monkeypatch.setattr(recipe, "train", ended)
+    s = settings("digits_table", seeds=6, train_size=32)
+    run(table.study, s, RunDir.open(tmp_path / "run", "fullbatch", s.config()))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    found = {v["claim"]: (v["value"], v["holds"]) for v in summary["verdicts"]}
+    verdicts = {v["claim"]: (v["value"], v["holds"]) for v in summary["verdicts"]}
     expected = {
         "longer_above_full_batch": (17.0, True),
         "clipped_above_longer": (3.0, True),
@@ -133,21 +149,52 @@ def test_the_table_judges_what_the_rows_ended_with(tmp_path, monkeypatch, capsys
         "new_blocks_lower_loss": (0.06, True),
         "strong_is_as_good_as_sgd": (-0.2, True),
     }
-    assert found.keys() == expected.keys()
+    assert verdicts.keys() == expected.keys()
+    assert s.known_false == ("penalty_lowers_loss_at_that_lr",)
     for claim, (value, holds) in expected.items():
-        np.testing.assert_allclose(found[claim][0], value, atol=1e-9)
-        assert found[claim][1] == holds
+        np.testing.assert_allclose(verdicts[claim][0], value, atol=1e-9)
+        assert verdicts[claim][1] == holds
     assert (tmp_path / "run" / "figures" / "table.png").stat().st_size > 10_000
     assert "control: clip at that lr" in capsys.readouterr().out
 
 
+def test_a_row_is_measured_and_then_read(tmp_path, capsys):
+    """Sharpness and spikes of a small net; the second call trains nothing."""
+    s = settings(
+        "digits_fb_practice",
+        **TINY,
+        steps=4,
+        log_every=2,
+        evaluate_every=2,
+        probes=("sharpness", "spikes"),
+        probe_every=4,
+        probe_examples=8,
+    ).checked()
+    for _ in range(2):
+        run(row.study, s, RunDir.open(tmp_path / "run", "fullbatch", s.config()))
+    printed = capsys.readouterr()
+    assert "train: read from" in printed.out
+    assert recipe.KINKS in printed.err
+    last = json.loads((tmp_path / "run" / "summary.json").read_text())["last"]
+    assert last["step"] == 4
+    assert last["preconditioned_sharpness_of_8"][0] > 0
+    assert last["spike"] == [0, 0]
+    assert (tmp_path / "run" / "figures" / "run.png").stat().st_size > 10_000
+
+
 def test_counted_operations_of_resnet_18():
     """0.56 G multiply-adds forward (He et al.'s count for 32×32), three passes."""
-    config = configs.get_config("fb_longer").unlock()
-    config.train_size = 256
-    dataset = costs.stand_in(config)
-    built = recipe.build_run(config, tasks.build_task(config, dataset))
-    keys = jax.random.split(jax.random.key(0), 1)
-    state = jax.eval_shape(jax.vmap(built.dynamics.init), keys)
-    counted = costs._flops(config, built, state) / 256
+    s = settings("fb_longer", train_size=256)
+    task = recipe.build_task(s, costs.stand_in(s))
+    counted = costs.flops_of_a_step(s, s, task) / 256
     assert 0.75 < counted / (6 * 0.556e9) < 1.1
+
+
+def test_a_dry_run_compiles_the_step(capsys, monkeypatch):
+    monkeypatch.setattr(costs, "matmul_rate", lambda dtype: 1e9)
+    costs.report(settings("digits_fb_practice", **TINY))
+    header, _, line, *_ = capsys.readouterr().out.splitlines()
+    assert "FLOPs a step" in header
+    assert f"{64 * 8 + 8 + 8 * 10 + 10}" in line
+    with pytest.raises(tasks.UsageError, match="dataset=places: its shape is not"):
+        costs.stand_in(settings("digits_fb", dataset="places"))

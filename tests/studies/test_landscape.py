@@ -1,7 +1,7 @@
 """Loss slices: directions against numpy, values against evaluations, the command."""
 
+import dataclasses
 import json
-from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -10,33 +10,36 @@ import numpy as np
 import pytest
 
 from configs import fullbatch as fullbatch_configs
-from experiments import fullbatch, landscape
-from experiments.landscape import report
-from experiments.launch import UsageError
-from experiments.rundir import RunDir
-from optsde import models, train
+from configs import landscape as configs
+from experiments.fullbatch import row
+from experiments.landscape import around, between, drawing, slices, trained
+from optsde import models
+from optsde.run import Task, load_params
+from optsde.study import RunDir, UsageError
+from optsde.study.study import run
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def folder(tmp_path_factory):
     """The run directory of four steps."""
-    config = fullbatch_configs.get_config("digits_sgd").unlock()
-    config.update(steps=4, train_size=64, log_every=2, evaluate_every=2)
-    rundir = RunDir.open(tmp_path_factory.mktemp("trained"), "fullbatch", config)
-    fullbatch.run(config, rundir)
-    return rundir.path
+    s = dataclasses.replace(
+        fullbatch_configs.PRESETS["digits_sgd"].settings,
+        steps=4,
+        train_size=64,
+        log_every=2,
+        evaluate_every=2,
+    )
+    path = tmp_path_factory.mktemp("trained")
+    run(row.study, s.checked(), RunDir.open(path, "fullbatch", s.config()))
+    return path
 
 
-def configured(preset, **settings):
-    from configs.landscape import get_config
-
-    config = get_config(preset)
-    config.update(settings)
-    return config
+def settings(preset, **changes):
+    return dataclasses.replace(configs.PRESETS[preset].settings, **changes)
 
 
-def opened(place, config):
-    return RunDir.open(place, "landscape", config)
+def opened(place, s):
+    return RunDir.open(place, "landscape", s.config())
 
 
 # ---- directions
@@ -47,7 +50,7 @@ def test_filters_have_the_norms_of_the_parameters():
     shapes = {"conv": (3, 3, 2, 5), "dense": (7, 4), "bias": (4,), "scale": (5,)}
     params = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
     drawn = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
-    found = landscape.filter_normalised(drawn, params)
+    found = around.filter_normalised(drawn, params)
     for name in ("conv", "dense"):
         for i in range(shapes[name][-1]):
             d, x = drawn[name][..., i], params[name][..., i]
@@ -59,7 +62,7 @@ def test_filters_have_the_norms_of_the_parameters():
 
 def test_a_filter_of_norm_zero_stays():
     params = {"dense": np.zeros((3, 2), np.float32)}
-    found = landscape.random_direction(jax.random.key(0), params)
+    found = around.random_direction(jax.random.key(0), params)
     np.testing.assert_array_equal(found["dense"], np.zeros((3, 2)))
 
 
@@ -77,13 +80,12 @@ def linear_task():
         return models.squared_error(outputs, jnp.take(y, targets, axis=0))
 
     labels = jnp.arange(20)
-    task = SimpleNamespace(
+    task = Task(
         model=NoMask(),
         loss=loss,
         train=(x, labels),
         test=(x[:8], labels[:8]),
         plain=x,
-        prepare=lambda inputs: inputs,
     )
     return task, np.asarray(x), np.asarray(y)
 
@@ -102,10 +104,10 @@ def test_slice_of_a_quadratic(tmp_path, directions):
         {"dense": {"kernel": rng.normal(size=(3, 2)).astype(np.float32)}}
         for _ in range(1 + directions)
     )
-    rundir = opened(tmp_path / "out", configured("line"))
+    rundir = opened(tmp_path / "out", settings("line"))
     rundir.begin()
     distance = np.linspace(-1, 1, 5)
-    found = landscape.evaluate_slice(rundir, task, params, along, distance)
+    found = slices.evaluate_slice(rundir, task, [4], params, along, distance).values
     for place in np.ndindex(*[5] * directions):
         w = params["dense"]["kernel"] + sum(
             distance[i] * d["dense"]["kernel"]
@@ -122,35 +124,44 @@ def test_slice_of_a_quadratic(tmp_path, directions):
 def test_an_interrupted_slice_goes_on(tmp_path, monkeypatch):
     task, _, _ = linear_task()
     params = {"dense": {"kernel": np.ones((3, 2), np.float32)}}
-    distance = np.linspace(-1, 1, 2 * landscape.CHUNK + 1)
-    whole, part = (opened(tmp_path / n, configured("line")) for n in ("whole", "part"))
+    distance = np.linspace(-1, 1, 2 * slices.CHUNK + 1)
+    whole, part = (opened(tmp_path / n, settings("line")) for n in ("whole", "part"))
     for rundir in (whole, part):
         rundir.begin()
-    wanted = landscape.evaluate_slice(whole, task, params, [params], distance)
-    first = {n: wanted[n][: landscape.CHUNK] for n in landscape.COLUMNS}
+    wanted = slices.evaluate_slice(whole, task, [4], params, [params], distance).values
+    first = {n: wanted[n][: slices.CHUNK] for n in slices.COLUMNS}
     part.add_curves(first)
-    found = landscape.evaluate_slice(part, task, params, [params], distance)
-    for name in landscape.COLUMNS:
+    found = slices.evaluate_slice(part, task, [4], params, [params], distance).values
+    for name in slices.COLUMNS:
         np.testing.assert_array_equal(found[name], wanted[name])
-    monkeypatch.setattr(landscape, "compiled_points", None)  # nothing left to run
-    again = landscape.evaluate_slice(part, task, params, [params], distance)
+    monkeypatch.setattr(slices, "compiled_points", None)  # nothing left to run
+    again = slices.evaluate_slice(part, task, [4], params, [params], distance).values
     np.testing.assert_array_equal(again["train_loss"], wanted["train_loss"])
 
 
 def test_barrier_is_above_the_higher_end():
-    assert report.barrier(np.array([1.0, 4.0, 2.0])) == 2.0
-    assert report.barrier(np.array([3.0, 1.0, 2.0])) == 0.0
+    assert between.barrier(np.array([1.0, 4.0, 2.0])) == 2.0
+    assert between.barrier(np.array([3.0, 1.0, 2.0])) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("losses", "first", "ratio"), [([1.0, 100.0], 1, 1.52), ([1.0, 2.0], 1, 1.08)]
+)
+def test_levels_follow_the_range_of_losses(losses, first, ratio):
+    levels = drawing.contour_levels(np.array(losses))
+    assert len(levels) == 10
+    np.testing.assert_allclose(levels[0], first * ratio, rtol=0.02)
+    assert not len(drawing.contour_levels(np.ones(3)))
 
 
 # ---- of a run
 
 
-def test_run_end_to_end(trained, tmp_path):
+def test_run_end_to_end(folder, tmp_path):
     """The centre is the checkpoint's evaluation."""
-    config = configured("around", run=str(trained), points=3)
-    landscape.check(config)
-    landscape.run(config, opened(tmp_path / "slice", config))
-    last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    s = settings("around", run=str(folder), points=3).checked()
+    run(around.study, s, opened(tmp_path / "slice", s))
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     summary = json.loads((tmp_path / "slice/summary.json").read_text())
     assert summary["steps"] == [4]
     centre = summary["held_out_loss"]["centre"]
@@ -163,74 +174,75 @@ def test_run_end_to_end(trained, tmp_path):
     assert (tmp_path / "slice/figures/slice.png").stat().st_size > 10_000
 
 
-def test_no_barrier_from_a_run_to_itself(trained, tmp_path):
-    config = configured("between", run=str(trained), other=str(trained), points=3)
-    landscape.check(config)
-    rundir = opened(tmp_path / "out", config)
-    landscape.run(config, rundir)
+def test_no_barrier_from_a_run_to_itself(folder, tmp_path):
+    s = settings("between", run=str(folder), other=str(folder), points=3).checked()
+    run(between.study, s, opened(tmp_path / "out", s))
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["train_loss"]["barrier"] == 0
     assert summary["held_out_loss"]["barrier"] == 0
 
 
 def test_a_run_that_went_on_is_not_mixed(tmp_path):
-    rundir = opened(tmp_path / "out", configured("line"))
+    rundir = opened(tmp_path / "out", settings("line"))
     rundir.begin()
     rundir.add_curves({"steps": np.asarray([2])})
     with pytest.raises(UsageError, match=r"slice at step \[2\].* of step \[4\]"):
-        landscape._keep_to_one_checkpoint(rundir, [4])
+        slices.keep_to_one_checkpoint(rundir, [4])
 
 
 def test_a_row_of_a_table(tmp_path):
-    """Its settings are those of the table and its own."""
-    from configs.fullbatch import get_config
-
-    settings = get_config("digits_table").to_dict()
-    (tmp_path / "config.json").write_text(json.dumps(settings))
+    """Its settings are those of the table."""
+    config = fullbatch_configs.get_config("digits_table").to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "rows/fb/checkpoints/30").mkdir(parents=True)
-    found = landscape.source_settings(tmp_path / "rows/fb")
-    assert (found.seeds, found.steps, found.augment) == (12, 30, "none")
+    source = trained.settings_of(tmp_path / "rows/fb")
+    assert (source.seeds, source.train_size) == (12, 256)
     with pytest.raises(UsageError, match=r"one of its rows: .*rows/fb, "):
-        landscape.source_settings(tmp_path)
+        trained.settings_of(tmp_path)
     with pytest.raises(UsageError, match="has no checkpoint yet"):
-        landscape.source_settings(tmp_path / "rows/sgd")
+        trained.settings_of(tmp_path / "rows/sgd")
+    del config["study"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match=r"holds another study, or .* older version"):
+        trained.settings_of(tmp_path / "rows/fb")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UsageError, match=r"config\.json is damaged"):
+        trained.settings_of(tmp_path / "rows/fb")
 
 
 @pytest.mark.parametrize(
-    ("preset", "settings", "says"),
+    ("preset", "changes", "says"),
     [
         ("line", {"run": ""}, "names no run; needs a run directory.*to make one"),
         ("line", {"run": "tests"}, "run=tests: needs a run directory"),
         ("line", {"points": 4}, "points=4: needs an odd integer ≥ 3"),
-        ("line", {"points": 1}, "an odd integer ≥ 3"),
-        ("line", {"radius": 0.0}, "a positive number"),
         ("line", {"step": -1}, "0 for the newest"),
         ("line", {"replica": 1}, "replica=1: needs 0 to 0, the replicas of"),
         ("around", {"directions": 3}, "1 or 2"),
-        ("between", {}, "names no run to go to"),
+        ("between", {}, "other=: needs a run to go to, or another replica"),
         ("between", {"other_replica": 1}, "other_replica=1: needs 0 to 0"),
         ("between", {"other": "nowhere"}, "other=nowhere: needs a run directory"),
     ],
 )
-def test_bad_input(trained, preset, settings, says):
+def test_bad_input(folder, preset, changes, says):
     with pytest.raises(UsageError, match=says) as caught:
-        landscape.check(configured(preset, **{"run": str(trained)} | settings))
+        settings(preset, **{"run": str(folder)} | changes).checked()
     assert "\n" not in str(caught.value)
 
 
-def test_other_run_of_another_model(trained, tmp_path):
-    settings = json.loads((trained / "config.json").read_text()) | {"model": "mlp"}
-    (tmp_path / "config.json").write_text(json.dumps(settings))
+def test_other_run_of_another_model(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text()) | {"model": "mlp"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "checkpoints/4").mkdir(parents=True)
-    config = configured("between", run=str(trained), other=str(tmp_path))
+    s = settings("between", run=str(folder), other=str(tmp_path))
     with pytest.raises(UsageError, match="needs the same model"):
-        landscape.check(config)
+        s.checked()
 
 
-def test_no_such_checkpoint(trained):
+def test_no_such_checkpoint(folder):
     with pytest.raises(UsageError, match="no checkpoint of step 3; 4"):
-        landscape.load_point(trained, 0, step=3)
-    step, params = landscape.load_point(trained, 0)
+        trained.point(str(folder), 0, step=3)
+    step, params = trained.point(str(folder), 0)
     assert step == 4
-    _, stacked = train.load_params(trained / "checkpoints")
+    _, stacked = load_params(folder / "checkpoints")
     assert jax.tree.leaves(stacked)[0][0].shape == jax.tree.leaves(params)[0].shape

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_descent import study_of
 
-from optsde.dynamics.modified import gradient_flow, implicit, implicit_by_batch
+from experiments.descent.modified import gradient_flow, implicit, implicit_by_batch
 
 CURVATURE = np.array([0.7, 2.0])
 

@@ -7,7 +7,6 @@ In the quick tier, of 200 images up to t = 40, with ℓ = 4 for 8: what agrees l
 3% and 3 standard errors, the discrete run more than 4 standard errors above the SDE.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -40,7 +39,7 @@ def losses_at_end(size):
     model = models.MLP((64, 10))
     losses = models.supervised(model, models.cross_entropy)
     params = models.init_params(model, jax.random.key(0), examples[0])
-    draw = functools.partial(gradients.minibatch, losses, examples)
+    draw = gradients.minibatch(losses, examples)
     adam = optsde.Adam(lr=1e-3, b1=0.9, b2=0.99)
     base = optsde.Plan(optimizer=adam, batch_size=8, horizon=size.time)
     sums = gradients.by_layers(model, models.cross_entropy, examples)

@@ -32,8 +32,8 @@ from helpers.quadratic import estimate as estimate_on_quadratic
 import optsde
 from optsde import EMA
 from optsde.analysis import Estimate, estimate
-from optsde.data.synthetic import second_order_moments
 from optsde.gradients import diagonal, gaussian
+from optsde.problems.quadratic import second_order_moments
 
 ETA, SIGMA, STEPS = 1 / 16, 16.0, 512.0
 BASES = {
@@ -220,7 +220,7 @@ def test_clip_follows_the_noise(kappa):
     no clip (test_closed_forms); with c left alone further off by 4 s.e. and more."""
     dim, noise, horizon = 32, 10.0, 192.0
     known = diagonal(lambda x: noise * jnp.ones_like(x))
-    draw = functools.partial(gaussian, lambda x: 0.5 * jnp.sum(x**2), known)
+    draw = gaussian(lambda x: 0.5 * jnp.sum(x**2), known)
     threshold = noise * dim**0.5  # about the median norm
     base = plan(optsde.SGD(lr=0.01), horizon, clip=threshold)
 
@@ -255,7 +255,6 @@ def test_switch_in_mid_run(size):
             [STEPS],
             lambda state: second_order_moments(state.params),
             state=first._replace(optimizer=optimizer_state),
-            start=STEPS / 2,
         ).values[:, 0]
         return largest_error(estimate(values), base_run("adam", size.paths))
 

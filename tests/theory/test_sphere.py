@@ -1,17 +1,15 @@
 """dynamics.sphere: the SDE of direction and size, closed forms and the discrete run."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import optsde
-from experiments.intrinsic_lr import toy
 from optsde import gradients, measure
-from optsde.dynamics import Engine
 from optsde.dynamics.sphere import gamma_at, sphere
+from optsde.problems import sphere as toy
+from optsde.run import Engine
 
 KEYS = jax.random.split(jax.random.key(7), 512)
 
@@ -26,7 +24,7 @@ def both(plan, largest, start, substeps=2, **options):
     loss = toy.loss_of(toy.curvatures(len(start), largest))
     noise = toy.tangent_noise()
     law = gradients.from_covariance(loss, noise)
-    sampler = partial(gradients.gaussian, loss, noise)
+    sampler = gradients.gaussian(loss, noise)
     discrete = optsde.discrete(plan, sampler, start)
     return discrete, sphere(plan, law, start, substeps, **options)
 

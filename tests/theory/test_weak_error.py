@@ -28,10 +28,10 @@ from helpers.quadratic import (
 )
 
 import optsde
-from experiments.svag.weak_error import observer, warm_start
+from experiments.svag.quadratic import observer, warm_start
 from optsde.analysis import Estimate, log_slope
-from optsde.data.synthetic import START, quadratic_loss
 from optsde.gradients import from_covariance
+from optsde.problems.quadratic import START, quadratic_loss
 
 FIGURE_SE = 0.003
 ETAS, ELLS = (0.5, 0.25, 0.125), (1, 2, 4)
@@ -188,10 +188,10 @@ def test_adagrad_approaches_its_sde_in_both_ways(size):
         optimizer = optsde.AdaGrad(lr=1.0, eps=0.1 * sigma**2, s0=0.5 * sigma**4)
         return plan(optimizer, 2 * sigma**2)
 
-    sde = run_sde(base(2.0), 2.0, size.paths, 30, 64, observer(1 / 16))
+    sde = run_sde(base(2.0), 2.0, size.paths, 30, 64, observer(1 / 16, "s"))
 
     def error(plan, sigma, seed, scale):
-        found = run(plan, sigma, size.paths, seed, observer(scale))
+        found = run(plan, sigma, size.paths, seed, observer(scale, "s"))
         return largest_error(found, sde)
 
     plain = [error(base(s), s, 31, s**-4) for s in size.of((2.0, 4.0, 8.0))]

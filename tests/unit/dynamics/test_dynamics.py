@@ -1,6 +1,5 @@
 """Ensembles and SDE steps against separate runs, diffrax itself and closed forms."""
 
-import functools
 import io
 
 import chex
@@ -14,9 +13,9 @@ from helpers.quadratic import THETA0, covariance, estimate, largest_error, plan,
 
 import optsde
 from optsde import EMA, SWA, Plan
-from optsde.data.synthetic import quadratic_loss
 from optsde.dynamics import ito_term
-from optsde.gradients import Covariance, Draw, from_covariance, gaussian
+from optsde.gradients import Covariance, Draw, Use, from_covariance, gaussian
+from optsde.problems.quadratic import quadratic_loss
 
 
 def params_of(state):
@@ -87,9 +86,7 @@ def test_stacked_hyperparameters():
 def test_going_on_equals_not_stopping():
     whole = optsde.ensemble(adam_run(), keys(5), [12], params_of)
     half = optsde.ensemble(adam_run(), keys(5), [6], params_of)
-    rest = optsde.ensemble(
-        adam_run(), keys(5), [12], params_of, state=half.state, start=6
-    )
+    rest = optsde.ensemble(adam_run(), keys(5), [12], params_of, state=half.state)
     np.testing.assert_array_equal(whole.values, rest.values)
     chex.assert_tree_all_finite(half.state.params)  # the caller's copy is still there
 
@@ -165,7 +162,6 @@ def test_averages_keep_the_clock_through_a_switch():
         [12, 16],
         lambda state: (state.params, state.average[0], state.average[1]),
         state=state,
-        start=8,
     )
     points, taken, mean = second.values
     np.testing.assert_array_equal(taken[:, -1], 5)
@@ -180,8 +176,8 @@ def test_ensemble_refuses_what_it_would_ignore():
     with pytest.raises(ValueError, match="stack every hyperparameter"):
         optsde.ensemble(lambda _: adam_run(), keys(3), [4], params_of, members=members)
     half = optsde.ensemble(adam_run(), keys(2), [4], params_of)
-    with pytest.raises(ValueError, match="state and start go together"):
-        optsde.ensemble(adam_run(), keys(2), [8], params_of, state=half.state)
+    with pytest.raises(ValueError, match="rise from 4 on"):
+        optsde.ensemble(adam_run(), keys(2), [2, 8], params_of, state=half.state)
 
 
 def test_clip_is_applied_before_the_update():
@@ -198,7 +194,7 @@ def test_sde_steps_are_those_of_diffeqsolve():
         optsde.sde(base, law, THETA0, 8),
         keys(1),
         [4],
-        lambda s: (s.params, s.optimizer),
+        lambda s: (s.params, s.optimizer.direction),
     )
     system = base.optimizer.sde()
     start = THETA0, system.init(THETA0)
@@ -256,15 +252,10 @@ def test_an_sde_goes_on_with_other_substeps():
     base = plan(optsde.SGD(lr=0.1), 8.0, schedule=schedule)
     law = from_covariance(quadratic_loss, covariance(1.0))
     half = optsde.ensemble(optsde.sde(base, law, THETA0, 2), keys(2), [4], params_of)
-    rest = optsde.ensemble(
-        optsde.sde(base, law, THETA0, 16),
-        keys(2),
-        [8],
-        params_of,
-        state=half.state,
-        start=4,
-    )
+    finer = optsde.sde(base, law, THETA0, 16)
+    rest = optsde.ensemble(finer, keys(2), [8], params_of, state=half.state)
     np.testing.assert_array_equal(half.values, rest.values)
+    np.testing.assert_array_equal(rest.state.time, 8)
 
 
 def test_sde_refuses_what_it_would_ignore():
@@ -279,7 +270,7 @@ def test_the_schedule_is_read_in_base_time():
     base = Plan(
         optimizer=optsde.SGD(lr=0.1), batch_size=4, horizon=16, schedule=schedule
     )
-    noise = functools.partial(gaussian, quadratic_loss, covariance(1.0))
+    noise = gaussian(quadratic_loss, covariance(1.0))
     law = from_covariance(quadratic_loss, covariance(1.0), 4)
     for dynamics in (
         optsde.discrete(base, noise, THETA0),
@@ -298,8 +289,8 @@ def test_two_seeds_two_streams():
     others = [
         Draw(jax.random.key(0), jnp.int32(2)),
         Draw(jax.random.key(1), jnp.int32(1)),
-        draw.stream(1),
-        draw.stream(2),
+        draw.stream(Use.MIX_FIRST),
+        draw.stream(Use.MIX_SECOND),
     ]
     numbers = {float(jax.random.normal(d.fresh())) for d in [draw, *others]}
     assert len(numbers) == 5

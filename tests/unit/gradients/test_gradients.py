@@ -8,6 +8,9 @@ from helpers import sized
 
 from optsde.gradients import (
     Draw,
+    FunctionOracle,
+    Penalty,
+    Use,
     by_blocks,
     by_layers,
     dense,
@@ -19,10 +22,11 @@ from optsde.gradients import (
     gaussian,
     heavy_tailed,
     minibatch,
+    penalized,
     signed_mix,
     stable,
 )
-from optsde.gradients.signed_mix import weights
+from optsde.gradients.mix import weights
 from optsde.models import MLP, Dense, cross_entropy, init_params, supervised
 
 N = 37
@@ -52,11 +56,20 @@ def flat(tree):
     return np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(tree)])
 
 
+def test_minibatch_among_some_examples(problem):
+    """It is the batch of those examples alone."""
+    _, losses, params, data = problem
+    chosen, draw = jnp.array([30, 2, 11]), Draw(jax.random.key(3), 5)
+    some = minibatch(losses, data, among=chosen)(8)(params, draw)
+    alone = minibatch(losses, jax.tree.map(lambda x: x[chosen], data))(8)(params, draw)
+    np.testing.assert_allclose(flat(some), flat(alone), rtol=1e-6)
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("block", [1, 10, 100])
 def test_full_batch_is_the_mean_for_any_block(problem, block):
     _, losses, params, data = problem
-    oracle = jax.jit(full_batch(losses, data, block).__call__)
+    oracle = jax.jit(full_batch(losses, data, block)().__call__)
     loss, grads = oracle(params, Draw(jax.random.key(0), 0))
     expected = each_gradient(losses, params, data).mean(0)
     np.testing.assert_allclose(flat(grads), expected, rtol=1e-10, atol=1e-14)
@@ -133,7 +146,7 @@ def test_law_of_data_has_the_exact_covariance(problem):
 def test_minibatch_noise_is_that_of_the_law(problem):
     """20,000 draws: mean and variance of every parameter, largest z below 5."""
     _, losses, params, data = problem
-    oracle = minibatch(losses, data, 4)
+    oracle = minibatch(losses, data)(4)
     draw = jax.vmap(lambda i: oracle(params, Draw(jax.random.key(7), i))[1])
     grads = jax.jit(draw)(jnp.arange(20_000))
     sample = np.concatenate(
@@ -150,14 +163,15 @@ def test_minibatch_noise_is_that_of_the_law(problem):
 
 def test_epochs_see_every_example_once():
     data = jnp.arange(12.0)
-    oracle = epochs(lambda p, x: p * x, data, 4)
+    sampler = epochs(lambda p, x: p * x, data)
+    oracle = sampler(4)
     loss = jax.jit(lambda k: oracle(1.0, Draw(jax.random.key(0), k))[0])
     seen = [4 * float(loss(k)) for k in range(6)]
     assert sum(seen[:3]) == pytest.approx(66)
     assert sum(seen[3:]) == pytest.approx(66)
     assert seen[:3] != seen[3:]
     with pytest.raises(ValueError, match="batch_size=20 is above the 12"):
-        epochs(lambda p, x: p * x, data, 20)
+        sampler(20)
 
 
 @pytest.mark.parametrize("gain", [1.0, 1.5, 4.0, 64.0])
@@ -180,7 +194,7 @@ def test_mix_keeps_the_mean_and_multiplies_the_covariance(sampler):
     With epochs this fails if the two draws are halves of one permutation.
     """
     data = jnp.asarray(np.random.default_rng(0).normal(size=8))
-    oracle = sampler(lambda p, x: p * x, data, 2)
+    oracle = sampler(lambda p, x: p * x, data)(2)
     draws = 40_000
 
     def grads(oracle, seed):
@@ -215,7 +229,7 @@ def test_gaussian_oracle_has_the_covariance_of_its_law():
     known = dense(lambda theta: factor)
     loss = lambda theta: jnp.sum(theta**2)  # noqa: E731
     theta = jnp.array([1.0, 3.0])
-    oracle = gaussian(loss, known, batch_size=4)
+    oracle = gaussian(loss, known)(4)
     draw = jax.vmap(lambda i: oracle(theta, Draw(jax.random.key(0), i))[1])
     grads = jax.jit(draw)(jnp.arange(40_000))
     expected = np.asarray(factor @ factor.T) / 4
@@ -246,7 +260,7 @@ def test_stable_numbers_are_finite(alpha, keys):
 
 
 def test_heavy_tails_are_added_and_refused():
-    zero = lambda params, draw: (jnp.zeros(()), jnp.zeros_like(params))  # noqa: E731
+    zero = FunctionOracle(lambda _, params, draw: (0.0, jnp.zeros_like(params)))
     noisy = heavy_tailed(zero, 2.0, 0.5)
     _, grads = noisy(jnp.zeros(100_000), Draw(jax.random.key(0), 0))
     assert float(grads.var()) == pytest.approx(2 * 0.25, rel=0.03)
@@ -259,11 +273,12 @@ def test_heavy_tails_are_added_and_refused():
 def test_mixing_losses_is_mixing_gradients(problem, sampler):
     """The one pass over both batches against two passes, for the same draws."""
     _, losses, params, data = problem
-    oracle = sampler(losses, data, 5)
+    oracle = sampler(losses, data)(5)
     draw = Draw(jax.random.key(0), jnp.int32(3))
-    one, apart = signed_mix(oracle, 16.0), signed_mix(lambda *x: oracle(*x), 16.0)
+    one = signed_mix(oracle, 16.0)
+    apart = signed_mix(FunctionOracle(lambda _, *x: oracle(*x)), 16.0)
     loss, grads = jax.jit(one.__call__)(params, draw)
-    two = jax.jit(apart)(params, draw)
+    two = jax.jit(apart.__call__)(params, draw)
     np.testing.assert_allclose(flat(grads), flat(two[1]), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(loss, two[0], rtol=1e-12)
 
@@ -291,3 +306,86 @@ def test_memory_does_not_grow_with_the_data(kind):
     small, large = scratch(2_048), scratch(16_384)
     assert (large - small) / (16_384 - 2_048) <= 16
     assert large < 2**23
+
+
+WHOLE = jnp.asarray(np.random.default_rng(3).normal(size=16))
+
+
+def slope(p, x):
+    return p * x
+
+
+KINDS = {
+    "minibatch": lambda: minibatch(slope, WHOLE)(4),
+    "epochs": lambda: epochs(slope, WHOLE)(4),
+    "full_batch": lambda: full_batch(slope, WHOLE, 8, shuffle=True)(),
+    "gaussian": lambda: gaussian(jnp.sin, diagonal(jnp.ones_like))(4),
+    "function": lambda: FunctionOracle(
+        lambda source, p, draw: (p * source, source), 2.0
+    ),
+    "mixed": lambda: signed_mix(minibatch(slope, WHOLE)(4), 3.0),
+    "penalized": lambda: penalized(minibatch(slope, WHOLE), PENALTY)(4),
+    "heavy_tailed": lambda: heavy_tailed(minibatch(slope, WHOLE)(4), 2.0, 0.3),
+}
+PENALTY = Penalty(1.0, lambda time: 0.1 * (1 + time), "exact")
+
+
+def of_many(oracle, count=20_000):
+    """Gradients of draws of different keys, the oracle an argument of the program."""
+
+    @jax.jit
+    def grads(oracle):
+        def one(i):
+            draw = Draw(jax.random.fold_in(jax.random.key(5), i), 0)
+            return oracle(jnp.float32(1), draw)[1]
+
+        return jax.vmap(one)(jnp.arange(count))
+
+    return np.asarray(grads(oracle), np.float64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_oracle_can_be_mixed_and_made_heavy_tailed(kind):
+    """The mean stays and the variance is as stated, within 5 standard errors."""
+    oracle = KINDS[kind]()
+    plain = of_many(oracle)
+    for changed, variance in (
+        (signed_mix(oracle, 4.0), 4 * plain.var()),
+        (heavy_tailed(oracle, 2.0, 0.5), plain.var() + 2 * 0.5**2),
+    ):
+        found = of_many(changed)
+        both = np.hypot(found.std(), plain.std()) / len(plain) ** 0.5
+        assert abs(found.mean() - plain.mean()) < 5 * both + 1e-6
+        spread = ((found - found.mean()) ** 2).std() / len(found) ** 0.5
+        spread += 4 * ((plain - plain.mean()) ** 2).std() / len(plain) ** 0.5
+        assert abs(found.var() - variance) < 5 * spread + 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_penalty_goes_on_examples_and_is_refused_elsewhere(kind):
+    """A mix is penalized draw by draw; noise and functions have no groups."""
+    refusals = {
+        "gaussian": "needs an oracle of examples: minibatch, epochs or full_batch",
+        "function": "needs an oracle of examples: minibatch, epochs or full_batch",
+        "heavy_tailed": "needs an oracle of examples: minibatch, epochs or full_batch",
+        "penalized": "takes one penalty",
+    }
+    sampler = penalized(lambda batch_size: KINDS[kind](), PENALTY)
+    if kind in refusals:
+        with pytest.raises(ValueError, match=refusals[kind]) as error:
+            sampler(4)
+        assert "\n" not in str(error.value)
+    else:
+        draw = Draw(jax.random.key(0), jnp.int32(2), 1.0)
+        loss, grads = sampler(4)(1.0, draw)
+        plain_loss, plain = KINDS[kind]()(1.0, draw)
+        np.testing.assert_allclose(loss, plain_loss, rtol=1e-6)
+        np.testing.assert_allclose(grads, plain, rtol=1e-6)  # slope has no curvature
+
+
+def test_every_use_of_randomness_has_its_own_number():
+    """Two names of one number would be one stream; an enum would merge them."""
+    assert len(Use.__members__) == len({int(use) for use in Use})
+    draw = Draw(jax.random.key(0), jnp.int32(1))
+    keys = [jax.random.key_data(draw.stream(use).fresh()).tolist() for use in Use]
+    assert len({tuple(key) for key in keys}) == len(Use.__members__)

@@ -10,7 +10,6 @@ from jax.flatten_util import ravel_pytree
 
 import optsde
 from optsde import data, measure, models
-from optsde.dynamics import Engine
 from optsde.gradients import Draw, full_batch, minibatch
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -51,18 +50,19 @@ def dense(product):
 def test_hessian_products(group):
     """All at once and in groups, the last of which is filled up."""
     examples, params, _, _, expected = problem()
-    product = measure.hessian(full_batch(LOSSES, examples, group), params)
+    product = measure.hessian(full_batch(LOSSES, examples, group)(), params)
     np.testing.assert_allclose(dense(product), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_hessian_of_a_batch_is_that_of_its_draw():
     examples, params, _, _, _ = problem()
-    oracle = minibatch(LOSSES, examples, 8)
+    oracle = minibatch(LOSSES, examples)(8)
     draw = Draw(jax.random.key(1), jnp.int32(3))
     chosen = jax.tree.map(lambda x: x[oracle.choose(draw)], examples)
     v = jax.tree.map(jnp.ones_like, params)
     found = jax.jit(measure.hessian(oracle, params, draw))(v)
-    expected = jax.jit(measure.hessian(full_batch(LOSSES, chosen, None), params))(v)
+    whole = full_batch(LOSSES, chosen, None)()
+    expected = jax.jit(measure.hessian(whole, params))(v)
     for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
@@ -89,7 +89,7 @@ def test_gauss_newton_products(group):
 def test_preconditioned_products():
     examples, params, flat, tree, hessian = problem()
     divisor = np.random.default_rng(0).uniform(0.1, 3, flat.size)
-    plain = measure.hessian(full_batch(LOSSES, examples, None), params)
+    plain = measure.hessian(full_batch(LOSSES, examples, None)(), params)
     found = dense(measure.preconditioned(plain, tree(jnp.asarray(divisor))))
     expected = hessian / np.sqrt(np.outer(divisor, divisor))
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
@@ -228,26 +228,23 @@ PLAN = optsde.Plan(
 
 def test_probe_against_dense_on_replicas():
     """Two replicas of Adam with l2 on a schedule, vmapped, in groups of four examples;
-    the second of two looks, to 1e-10."""
+    the second of two times, to 1e-10."""
     examples, params, flat, tree, _ = problem()
-    oracle = full_batch(LOSSES, examples, 4)
+    sampler = full_batch(LOSSES, examples, 4)
 
     def init(key):
         jitter = 0.1 * jax.random.normal(key, flat.shape)
         return jax.tree.map(jnp.add, params, tree(jitter))
 
-    engine = Engine(optsde.discrete(PLAN, lambda _: oracle, init), 2)
     probe = measure.sharpness_probe(PLAN, LOSSES, examples, 4, tolerance=1e-6)
-    state = engine.init(jax.random.split(jax.random.key(0), 2))
-    memory = engine.each(probe.init)(state)
-    look = engine.each(probe.look, probe.source)
-    for _ in range(2):
-        state, _ = engine.advance(state, (), 5)
-        said, memory = look(state, memory)
+    keys = jax.random.split(jax.random.key(0), 2)
+    made = optsde.discrete(PLAN, sampler, init)
+    run = optsde.fit(made, keys, 10, probes=[probe.at([5, 10])])
+    found = {name: series.values[:, 1] for name, series in run.metrics.items()}
 
     exact = jax.jit(jax.hessian(lambda x: LOSSES(tree(x), examples).mean()))
     for replica in range(2):
-        here = jax.tree.map(lambda x, i=replica: x[i], state)
+        here = jax.tree.map(lambda x, i=replica: x[i], run.state)
         hessian = np.asarray(exact(ravel_pytree(here.params)[0]))
         v = ravel_pytree(here.optimizer.direction.v)[0] / (1 - 0.9**10)
         root = np.sqrt(np.sqrt(v) + 1e-3)
@@ -257,18 +254,18 @@ def test_probe_against_dense_on_replicas():
             ("preconditioned_sharpness", scaled),
         ):
             expected = np.linalg.eigvalsh(matrix)[-1]
-            np.testing.assert_allclose(said[name][replica], expected, rtol=1e-10)
+            np.testing.assert_allclose(found[name][replica], expected, rtol=1e-10)
     lr = 0.01 / (1 + 10 / 10)
     expected = 2 * 1.8 / (0.2 * lr) * (1 - 0.8**11)
-    np.testing.assert_allclose(said["threshold"], expected, rtol=1e-6)
-    assert said["sharpness_residual"].max() < 1e-6
+    np.testing.assert_allclose(found["threshold"], expected, rtol=1e-6)
+    assert found["sharpness_residual"].max() < 1e-6
 
 
 def test_probe_of_sign_methods_says_only_the_sharpness():
     plan = optsde.Plan(optimizer=optsde.Lion(lr=1e-3), batch_size=SIZE, horizon=9)
     examples, params, *_ = problem()
-    oracle = full_batch(LOSSES, examples)
-    state = optsde.discrete(plan, lambda _: oracle, params).init(jax.random.key(0))
+    sampler = full_batch(LOSSES, examples)
+    state = optsde.discrete(plan, sampler, params).init(jax.random.key(0))
     probe = measure.sharpness_probe(plan, LOSSES, examples)
-    said, _ = jax.eval_shape(probe.look, probe.source, state, probe.init(state))
-    assert sorted(said) == ["sharpness", "sharpness_residual"]
+    found, _ = jax.eval_shape(probe.observe, probe.source, state, probe.init(state))
+    assert sorted(found) == ["sharpness", "sharpness_residual"]

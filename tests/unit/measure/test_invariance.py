@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 import optsde
-from experiments.intrinsic_lr import toy
-from optsde import gradients, measure, models, train
-from optsde.dynamics import Engine
+from optsde import gradients, measure, models
 from optsde.dynamics.sphere import gamma_at
-from optsde.gradients import Draw
+from optsde.gradients import Draw, FunctionOracle
 from optsde.measure import Kind
 from optsde.measure.intrinsic import ALL, by_path
+from optsde.problems import sphere as toy
 
 DRAW = Draw(jax.random.key(3), jnp.int32(5))
 PARAMS = {
@@ -37,9 +36,12 @@ def known_loss(params, x, eps=0.0):
     return jnp.mean((out + 0 * params["idle"].reshape(1, 3) - 1) ** 2)
 
 
-def known_oracle(params, draw, eps=0.0):
-    x = jax.random.normal(draw.fresh(), (6, 5), params["sized"].dtype)
-    return jax.value_and_grad(partial(known_loss, eps=eps))(params, x)
+def known_oracle(eps=0.0):
+    def gradient(eps, params, draw):
+        x = jax.random.normal(draw.fresh(), (6, 5), params["sized"].dtype)
+        return jax.value_and_grad(partial(known_loss, eps=eps))(params, x)
+
+    return FunctionOracle(gradient, eps)
 
 
 def kinds_of(oracle, params, tolerance=1e-3):
@@ -50,7 +52,7 @@ def kinds_of(oracle, params, tolerance=1e-3):
 
 def test_known_invariances(x64):
     params = jax.tree.map(jnp.asarray, PARAMS)
-    found, kinds = kinds_of(known_oracle, params)
+    found, kinds = kinds_of(known_oracle(), params)
     assert kinds == {
         "columns": Kind.CHANNELS,
         "whole": Kind.WHOLE,
@@ -69,7 +71,7 @@ def test_an_epsilon_breaks_it_by_its_share():
 
     @jax.jit
     def of_columns(eps):
-        found = measure.invariance(partial(known_oracle, eps=eps), params, DRAW, 2)
+        found = measure.invariance(known_oracle(eps), params, DRAW, 2)
         return found["columns"]
 
     assert of_columns(1e-6).kind() is Kind.CHANNELS
@@ -78,13 +80,13 @@ def test_an_epsilon_breaks_it_by_its_share():
 
 
 def net(hidden=(8, 8), **options):
-    """(oracle's maker, parameters) of a small net on random images."""
+    """(sampler, parameters) of a small net on random images, each batch one group."""
     model = models.build("normalised_mlp", 10, hidden=hidden, **options)
     x = jax.random.normal(jax.random.key(0), (64, 3, 3, 1))
     y = jnp.arange(64) % 10
     losses = models.supervised(model, models.cross_entropy)
     params = models.init_params(model, jax.random.key(1), x)
-    return lambda size: gradients.minibatch(losses, (x, y), size, group=size), params
+    return lambda size: gradients.minibatch(losses, (x, y), group=size)(size), params
 
 
 def test_batchnorm_makes_each_channel_invariant():
@@ -102,7 +104,7 @@ def test_a_net_that_is_not_called_so():
     plan = optsde.Plan(
         optimizer=optsde.SGD(lr=0.1, l2=0.1), batch_size=8, horizon=8, clip=1.0
     )
-    sampler = partial(gradients.minibatch, losses, (x, jnp.arange(64) % 10))
+    sampler = gradients.minibatch(losses, (x, jnp.arange(64) % 10))
     report = measure.intrinsic_report(plan, sampler, params, DRAW)
     assert not report.invariant
     text = str(report)
@@ -181,24 +183,22 @@ def test_equilibrium_of_known_noise(optimizer, largest):
     """
     dimension = 20
     loss = toy.loss_of(toy.curvatures(dimension, largest))
-    sampler = partial(gradients.gaussian, loss, toy.tangent_noise())
+    sampler = gradients.gaussian(loss, toy.tangent_noise())
     plan = optsde.Plan(optimizer=optimizer, batch_size=1, horizon=1)
     rates = measure.intrinsic_rates(optimizer)
     size = (rates.gain**2 * (dimension - 1) / (2 * rates.intrinsic)) ** 0.25
     start = jnp.full(dimension, size / np.sqrt(dimension))
-    engine = Engine(optsde.discrete(plan, sampler, start), 256)
-    state = engine.init(jax.random.split(jax.random.key(0), 256))
+    begin, between = round(4 / rates.intrinsic), round(0.2 / rates.intrinsic)
+    times = [begin + between * k for k in range(1, 21)]
 
     def observe(state):
         square = jnp.sum(state.params**2)
         return square**2, square * jnp.sum(jax.grad(loss)(state.params) ** 2)
 
-    look, seen = engine.each(observe), []
-    state, _ = engine.advance(state, (), round(4 / rates.intrinsic))
-    for _ in range(20):
-        state, _ = engine.advance(state, (), round(0.2 / rates.intrinsic))
-        seen.append([np.asarray(x).mean() for x in look(state)])
-    fourth, signal = np.mean(seen, axis=0)
+    dynamics = optsde.discrete(plan, sampler, start)
+    keys = jax.random.split(jax.random.key(0), 256)
+    values = optsde.ensemble(dynamics, keys, times, observe).values
+    fourth, signal = (x.mean() for x in values)
     still = measure.intrinsic.intrinsic(
         rates, jnp.float32(1), jnp.float32(signal), jnp.float32(dimension - 1)
     )
@@ -222,9 +222,9 @@ def test_steps_to_equilibrium_are_those_of_the_closed_form():
 def test_leaves_that_are_invariant_only_together():
     """Tr Σ̄ of the whole is 19 at norm 4 too, within 4 standard errors of 512 draws."""
     loss = toy.loss_of(toy.curvatures(20, 1.0))
-    oracle = gradients.gaussian(loss, toy.tangent_noise())
+    oracle = gradients.gaussian(loss, toy.tangent_noise())(1)
 
-    def of_parts(params, draw):
+    def of_parts(oracle, params, draw):
         value, grad = oracle(jnp.concatenate([params["a"], params["b"]]), draw)
         return value, {"a": grad[:8], "b": grad[8:]}
 
@@ -232,7 +232,8 @@ def test_leaves_that_are_invariant_only_together():
     w = 4 * w / jnp.linalg.norm(w)
     plan = optsde.Plan(optimizer=optsde.SGD(lr=0.1, l2=0.1), batch_size=1, horizon=1)
     parts = {"a": w[:8], "b": w[8:]}
-    report = measure.intrinsic_report(plan, lambda _: of_parts, parts, DRAW, draws=512)
+    split = FunctionOracle(of_parts, oracle)
+    report = measure.intrinsic_report(plan, lambda _: split, parts, DRAW, draws=512)
     assert report.kinds == dict.fromkeys("ab", Kind.TOGETHER)
     assert report.invariant == ("a", "b")
     assert list(report.groups) == [ALL]
@@ -249,16 +250,16 @@ def test_a_run_says_its_effective_lr():
         optimizer=optsde.SGD(lr=0.2, weight_decay=0.1),
         batch_size=8,
         horizon=200,
-        schedule=optsde.schedules.milestones([100]),
+        schedule=optsde.plans.schedules.milestones([100]),
     )
     report = measure.intrinsic_report(plan, sampler, params, DRAW, draws=16, blocks=4)
     assert report.kinds == {"Dense_0/kernel": Kind.WHOLE}
     assert "intrinsic lr 0.02 a step" in str(report)
     assert "warning" not in str(report)
     probe = measure.invariance_probe(plan, sampler, report.invariant, 16, 4)
-    engine = Engine(optsde.discrete(plan, sampler, params), 2, with_info=True)
     keys = jax.random.split(jax.random.key(0), 2)
-    result = train.fit(engine, keys, 200, probes=[probe], log_every=50, probe_every=100)
+    dynamics = optsde.discrete(plan, sampler, params)
+    result = optsde.fit(dynamics, keys, 200, every=50, probes=[probe.at(100)])
     row = result.row
     np.testing.assert_allclose(row["intrinsic_lr"], 0.002, rtol=1e-5)
     squares = [
@@ -277,16 +278,16 @@ def test_a_run_says_its_effective_lr():
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_a_probe_is_finite_where_lr_or_decay_is_zero(decay):
-    oracle = gradients.gaussian(lambda w: jnp.sum(w), toy.tangent_noise())
+    sampler = gradients.gaussian(lambda w: jnp.sum(w), toy.tangent_noise())
     plan = optsde.Plan(
         optimizer=optsde.SGD(lr=0.1, weight_decay=decay),
         batch_size=1,
         horizon=8,
-        schedule=optsde.schedules.cosine(8),
+        schedule=optsde.plans.schedules.cosine(8),
     )
-    probe = measure.invariance_probe(plan, lambda size: oracle, [""], 8, 4)
-    state = SimpleNamespace(step=jnp.int32(8), key=DRAW.key, params=jnp.ones(4))
-    row, _ = probe.look(probe.source, state, ())
+    probe = measure.invariance_probe(plan, sampler, [""], 8, 4)
+    end = dict(step=jnp.int32(8), time=8.0, key=DRAW.key, params=jnp.ones(4))
+    row, _ = probe.observe(probe.source, SimpleNamespace(**end), ())
     assert np.isfinite(list(row.values())).all()
     assert ("all/equilibrium_lr" in row) == (decay > 0)
 

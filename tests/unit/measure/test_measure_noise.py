@@ -10,7 +10,7 @@ from helpers.quadratic import THETA0, plan, sampler
 
 import optsde
 from optsde import data, gradients, models
-from optsde.gradients import Draw
+from optsde.gradients import Draw, FunctionOracle
 from optsde.measure import gradient_noise, noise_probe, noise_scale, tail_index
 
 BATCH, REPEATS, BLOCKS = 512, 128, 32
@@ -32,7 +32,7 @@ def digits():
     params = jax.jit(lambda p: jax.lax.fori_loop(0, 100, descend, p))(params)
     law = gradients.from_data(losses, examples, BATCH)
     moments = jax.jit(law.moments)(params, jnp.zeros(len(examples[0])))
-    oracle = gradients.minibatch(losses, examples, BATCH)
+    oracle = gradients.minibatch(losses, examples)(BATCH)
     weight = jax.tree.map(lambda v: 1 / jnp.sqrt(v + 1e-5), moments.variance)
     return oracle, params, moments, weight
 
@@ -114,7 +114,7 @@ def test_share_of_coordinates_where_noise_dominates(digits):
 def test_epochs_give_independent_batches():
     """Without replacement within an epoch, and yet fresh keys draw independently."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(24, 5)), jnp.float32)
-    oracle = gradients.epochs(lambda p, x: x @ p, x, 6)
+    oracle = gradients.epochs(lambda p, x: x @ p, x)(6)
     measure = jax.jit(lambda draw: gradient_noise(oracle, jnp.zeros(5), draw, 2048))
     found = measure(Draw(jax.random.key(0), jnp.int32(2))).total()
     factor = (24 - 6) / (24 - 1)  # of draws without replacement
@@ -129,9 +129,8 @@ def test_memory_is_that_of_blocks():
 
     def scratch(draws):
         def measure(params):
-            oracle = lambda p, d: (  # noqa: E731
-                jnp.zeros(()),
-                p + jax.random.normal(d.fresh(), p.shape),
+            oracle = FunctionOracle(
+                lambda _, p, d: (0.0, p + jax.random.normal(d.fresh(), p.shape))
             )
             draw = Draw(jax.random.key(0), jnp.int32(0))
             return gradient_noise(oracle, params, draw, draws, 8)
@@ -146,13 +145,14 @@ def test_memory_is_that_of_blocks():
 def test_draws_of_the_run_are_not_used_again():
     seen = []
 
-    def record(params, draw):
+    def record(_, params, draw):
         data = jax.random.key_data(draw.fresh())
         jax.debug.callback(lambda x: seen.append(tuple(np.asarray(x).tolist())), data)
         return jnp.zeros(()), params
 
     draw = Draw(jax.random.key(0), jnp.int32(1))
-    jax.block_until_ready(gradient_noise(record, jnp.ones(2), draw, 16, 4))
+    oracle = FunctionOracle(record)
+    jax.block_until_ready(gradient_noise(oracle, jnp.ones(2), draw, 16, 4))
     jax.effects_barrier()
     own = tuple(np.asarray(jax.random.key_data(draw.fresh())).tolist())
     assert len(set(seen)) == 16
@@ -179,18 +179,20 @@ def test_the_preconditioner_is_what_the_step_divides_by(name):
 @pytest.mark.parametrize("name", ["signsgd", "signum", "lion"])
 def test_signs_have_no_preconditioner(name):
     optimizer = optsde.optimizers.by_name(name)(lr=0.1)
-    with pytest.raises(TypeError, match="does not define preconditioner"):
-        optimizer.preconditioner((), THETA0)
+    assert optimizer.preconditioner((), THETA0) is None
+    with pytest.raises(ValueError, match="no preconditioner to weigh noise by"):
+        noise_probe(plan(optimizer, 8.0), sampler(1.0))
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_probe_of_an_ensemble(clip):
     """The noise of an ensemble in [replicas, times], and v as the weight."""
     one = plan(optsde.Adam(lr=0.01), 32.0, clip=clip)
-    probe = noise_probe(one, sampler(1.0), draws=256)
+    probe = noise_probe(one, sampler(1.0), draws=256, times=[0, 16, 32])
     keys = jax.random.split(jax.random.key(0), 6)
     dynamics = optsde.discrete(one, sampler(1.0), THETA0)
-    seen = optsde.ensemble(dynamics, keys, [0, 16, 32], probe).values
+    run = optsde.fit(dynamics, keys, 32, probes=[probe])
+    seen = run.metrics["noise"].values
     total = seen.total()
     assert total.ratio.shape == (6, 3)
     expected = (1 + 0.25) * (1 + 0.5 * float(THETA0 @ THETA0))
@@ -209,7 +211,9 @@ def test_too_few_blocks_are_refused():
 
 def noisy(law):
     """Gradients that are noise of this law and nothing else."""
-    return lambda params, draw: (jnp.zeros(()), law(draw.fresh(), params.shape))
+    return FunctionOracle(
+        lambda _, params, draw: (0.0, law(draw.fresh(), params.shape))
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,7 +222,7 @@ def noisy(law):
 )
 def test_tail_index_of_stable_noise(alpha):
     """40 repetitions: the 95% interval covers α in 85 to 100 of 100."""
-    oracle = jax.tree_util.Partial(noisy(partial(_stable, alpha)))
+    oracle = noisy(partial(_stable, alpha))
     covered = 0
     for seed in range(40):
         draw = Draw(jax.random.key(seed), jnp.int32(0))
@@ -234,7 +238,7 @@ def _stable(alpha, key, shape):
 
 def test_tail_index_of_finite_variance():
     """Laplace: above 1.9 in sums of 8 draws and more; a single draw looks heavier."""
-    oracle = jax.tree_util.Partial(noisy(jax.random.laplace))
+    oracle = noisy(jax.random.laplace)
     draw = Draw(jax.random.key(0), jnp.int32(0))
     tail = tail_index(oracle, jnp.zeros(1000), draw, group=8)
     assert tail.high > 1.9

@@ -213,14 +213,16 @@ def test_spectrum_and_alignment_of_known_kernels():
 def test_probe_follows_the_norm_through_a_run():
     apply, params, x = case()
     probe = ntk.ntk_probe(apply, x, "mean", first=500)
-    look = jax.jit(lambda p, memory: probe.look(x, SimpleNamespace(params=p), memory))
+    observe = jax.jit(
+        lambda p, memory: probe.observe(x, SimpleNamespace(params=p), memory)
+    )
     memory = probe.init(SimpleNamespace(params=params))
     for scale in (1.0, 1.01, 1.02, 1.03):
         now = jax.tree.map(lambda p, scale=scale: scale * p, params)
-        said, memory = look(now, memory)
+        found, memory = observe(now, memory)
         known = ntk.spectrum(dense_kernel(apply, now, x)).norm
-        np.testing.assert_allclose(said["ntk_norm"], known, rtol=1e-4)
-        np.testing.assert_allclose(said["ntk_critical_lr"], 11 / known, rtol=1e-4)
+        np.testing.assert_allclose(found["ntk_norm"], known, rtol=1e-4)
+        np.testing.assert_allclose(found["ntk_critical_lr"], 11 / known, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("x64")

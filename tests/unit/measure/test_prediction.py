@@ -8,7 +8,6 @@ whole 95% interval over replicas.
 
 import dataclasses
 import functools
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ import pytest
 from helpers import sized
 
 import optsde
-from optsde import analysis, gradients
+from optsde import analysis, gradients, measure
 from optsde.measure import Tail, departure, noise_probe, predict
 
 START = jnp.full(8, 0.3)
@@ -35,19 +34,19 @@ def quadratic(spread, turned):
     def loss(theta):
         return 0.5 * theta @ hessian @ theta
 
-    return loss, partial(gradients.gaussian, loss, gradients.diagonal(lambda _: std))
+    return loss, gradients.gaussian(loss, gradients.diagonal(lambda _: std))
 
 
 def run(plan, loss, sampler, replicas, seed, probe=None):
     times = np.linspace(plan.horizon / 2, plan.horizon, 12) // plan.dt * plan.dt
     dynamics = optsde.discrete(plan, sampler, START)
 
-    def observe(state):
-        return loss(state.params), probe(state) if probe else ()
-
+    value = measure.probe(lambda _, state: {"value": loss(state.params)}, times=times)
     keys = jax.random.split(jax.random.key(seed), replicas)
-    losses, noises = optsde.ensemble(dynamics, keys, times, observe).values
-    return analysis.estimate(losses.mean(1)), noises
+    probes = [value, *([probe.at(times)] if probe else [])]
+    seen = optsde.fit(dynamics, keys, times[-1], probes=probes).metrics
+    noises = seen["noise"].values if probe else None
+    return analysis.estimate(seen["value"].values.mean(1)), noises
 
 
 @pytest.mark.parametrize(
@@ -89,21 +88,24 @@ def test_departure_is_the_closed_form_of_sgd():
     assert speed == 1
 
 
-def test_departure_of_momentum_is_the_exact_variance():
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("form", [optsde.Momentum, optsde.HeavyBall])
+@pytest.mark.parametrize("h", [0.1, 1.0])
+def test_departure_of_momentum_is_the_exact_variance(form, nesterov, h):
     """Against the stationary second moments of (θ, m), from their linear equations."""
-    lr, beta, h, kappa = 0.05, 0.9, 1.0, 5.0
+    lr, beta, kappa = 0.05, 0.9, 5.0
 
     def variance(lr, beta, noise):
-        c = 1 - beta
-        step = np.array([[1 - lr * c * h, -lr * beta], [c * h, beta]])
-        kick = np.array([-lr * c, c])
-        source = noise * np.outer(kick, kick)
-        big = np.eye(4) - np.kron(step, step)
+        m = np.array([(1 - beta) * h, beta, 1 - beta])  # in θ, m, ξ
+        u = beta * m + (1 - beta) * np.array([h, 0, 1]) if nesterov else m
+        step = np.array([[1.0, 0, 0] - lr * u, m])
+        source = noise * np.outer(step[:, 2], step[:, 2])
+        big = np.eye(4) - np.kron(step[:, :2], step[:, :2])
         return np.linalg.solve(big, source.ravel())[0]
 
     base = variance(lr, beta, 1.0)
     scaled = variance(kappa * lr, 1 - kappa * (1 - beta), 1 / kappa)
-    optimizer = optsde.Momentum(lr=lr, beta=beta)
+    optimizer = form(lr=lr, beta=beta, nesterov=nesterov)
     ratio, loss, _ = departure(optimizer, h * h * base, np.array([kappa]))
     np.testing.assert_allclose(loss, scaled / base, rtol=1e-9)
     np.testing.assert_allclose(ratio, h * h * scaled * kappa, rtol=1e-9)
@@ -125,18 +127,27 @@ def test_limits_of_small_ratios(optimizer, limit):
     assert kappas[fails.argmax()] * 1e-4 == pytest.approx(limit, rel=2e-3)
 
 
+@pytest.mark.parametrize(
+    "optimizer", [optsde.SignSGD(), optsde.Signum(), optsde.Lion()]
+)
+def test_sign_methods_are_refused(optimizer):
+    with pytest.raises(ValueError, match="has no response to predict by"):
+        departure(optimizer, 0.1, np.array([2.0]))
+
+
 @functools.cache
 def measured(optimizer, sigma, horizon=1000.0, times=8):
     """A plan and its noise along a short run on the quadratic from (3, …, 3)."""
     std = lambda theta: jnp.full_like(theta, sigma)  # noqa: E731
     loss = lambda theta: 0.5 * theta @ theta  # noqa: E731
-    sampler = partial(gradients.gaussian, loss, gradients.diagonal(std))
+    sampler = gradients.gaussian(loss, gradients.diagonal(std))
     plan = optsde.Plan(optimizer=optimizer, batch_size=1, horizon=horizon)
     dynamics = optsde.discrete(plan, sampler, jnp.full(64, 3.0))
     at = np.linspace(0, horizon, times + 1)[1:]
     keys = jax.random.split(jax.random.key(0), 4)
-    probe = noise_probe(plan, sampler, draws=64)
-    return plan, optsde.ensemble(dynamics, keys, at, probe).values, at
+    probe = noise_probe(plan, sampler, draws=64, times=at)
+    run = optsde.fit(dynamics, keys, horizon, probes=[probe])
+    return plan, run.metrics["noise"].values, at
 
 
 def test_memory_bounds_kappa_in_the_linear_form_only():
@@ -192,11 +203,12 @@ def test_heavy_tails_leave_the_rule_alone(optimizer, alpha, replicas):
     size, kappa = 1.0, 8
 
     def sampler(batch):
-        def no_noise(params, draw):
+        def no_noise(_, params, draw):
             return jax.value_and_grad(lambda x: 0.5 * jnp.sum(x * x))(params)
 
         scale = size * batch ** (1 / alpha - 1)
-        return gradients.heavy_tailed(no_noise, alpha, scale)
+        oracle = gradients.FunctionOracle(no_noise)
+        return gradients.heavy_tailed(oracle, alpha, scale)
 
     plan = optsde.Plan(optimizer=optimizer, batch_size=1, horizon=256)
 

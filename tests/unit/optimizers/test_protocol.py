@@ -1,4 +1,7 @@
-"""What every registered optimizer must do; a new family is tested by registering it."""
+"""What every registered optimizer must do; a new family is tested by registering it.
+
+One family is defined here, as a user would: all that knows optimizers must know it.
+"""
 
 import dataclasses
 
@@ -6,16 +9,82 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import sized
 from helpers.quadratic import START, covariance, plan, sampler
 
 import optsde
-from optsde.data.synthetic import quadratic_loss
-from optsde.gradients import from_covariance
-from optsde.optimizers import REGISTRY, Memory
+from optsde import measure
+from optsde.gradients import Draw, FunctionOracle, from_covariance
+from optsde.optimizers import (
+    REGISTRY,
+    Descent,
+    Limit,
+    Memory,
+    Power,
+    Response,
+    register,
+)
+from optsde.optimizers.base import ema
+from optsde.optimizers.sgd import Velocity
+from optsde.problems.quadratic import quadratic_loss
+from optsde.study import Settings, setting
 
-FAMILIES = sorted(REGISTRY)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QHM(Descent):
+    """m ← β m + (1−β) g,  θ ← θ − lr·((1−ν) g + ν m)  (Ma and Yarats 2019).
+
+    SDE: dθ = −lr·((1−ν)(∇f dt + Σ^½ dW) + ν m dt),  dm = (1−β)((∇f − m) dt + Σ^½ dW).
+    """
+
+    lr: float = 0.1
+    beta: float = 0.9
+    nu: float = 0.7
+    rule = {
+        "lr": Power(1, "κ times fewer steps must go as far"),
+        "beta": Memory(),
+        "nu": Power(0, "g and m are both unbiased"),
+    }
+
+    def direction(self):
+        def init(params):
+            return Velocity(optax.tree.zeros_like(params))
+
+        def update(updates, state, params=None):
+            m = ema(state.m, updates, self.beta)
+            return ema(updates, m, 1 - self.nu), Velocity(m)
+
+        return optax.GradientTransformation(init, update)
+
+    def limit(self, keep_signal=False):
+        c = 1 - self.beta
+
+        def drift(state, mean, variance):
+            dm = jax.tree.map(lambda g, m: c * (g - m), mean, state.m)
+            return ema(mean, state.m, 1 - self.nu), Velocity(dm)
+
+        def noise(state, mean, variance, kick, spare):
+            u = jax.tree.map(lambda k: (1 - self.nu) * k, kick)
+            return u, Velocity(jax.tree.map(lambda k: c * k, kick))
+
+        return Limit(drift, noise)
+
+    def response(self, state=None):
+        """u = β u + (1−νβ) g − β(1−ν) g of the step before."""
+        alternating = 1 - 2 * self.nu * self.beta / (1 + self.beta)
+        return Response(alternating, lead=self.beta * (1 - self.nu) / (1 - self.beta))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registered():
+    register(QHM)
+    yield
+    del REGISTRY["qhm"]
+
+
+FAMILIES = sorted([*REGISTRY, "qhm"])
 PARAMS = {"w": np.array([[0.3, -1.2], [0.7, 2.0]]), "b": np.array([0.1, -0.4])}
 GRADS = {"w": np.array([[1.0, -0.5], [0.2, 0.3]]), "b": np.array([-0.7, 0.9])}
 
@@ -256,3 +325,165 @@ def test_sde_is_the_limit_of_small_kappa(name, paths):
     assert np.all(np.abs(discrete - limit) < 4 * se + 4e-3)
     moved = np.abs(limit - START)
     assert np.all(moved > 10 * se)
+
+
+def passed_on(optimizer, grads):
+    """P u of gradients [steps] of one parameter, long after the start."""
+    direction, x = optimizer.direction(), jnp.zeros(1)
+
+    def step(state, g):
+        u, state = direction.update(g[None], state, x)
+        return state, (u * optimizer.preconditioner(state, x))[0]
+
+    grads = jnp.concatenate([jnp.zeros(400), jnp.asarray(grads)])
+    return np.asarray(jax.lax.scan(step, direction.init(x), grads)[1])[400:]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_response_is_that_of_the_update(name):
+    """Against c_k, what is passed on of one gradient after k steps. E⟨g_t, g_{t+k}⟩ is
+    Ḡ r_k, since noise of one step has moved θ by C_{k−1} after k."""
+    optimizer, x = build(name), jnp.zeros(1)
+    response = optimizer.response()
+    if response is None:
+        assert optimizer.preconditioner(optimizer.direction().init(x), x) is None
+        assert optimizer.stability_threshold() is None
+        assert optimizer.critical_lr(1.0) is None
+        assert optimizer.intrinsic_rates() is None
+        return
+    size = 400
+    c = passed_on(optimizer, np.eye(1, size)[0])
+    total = c.sum()
+    np.testing.assert_allclose(1 / response.friction, total, rtol=1e-10)
+    c = c / total
+    alternating = c @ (-1) ** np.arange(size)
+    np.testing.assert_allclose(response.alternating, alternating, rtol=1e-9)
+    sums = np.cumsum(c)
+    before = np.r_[0, sums[:-1]]
+    r = np.r_[1, 1 - 2 * sums[:-1]]
+    lags = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
+    share = (2 - sums - before) @ r[lags] @ c
+    np.testing.assert_allclose(response.share, share, rtol=1e-7)
+    if (rates := optimizer.intrinsic_rates()) is not None:
+        np.testing.assert_allclose(rates.gain, optimizer.lr * total, rtol=1e-9)
+        assert rates.share == response.share
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_adaptive_is_who_divides_by_the_signal(name):
+    """P of a gradient without noise, and of one twice as large."""
+    optimizer, x = build(name), jnp.zeros(1)
+    if optimizer.response() is None:
+        assert not optimizer.adaptive
+        return
+    direction, sizes = optimizer.direction(), []
+    for signal in (1.0, 2.0):
+        state = direction.init(x)
+        for _ in range(3):
+            _, state = direction.update(signal + x, state, x)
+        sizes.append(optimizer.preconditioner(state, x)[0])
+    ratio = 2 if optimizer.adaptive else 1
+    np.testing.assert_allclose(sizes[1] / sizes[0], ratio, rtol=1e-6)
+
+
+def test_response_at_kappa_is_that_of_the_rescaled():
+    for name in FAMILIES:
+        old = build(name)
+        for kappa, memory in ((4.0, "linear"), (1 / 3, "linear"), (7.0, "power")):
+            at, new = old.response_at(kappa, memory), old.rescaled(kappa, memory)
+            if at is not None:
+                np.testing.assert_allclose(at, new.response(), rtol=1e-12)
+    ended = QHM().response_at(np.array([10.0, 1e3]))
+    np.testing.assert_allclose(ended.alternating, 1, rtol=1e-12)
+    with pytest.raises(ValueError, match="memory='linea' is not known"):
+        QHM().response_at(2.0, "linea")
+
+
+# Everything knows the family that is defined here.
+
+
+class Own(Settings):
+    optimizer: optsde.Optimizer = setting(optsde.SGD(), "of the study's runs")
+
+
+def noisy_quadratic(optimizer, h, noise):
+    """(x, m) -> the next (x, m) without noise, and their stationary covariance."""
+    b, nu = optimizer.beta, optimizer.nu
+    m = np.array([(1 - b) * h, b, 1 - b])  # in x, m, ξ
+    u = (1 - nu) * np.array([h, 0, 1]) + nu * m
+    step = np.array([[1.0, 0, 0] - optimizer.lr * u, m])
+    forgets, kick = step[:, :2], np.outer(step[:, 2], step[:, 2])
+    still = np.eye(4) - np.kron(forgets, forgets)
+    return forgets, np.linalg.solve(still, noise * kick.ravel()).reshape(2, 2)
+
+
+@pytest.mark.parametrize("nu", [0.0, 0.7, 0.9, 1.0])
+@pytest.mark.parametrize("h", [0.01, 0.5])
+def test_prediction_knows_it(nu, h):
+    """κ = 5 on a quadratic, against the exact stationary second moments of (x, m)."""
+    optimizer, kappa = QHM(lr=0.05, nu=nu), 5.0
+    base = noisy_quadratic(optimizer, h, 1.0)[1][0, 0]
+    scaled = noisy_quadratic(optimizer.rescaled(kappa), h, 1 / kappa)[1][0, 0]
+    ratio, loss, speed = measure.departure(optimizer, h * h * base, np.array([kappa]))
+    np.testing.assert_allclose(loss, scaled / base, rtol=1e-9)
+    np.testing.assert_allclose(ratio, h * h * scaled * kappa, rtol=1e-9)
+    assert speed == 1
+
+
+def test_prediction_does_not_take_its_momentum_for_none():
+    kappas = np.array([2.0, 8.0, 64.0])
+    same = measure.departure(optsde.Momentum(beta=0.9), 0.1, kappas)
+    np.testing.assert_array_equal(
+        measure.departure(QHM(beta=0.9, nu=1.0), 0.1, kappas), same
+    )
+    none = measure.departure(optsde.SGD(), 0.1, kappas)
+    assert not np.allclose(none[1], same[1], rtol=0.01)
+
+
+@pytest.mark.parametrize("nu", [0.0, 0.3, 0.7, 1.0])
+def test_threshold_knows_it(nu):
+    """The spectral radius of the step of (x, m) is 1 there."""
+    optimizer = QHM(lr=0.3, beta=0.8, nu=nu)
+    edge = optimizer.stability_threshold()
+    for h, side in ((0.999 * edge, -1), (1.001 * edge, 1)):
+        radius = np.abs(np.linalg.eigvals(noisy_quadratic(optimizer, h, 1.0)[0])).max()
+        assert np.sign(radius - 1) == side
+    assert QHM(lr=0.3, nu=0.0).critical_lr(4.0) == 0.5
+
+
+def test_measures_know_it():
+    """How far the rule holds, and its rates where the loss sees directions only."""
+    base, draw = plan(QHM(lr=0.02), 64.0), Draw(jax.random.key(0), jnp.int32(0))
+    noise = measure.gradient_noise(sampler(8.0)(1), jnp.ones(2), draw)
+    found = measure.predict(base, [noise])
+    assert found.rule == "linear"
+    assert found.limits[0].name == "memory of beta"
+    assert found.limits[0].kappa == pytest.approx(10)
+
+    def value_and_grad(source, params, draw):
+        def loss(params):
+            return jnp.mean((examples @ params["w"]) ** 2) / jnp.sum(params["w"] ** 2)
+
+        examples = jax.random.normal(draw.fresh(), (8, 5))
+        return jax.value_and_grad(loss)(params)
+
+    base = plan(QHM(lr=0.2, weight_decay=0.03), 8.0)
+    params = {"w": jnp.ones(5)}
+    oracle = FunctionOracle(value_and_grad)
+    report = measure.intrinsic_report(base, lambda _: oracle, params, draw)
+    assert report.invariant == ("w",)
+    np.testing.assert_allclose(report.rates[:2], (0.2, 0.006), rtol=1e-6)
+    assert report.rates.share == QHM().response().share
+
+
+def test_plans_and_studies_know_it():
+    base = optsde.Plan(optimizer=QHM(), batch_size=64, horizon=100)
+    text = optsde.explain(base, optsde.scale(base, 4))
+    assert "1 − beta" in text
+    assert "departure" not in text
+    assert optsde.svag(base, 4).steps == 400
+    config = Own(optimizer=QHM(nu=0.5)).config()
+    assert config.optimizer.name == "qhm"
+    assert Own.of(config).optimizer == QHM(nu=0.5)

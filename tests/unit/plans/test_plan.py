@@ -9,7 +9,7 @@ import pytest
 
 import optsde
 from optsde import EMA, SWA, Plan, scale, svag, switch
-from optsde.schedules import (
+from optsde.plans.schedules import (
     cosine,
     exponential_warmup,
     milestones,
@@ -192,11 +192,11 @@ def test_switch_rescales_the_state_and_keeps_the_clock():
     state = old.transform().init(params)
     for _ in range(5):
         _, state = old.transform().update(jnp.array([0.3, 0.1]), state, params)
-    after = switch(state, old, new)[1]
-    before = state[1]
-    np.testing.assert_allclose(after.direction.v, before.direction.v / KAPPA)
-    np.testing.assert_array_equal(after.direction.m, before.direction.m)
-    assert float(after.origin + after.count * new.dt) == 5.0
+    after = switch(state, old, new)
+    np.testing.assert_allclose(after.direction.v, state.direction.v / KAPPA)
+    np.testing.assert_array_equal(after.direction.m, state.direction.m)
+    assert float(after.clock.time) == 5.0
+    assert float(after.clock.tick().time) == 9.0
 
 
 def test_switch_of_sums():

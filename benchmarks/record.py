@@ -1,0 +1,274 @@
+"""Does a change of the code change a digit of any study?
+
+Runs every preset in a small form, by its command line from the current folder, and
+keeps what it claims and prints: record before the change, record after it, compare.
+
+    python -m benchmarks.record runs/before
+    python -m benchmarks.record runs/after svag scaling:lm
+    python -m benchmarks.record --compare runs/before runs/after svag scaling:lm
+
+A record has a file NAME-PRESET.json with verdicts and tables, and figures/NAME-PRESET/.
+Compare on one machine: other numbers of cores may round otherwise. Exit code 1: a
+preset failed, or something differs.
+"""
+
+import argparse
+import difflib
+import fnmatch
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+STUDIES = (
+    "svag",
+    "intrinsic_lr",
+    "catapults",
+    "fullbatch",
+    "landscape",
+    "scaling",
+    "descent",
+)
+AT_ONCE = 2  # presets; each has two devices, and imports and traces on one core
+NUMBERS = ("value", "low", "high", "bound")
+TOLERANCE = 1e-6  # of a verdict's numbers, relative to the largest of them
+
+ROWS = ("sgd", "fb", "fb_longer", "fb_clipped", "fb_regularized", "fb_strong")
+ROWS += ("fb_practice", "clipped_at_that_lr", "practice_without_penalty")
+ROW = dict(steps=6, warmup=1, cosine=8, block=8, at_once=2)
+FEW = dict(train_size=64, test_size=32, statistics=64)
+CELLS = dict(width=8, train_size=12, seeds=2)
+TABLE = dict(CELLS, dataset="digits", images=120, train_size=80, kernel_size=50)
+TABLE |= dict(batch_size=8, steps=40, period=20, log_every=10, evaluate_every=20)
+NET = FEW | dict(judged=64, seeds=2, steps=40, every=20)
+MLP = NET | {"options.hidden": (8, 8)}
+TEXT = {"options.depth": 1, "options.width": 16, "options.heads": 2}
+TEXT |= {"options.length": 16, "options.dtype": "float32", "schedule.warmup": 8}
+TEXT |= dict(dataset="text")
+ON_DIGITS = {"options.hidden": (8,), "train_size": 64, "steps": 20, "seeds": 4}
+
+# Settings by pattern of NAME:PRESET, all that match. Data that has to be prepared is
+# replaced by what is at hand, and a net that takes minutes to compile by a small one.
+SMALL: dict[str, dict] = {
+    "svag:digits*": dict(
+        seeds=4, sde_seeds=2, widths=(8,), ells=(1, 2), times=(10, 20)
+    ),
+    "svag:quadratic": dict(paths=2000, substeps=8, ells=(1, 2), halvings=1),
+    "intrinsic_lr:sphere": dict(seeds=8, looks=4, length=0.3),
+    "intrinsic_lr:equilibrium": MLP,
+    "intrinsic_lr:same_product": MLP,
+    "intrinsic_lr:decay": MLP
+    | dict(decay=0.5, factor=0.5, drop_at=20, steps=120, every=4, weigh_every=4),
+    "intrinsic_lr:only_the_last": MLP
+    | dict(first_drop=20, second_drop=40, steps=100, every=10),
+    "intrinsic_lr:swa": MLP
+    | dict(decays=(0.1, 0.3), memories=1, steps=200, every=10, seeds=4),
+    "intrinsic_lr:full_batch": MLP | dict(decay=0.1, steps=1000, every=25),
+    "intrinsic_lr:momentum": MLP,
+    "intrinsic_lr:batchnorm": MLP,
+    "intrinsic_lr:conv": NET,
+    "intrinsic_lr:cifar10*": NET
+    | dict(dataset="synthetic", model="digitsnet", batch_size=8, weigh_every=10),
+    "catapults:cyclic": CELLS | dict(cycles=1, period=40),
+    "catapults:threshold": CELLS | dict(warm_steps=20, steps=20, ratios=(0.5, 2.0)),
+    "catapults:batch": CELLS | dict(steps=24, batch_sizes=(4, 2)),
+    "catapults:ntk": CELLS | dict(cycles=1, period=40, every=20),
+    "catapults:adagrad": CELLS | dict(cycles=1, period=40, every=20, warm_steps=20),
+    "catapults:features": CELLS | dict(segments=2, pulses=(0, 2)),
+    "catapults:control": CELLS | dict(segments=2, pulses=(0, 1)),
+    "catapults:toy": dict(width=16, steps=30, seeds=2, ratios=(1.5, 2.5, 4.5)),
+    "catapults:edge": dict(train_size=32, hidden=(8,), steps=60, every=10, seeds=2),
+    "catapults:digits": TABLE,
+    "catapults:mnist": TABLE,
+    "fullbatch:*": FEW | dict(log_every=2, evaluate_every=4, checkpoint_every=4),
+    "fullbatch:*_table": {f"rows.{r}.{k}": v for r in ROWS for k, v in ROW.items()}
+    | dict(seeds=2),
+    "fullbatch:*fb*": ROW,
+    "fullbatch:*sgd": ROW | dict(batch_size=16),
+    "fullbatch:sgd": dict(stream=True),
+    "fullbatch:fb": dict(running_mean=True),
+    "fullbatch:fb_clipped": dict(augment="frozen", copies=2),
+    "fullbatch:fb_regularized": dict(penalty_form="exact"),
+    "fullbatch:fb_strong": dict(penalty_form="central"),
+    "fullbatch:digits_fb": dict(probes="sharpness,ntk,spikes", probe_every=4),
+    "landscape:around": dict(points=5),
+    "landscape:line": dict(points=9),
+    "landscape:between": dict(points=9, other_replica=1),
+    "scaling:*": FEW
+    | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2, 4), ells=(2,))
+    | dict(svag_until=0.25, probe_until=0.5, probe_seeds=2, draws=32),
+    "scaling:digits_normalised": dict(ells=()),
+    "scaling:digits_sgd": dict(probes="sharpness,spikes"),
+    "scaling:lm*": TEXT,
+    "scaling:wikitext_gpt": TEXT | dict(group=4),
+    "scaling:bert_masked": TEXT | dict(group=4),
+    "scaling:cifar10*": dict(dataset="synthetic", model="digitsnet", group=4)
+    | {"schedule.warmup": 8, "schedule.milestones": (16,)},
+    "descent:animation": dict(steps=20, frames=5),
+    "descent:second_moment": dict(steps=40, seeds=4),
+    "descent:overshoot": dict(points=10),
+    "descent:sensitivity": dict(steps=20, rates=6, betas=4),
+    "descent:gd_2d": dict(
+        time=0.6, lrs=(0.1, 0.05, 0.025), epoch_lrs=(0.02, 0.01, 0.005)
+    ),
+    "descent:l2_vs_weight_decay": ON_DIGITS | dict(decays=(0.01, 0.1, 1.0)),
+    "descent:schedules": ON_DIGITS | dict(lrs=(0.004, 0.016)),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--compare", action="store_true", help="two folders")
+    parser.add_argument("folder", nargs="+", help="then NAME or NAME:PRESET; else all")
+    given = parser.parse_args()
+    if given.compare:
+        before, after, *names = given.folder
+        return compare(Path(before), Path(after), names)
+    folder, *names = given.folder
+    return record(Path(folder), names)
+
+
+# ---- recording
+
+
+def record(folder: Path, names: list[str]) -> int:
+    """Run presets and write a file of each into the folder; 1 if one failed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = presets(names)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        states = list(pool.map(partial(record_preset, folder), chosen))
+    failed = [p for p, state in zip(chosen, states, strict=True) if state != "done"]
+    print(f"{len(chosen)} presets in {folder}, failed: {', '.join(failed) or 'none'}")
+    return int(bool(failed))
+
+
+def presets(names: list[str]) -> list[str]:
+    """NAME:PRESET of the studies and presets that are named, or of all."""
+    chosen = []
+    for name in names or STUDIES:
+        study, _, preset = name.partition(":")
+        known = runpy.run_path(f"configs/{study}.py")["PRESETS"]
+        chosen += [f"{study}:{each}" for each in ([preset] if preset else known)]
+    return chosen
+
+
+def record_preset(folder: Path, preset: str) -> str:
+    """Write FOLDER/NAME-PRESET.json and copy the figures; returns the status."""
+    begun, kept = time.monotonic(), folder / preset.replace(":", "-")
+    with tempfile.TemporaryDirectory() as scratch:
+        trained, place = Path(scratch, "trained"), Path(scratch, "run")
+        if preset.startswith("landscape:"):
+            run("fullbatch:digits_sgd", trained, seeds=2)
+            ended = run(preset, place, run=trained)
+        else:
+            ended = run(preset, place)
+        lines = ended.stdout.strip().splitlines()
+        content: dict[str, Any] = dict(
+            status=f"exit code {ended.returncode}",
+            verdicts=[],
+            printed=[line for line in lines if scratch not in line],
+            seconds=round(time.monotonic() - begun, 1),
+        )
+        if ended.returncode == 0:
+            summary = json.loads((place / "summary.json").read_text())
+            content |= {name: summary[name] for name in ("status", "verdicts")}
+            figures = folder / "figures" / kept.name
+            shutil.copytree(place / "figures", figures, dirs_exist_ok=True)
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    kept.with_suffix(".json").write_text(text + "\n")
+    status, seconds = content["status"], content["seconds"]
+    print(f"{preset:36} {seconds:6.1f} s  {status}", flush=True)
+    if status != "done":
+        print(ended.stderr, file=sys.stderr)
+    return status
+
+
+def run(preset: str, place: Path, **settings) -> subprocess.CompletedProcess[str]:
+    """The command of a preset in its small form, on two CPU devices."""
+    study, _, name = preset.partition(":")
+    small: dict[str, Any] = {}
+    for pattern, changes in SMALL.items():
+        if fnmatch.fnmatchcase(preset, pattern):
+            small |= changes
+    small |= settings
+    command = [sys.executable, "-m", f"experiments.{study}", "--devices=2"]
+    command += [f"--config=configs/{study}.py:{name}", f"--workdir={place}"]
+    command += [f"--config.{key}={value}" for key, value in small.items()]
+    own = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+    own |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    return subprocess.run(command, capture_output=True, text=True, env=own)
+
+
+# ---- comparing
+
+
+def compare(before: Path, after: Path, names: list[str]) -> int:
+    """Print what differs; 1 if anything does."""
+    chosen = [n.replace(":", "-") if ":" in n else f"{n}-*" for n in names or ["*"]]
+    folders = before, after
+    kept = {f.stem for x in folders for p in chosen for f in x.glob(f"{p}.json")}
+    differing, errors = 0, {"": 0.0}
+    for name in sorted(kept):
+        files = [folder / f"{name}.json" for folder in folders]
+        lines = [f"  no {file}" for file in files if not file.exists()]
+        if not lines:
+            old, new = (json.loads(file.read_text()) for file in files)
+            if old["status"] != new["status"]:
+                lines += [f"  status: {old['status']}, now {new['status']}"]
+            lines += verdict_differences(name, old["verdicts"], new["verdicts"], errors)
+            lines += printed_differences(old["printed"], new["printed"])
+        if lines:
+            differing += 1
+            print(name, *lines, sep="\n")
+    worst = max(errors, key=lambda claim: errors[claim])
+    print(f"{differing} of {len(kept)} presets differ")
+    print(f"largest relative difference of a verdict: {errors[worst]:.1g} {worst}")
+    return int(differing > 0 or not kept)
+
+
+def verdict_differences(
+    name: str, old: list[dict], new: list[dict], errors: dict[str, float]
+) -> list[str]:
+    """What differs, by claim; relative differences are added to `errors`."""
+    lines = []
+    was, now = ({verdict["claim"]: verdict for verdict in x} for x in (old, new))
+    for claim in was | now:
+        if claim not in was or claim not in now:
+            lines += [f"  {claim}: only {'before' if claim in was else 'after'}"]
+            continue
+        a, b = was[claim], now[claim]
+        scale = max(abs(a[part] or 0.0) for part in NUMBERS) or 1.0
+        for part in a | b:
+            x, y = a.get(part), b.get(part)
+            close = x == y
+            if part in NUMBERS and x is not None and y is not None:
+                error = abs(x - y) / scale
+                key = f"{name}: {claim}"
+                errors[key] = max(error, errors.get(key, 0.0))
+                close = error <= TOLERANCE
+            if not close:
+                lines += [f"  {claim}: {part} {x}, now {y}"]
+    return lines
+
+
+def printed_differences(old: list[str], new: list[str]) -> list[str]:
+    """Lines before (-) and after (+), whatever the widths of their columns."""
+
+    def words(lines):
+        return [" ".join(re.sub("─+", "─", x).split()) for x in lines if x.strip()]
+
+    changes = difflib.unified_diff(words(old), words(new), n=0, lineterm="")
+    return [f"  {x}" for x in changes if not x.startswith(("---", "+++", "@@"))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

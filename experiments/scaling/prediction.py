@@ -1,0 +1,119 @@
+"""How far will the rule hold? Signal and noise of the gradient along the base run."""
+
+import json
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import optsde
+from experiments.scaling.rule import Settings, base_plan, keys_of, sampler_of
+from optsde import measure
+from optsde.analysis import estimate_or_exact, plus_minus, table
+from optsde.gradients import Draw
+from optsde.run import Series, Task
+from optsde.study import RunDir, refuse_divergence
+
+FILE = "prediction.json"
+
+
+class Foreseen(NamedTuple):
+    """The part of a `measure.Prediction` that is stored, and all of it as a text."""
+
+    rule: str
+    kappa: float
+    low: float
+    high: float
+    because: str
+    cannot_hold_beyond: float
+    text: str
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what summary.json has of it."""
+        return {k: v for k, v in self._asdict().items() if k != "text"}
+
+
+def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
+    """Returns the prediction, made once and stored in prediction.json."""
+    file = rundir.path / FILE
+    if not file.exists():
+        rundir.write(FILE, predict(s, task)._asdict())
+    stored: dict[str, Any] = json.loads(file.read_text())
+    # JSON has no infinity; the run directory writes null.
+    for name, value in stored.items():
+        stored[name] = math.inf if value is None else value
+    return Foreseen(**stored)
+
+
+def predict(s: Settings, task: Task) -> Foreseen:
+    """Returns the prediction of a few seeds of the base run."""
+    plan, sampler = base_plan(s), sampler_of(s, task)
+    times = [s.every * (i + 1) for i in range(round(s.probe_until * s.evaluations))]
+    result = optsde.fit(
+        optsde.discrete(plan, sampler, task.init),
+        keys_of(s, s.probe_seeds),
+        times[-1],
+        probes=[measure.noise_probe(plan, sampler, s.draws, times=times)],
+        progress=optsde.Progress(f"{'predict':24}"),
+    )
+    noises = result.metrics["noise"].values
+    size = Series(np.array(times), noises.total().noise)
+    refuse_divergence(size, "the base run", "try a smaller --config.optimizer.lr")
+    last = jax.tree.map(lambda x: x[0], result.state)
+    draw = Draw(last.key, last.step, last.time)
+    oracle = sampler(plan.batch_size)
+    try:
+        tail = measure.tail_index(oracle, last.params, draw, group=s.tail_group)
+    except ValueError:  # gradients too sparse to tell
+        tail = None
+    prediction = measure.predict(
+        plan,
+        noises,
+        times,
+        tail,
+        kappas=s.kappas,
+        memory=s.memory,
+        close=s.close,
+    )
+    tables = noise_table(noises, times, s.batch_size), group_table(noises)
+    stored = {n: getattr(prediction, n) for n in Foreseen._fields if n != "text"}
+    return Foreseen(**stored, text="\n\n".join([*tables, str(prediction)]))
+
+
+def noise_table(noises: measure.Noise, times: list[float], batch_size: int) -> str:
+    """Signal and noise of one batch along the run, with errors over seeds."""
+    plain, share = noises.total(), np.asarray(noises.dominated()).mean(0)
+    rows = []
+    for number, time in enumerate(times):
+        here = jax.tree.map(lambda x, i=number: x[:, i : i + 1], noises)
+        ratios = [here.total(weighted, pool=True).ratio for weighted in (False, True)]
+        cells = [_spread(x[:, number]) for x in (plain.signal, plain.noise)]
+        cells += [f"{float(ratio):.3g}" for ratio in ratios]
+        cells.append(f"{batch_size / float(ratios[0]):.3g}" if ratios[0] > 0 else "–")
+        shares = [f"{100 * x:.0f}" for x in share[number]]
+        rows.append([f"{time:g}", *cells, " ".join(shares)])
+    kappas = ", ".join(f"{kappa:g}" for kappa in noises.kappas)
+    header = ["t", "signal ‖ḡ‖²", "noise Tr Σ", "G/N", "in 1/P", "noise scale"]
+    header.append(f"% of coordinates ruled by noise, κ = {kappas}")
+    return table(header, rows, "rrrrrrr")
+
+
+def group_table(noises: measure.Noise) -> str:
+    """Signal and noise of each leaf of the parameters, in the later half of the run."""
+    half = jax.tree.leaves(noises.plain.squares)[0].shape[1] // 2
+    late = jax.tree.map(lambda x: np.asarray(x)[:, half:], noises)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(late.plain.squares)
+    plain, weighted = (structure.flatten_up_to(late.groups(w)) for w in (False, True))
+    rows = []
+    for (path, _), level, other in zip(leaves, plain, weighted, strict=True):
+        name = "/".join(str(key.key) for key in path)
+        cells = [_spread(np.mean(x, axis=1)) for x in (level.signal, level.noise)]
+        ratio = np.sum(other.signal) / np.sum(other.noise)
+        rows.append([name, *cells, f"{ratio:.3g}"])
+    header = ["parameters", "signal ‖ḡ‖²", "noise Tr Σ", "G/N in 1/P"]
+    return table(header, rows, "lrrr")
+
+
+def _spread(values) -> str:
+    return plus_minus(estimate_or_exact(values), significant=3)

@@ -1,0 +1,288 @@
+"""Does the rule hold at κ times the batch, is it the nearest, and was it foreseen?
+
+Every arm is compared with the base run on the clock of samples, paired by seed, over
+the second half of its evaluations.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import optsde
+from experiments.scaling.prediction import Foreseen, foresee
+from experiments.scaling.rule import (
+    RULES,
+    Settings,
+    arms,
+    at_ell,
+    at_kappa,
+    judged,
+    keys_of,
+    sampler_of,
+)
+from optsde.analysis import (
+    Estimate,
+    Interval,
+    Verdict,
+    above,
+    agrees,
+    estimate,
+    interval,
+    jackknife,
+    paired,
+    percent_of_mean,
+    plus_minus,
+    stack,
+    table,
+    with_interval,
+    within_factor,
+)
+from optsde.analysis.plots import (
+    COLOURS,
+    band,
+    colours,
+    label,
+    new_figure,
+    plain_log_axis,
+    points,
+    save,
+    shared_legend,
+    spans,
+)
+from optsde.run import Task
+from optsde.study import RunDir, Study
+from optsde.study.arms import stacks, train_in
+from optsde.study.probes import build_probes, writer
+from optsde.study.runs import ArmRuns, Runs
+from optsde.study.tasks import build_task
+
+
+class Outcome(NamedTuple):
+    foreseen: Foreseen
+    runs: Runs  # none where only a prediction is asked for
+
+
+def simulate(s: Settings, rundir: RunDir, task: Task) -> Outcome:
+    """Returns the prediction, then the runs of all arms."""
+    foreseen = foresee(s, rundir, task)
+    print(f"{foreseen.text}\n", flush=True)
+    runs = Runs({})
+    for group in stacks(arms(s)) if s.verify else ():
+        runs |= train_group(s, task, group, rundir.path / "arms" / group[0].group)
+    return Outcome(foreseen, runs)
+
+
+def train_group(s: Settings, task: Task, group: list, folder: Path) -> Runs:
+    """Returns the runs of arms of one batch and step, or of a lone one with probes."""
+    sampler, plan = sampler_of(s, task), group[0].plan
+
+    def probes(arm):
+        own = build_probes(s, plan, task, sampler) if len(group) == 1 else ()
+        return [task.evaluation(), *own]
+
+    return train_in(
+        folder,
+        group,
+        sampler,
+        task.init,
+        keys_of(s, s.seeds),
+        every=s.every,
+        probes=probes,
+        checkpoint_every=s.every * max(1, s.evaluations // 4),
+        writer=writer(s, folder / "metrics.jsonl"),
+        label=group[0].group,
+        stop_at_divergence=False,
+    )
+
+
+def show_plans(s: Settings) -> None:
+    """Prints what the rule and SVAG make of the hyperparameters."""
+    base, *others = arms(s)
+    for arm in others:
+        if arm.ell or arm.rule == "rule":
+            title = ", ".join(filter(None, [arm.title, RULES.get(arm.rule)]))
+            print(f"{title}\n{optsde.explain(base.plan, arm.plan)}\n")
+
+
+# ---- an arm beside the base run
+
+
+def late(arm: ArmRuns, like: ArmRuns, name: str) -> np.ndarray:
+    """Returns each seed's mean over the second half of the evaluations of `like`."""
+    times = like.test_loss.times
+    index = np.flatnonzero(times > times[-1] / 2)
+    return arm[name].values[:, index].mean(axis=1)
+
+
+def difference(runs: Runs, name: str, metric: str = "test_loss") -> Estimate:
+    """Returns an arm's loss less the base run's in %, or its accuracy's in points."""
+    arm = runs[name]
+    mine, base = late(arm, arm, metric), late(runs["base"], arm, metric)
+    if metric == "test_loss":
+        return percent_of_mean(mine, base)
+    return paired(mine, base, 100)
+
+
+def distance_gain(runs: Runs, control: str, rule: str) -> Estimate:
+    """Returns how much further the control's mean curve lies from the base run's.
+
+    The distance of two curves is the mean of |difference| over the evaluations, here in
+    percent of the base run's loss.
+    """
+
+    def gain(control, rule, base):
+        far, near = (np.abs((x - base).mean(0)).mean() for x in (control, rule))
+        return 100 * (far - near) / base.mean()
+
+    names = control, rule, "base"
+    return jackknife(gain, *(runs[n].test_loss.values[:, 1:] for n in names))
+
+
+# ---- what is made of the runs
+
+
+def tables(s: Settings, outcome: Outcome) -> Iterator[str]:
+    runs, metrics = outcome.runs, ("test_loss", "test_accuracy")
+    if not runs:
+        return
+    base = runs["base"]
+    loss, accuracy = (estimate(late(base, base, name)) for name in metrics)
+    rows = [["base", "", plus_minus(loss, 4), plus_minus(100 * accuracy, 2)]]
+    for name in list(runs)[1:]:
+        cells = ["diverged", ""]
+        if np.isfinite(runs[name].test_loss.values).all():
+            gaps = [interval(difference(runs, name, metric)) for metric in metrics]
+            cells = [with_interval(gap, 2, sign="+") for gap in gaps]
+        arm = runs[name].arm
+        rows.append([arm.title, RULES.get(arm.rule, ""), *cells])
+    header = ["", "", "held-out loss, % from base", "accuracy, points from base"]
+    yield table(header, rows, "llrr")
+
+
+def claims(s: Settings, outcome: Outcome) -> Iterator[Verdict]:
+    foreseen, runs = outcome
+    if not runs:
+        return
+    for ell in s.ells:
+        gap = difference(runs, at_ell(ell))
+        yield agrees(f"{at_ell(ell)}_matches_base", gap, s.bound, "% of loss")
+    holds = []
+    for kappa in s.kappas:
+        gap, claim = difference(runs, at_kappa(kappa)), f"rule_holds_at_{kappa:g}"
+        expected = kappa <= foreseen.kappa
+        holds.append(agrees(claim, gap, s.bound, "% of loss", expected))
+    yield from holds
+    for kappa in judged(s):
+        for rule in s.rules:
+            name = at_kappa(kappa, rule)
+            if rule == "rule" or not np.isfinite(runs[name].test_loss.values).all():
+                continue  # the table tells which have diverged
+            gain = distance_gain(runs, name, at_kappa(kappa))
+            yield above(f"nearer_than_{rule}_at_{kappa:g}", gain, 0.0, "% of loss")
+    # Not below half of what held, not above twice what did not.
+    held, failed = largest(s, holds)
+    limit = Interval(foreseen.kappa, foreseen.low, foreseen.high)
+    unit = "κ; bound: the largest that held"
+    yield within_factor("prediction_within_a_factor_2", limit, held, failed, unit)
+
+
+def largest(s: Settings, verdicts: list[Verdict]) -> tuple[float, float]:
+    """Returns the κ up to which the rule holds, and the first at which it does not."""
+    holds = {verdict.claim: verdict.holds for verdict in verdicts}
+    up_to = 1.0
+    for kappa in sorted(s.kappas):
+        if not holds[f"rule_holds_at_{kappa:g}"]:
+            return up_to, kappa
+        up_to = kappa
+    return up_to, np.inf
+
+
+def answer(s: Settings, outcome: Outcome, verdicts: list[Verdict]) -> str:
+    """Returns in words what was predicted, and what was measured."""
+    foreseen, runs = outcome
+    if not runs:
+        return ""
+    held, failed = largest(s, verdicts)
+    seen = f"held up to κ = {held:g}" if held > 1 else "did not hold at any κ tried"
+    if np.isfinite(failed):
+        seen += f", and was not shown to within ±{s.bound:g}% at κ = {failed:g}"
+    return (
+        f"predicted: up to κ = {foreseen.kappa:.3g} [{foreseen.low:.3g}, "
+        f"{foreseen.high:.3g}]; seen: the {foreseen.rule} rule {seen}"
+    )
+
+
+def summary(s: Settings, outcome: Outcome) -> dict[str, Any]:
+    return {"prediction": outcome.foreseen.summary()}
+
+
+def figure(s: Settings, outcome: Outcome, path: Path) -> None:
+    """Draws curves at one κ, and the difference from the base run at every κ."""
+    foreseen, runs = outcome
+    if not runs:
+        return
+    drawing, (left, right) = new_figure(2, width=11, height=5.2)
+    shown, colour = max(judged(s), default=min(s.kappas)), colours(s.rules)
+
+    def curve(name, text, **style):
+        if name in runs and np.isfinite(runs[name].test_loss.values).all():
+            times, loss = runs[name].test_loss
+            band(left, times[1:], estimate(loss[:, 1:]), label=text, **style)
+
+    for rule in s.rules:
+        style = dict(colour=colour[rule], lw=2.2 if rule == "rule" else 1.6)
+        curve(at_kappa(shown, rule), RULES[rule], **style)
+    for ell, dashes in zip(s.ells, ("--", ":", "-."), strict=False):
+        curve(at_ell(ell), f"SVAG ℓ = {ell:g}", colour="grey", ls=dashes)
+    curve("base", f"base, batch {s.batch_size}", colour="black")
+    plain_log_axis(left)
+    label(
+        left,
+        x="time, in steps of the base run",
+        y="held-out loss",
+        title=f"batch × {shown:g}, bands 95%",
+    )
+    shared_legend(drawing, left, columns=3)
+
+    kappas = sorted(s.kappas)
+    for number, rule in enumerate(s.rules):
+        if ran := [k for k in kappas if at_kappa(k, rule) in runs]:
+            x = np.array(ran) * 1.03 ** (number - (len(s.rules) - 1) / 2)
+            gaps = stack([difference(runs, at_kappa(k, rule)) for k in ran])
+            points(right, x, gaps, colour=colour[rule], ls="-", ms=4)
+    edge = kappas[-1] * 2
+    spans(right, [(-s.bound, s.bound)], along="y")
+    limits = min(foreseen.low, edge), min(foreseen.high, edge)
+    spans(right, [limits], colour=COLOURS[0], alpha=0.10)
+    if foreseen.kappa < edge:
+        style = dict(color=COLOURS[0], ls="--", lw=1.2)
+        right.axvline(foreseen.kappa, label="predicted limit", **style)
+    right.set_xscale("log", base=2)
+    right.set_yscale("symlog", linthresh=2 * s.bound)
+    right.yaxis.set_major_formatter("{x:g}")
+    right.set_xlim(kappas[0] / 1.3, edge / 1.4)
+    right.set_xticks(kappas, [f"{k:g}" for k in kappas])
+    label(
+        right,
+        x="κ, batch in units of the base batch",
+        y="held-out loss, % from the base run",
+        title=f"grey: ±{s.bound:g}%, bars 95%",
+        legend="best" if foreseen.kappa < edge else None,
+    )
+    save(drawing, path)
+
+
+study = Study(
+    Settings.__module__,
+    Settings,
+    simulate,
+    tables=tables,
+    claims=claims,
+    figures={"scaling": figure},
+    task=build_task,
+    summary=summary,
+    answer=answer,
+    dry_run=show_plans,
+)

@@ -1,0 +1,44 @@
+"""Examples that lie on the device, as a source of batches."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optsde.data.stream import Stream
+from optsde.types import PyTree
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Resident:
+    """A source of examples on the device: example i is row i of arrays [n, …]."""
+
+    arrays: PyTree
+    stream = None  # nothing is read ahead
+
+    def __len__(self) -> int:
+        return jax.tree.leaves(self.arrays)[0].shape[0]
+
+    def at(self, step: jax.Array, index: jax.Array) -> tuple[PyTree, jax.Array]:
+        """Returns arrays, and where in them the examples of this index lie."""
+        del step
+        return self.arrays, index
+
+
+def source_of(data: Any) -> Resident | Stream:
+    """Returns a source of batches: a `Stream` as it is, arrays placed on the device."""
+    if isinstance(data, Stream):
+        return data
+    return Resident(on_device(data))
+
+
+def on_device(data: PyTree) -> PyTree:
+    """Places arrays on the device, also where a function that uses them is traced.
+
+    There `jnp.asarray` of a numpy array would be a constant of the compiled program.
+    """
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(jnp.asarray, data)

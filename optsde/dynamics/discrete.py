@@ -1,0 +1,97 @@
+"""Discrete training as a dynamics: one optimizer step, state -> state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optsde.data.stream import Stream
+from optsde.gradients import Draw, Oracle, Sampler, signed_mix
+from optsde.optimizers.base import OptimizerState
+from optsde.plans.plan import Plan
+from optsde.types import PyTree
+
+
+class Dynamics(NamedTuple):
+    """The steps of a run: `init` makes a state of a key, `step` the next of a state.
+
+    `source` is a pytree that the steps read, so that large data is an argument of the
+    compiled loop and no constant in it. `info` is a pytree of numbers about the step.
+    """
+
+    init: Callable[[jax.Array], Any]  # key -> state
+    step: Callable[[Any, Any], tuple[Any, Any]]  # (state, source) -> (state, info)
+    dt: float  # the length of a step, in base steps
+    source: Any = None
+    stream: Stream | None = None  # that the source's batches are read from ahead of use
+
+
+class Info(NamedTuple):
+    """Numbers about a step, at the point that it left."""
+
+    loss: jax.Array  # of its draw
+    grad_norm: jax.Array  # global, before the clip
+
+
+class State(NamedTuple):
+    """The state of a run; `state.time` is in steps of the base run."""
+
+    step: jax.Array  # int32, names the draws
+    key: jax.Array  # of the whole run; never changes
+    params: PyTree
+    optimizer: OptimizerState
+    average: PyTree = None  # of the weights, where the plan has one
+
+    @property
+    def time(self) -> jax.Array:
+        return self.optimizer.clock.time
+
+
+def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
+    """Returns the run of a plan, with gradients from `sampler(batch_size)`.
+
+    Args:
+      plan: batch size and noise gain are the plan's, so that a rescaled plan needs
+        nothing else to be changed.
+      sampler: batch size -> oracle, such as `gradients.minibatch(losses, data)`.
+      params: the initial point, or a function of the key for one.
+
+        >>> import optsde
+        >>> from optsde.gradients import FunctionOracle
+        >>> plan = optsde.Plan(optimizer=optsde.SGD(lr=0.5), batch_size=1, horizon=2)
+        >>> oracle = FunctionOracle(lambda source, x, draw: (x**2 / 2, x))
+        >>> run = discrete(plan, lambda batch_size: oracle, 1.0)
+        >>> state, info = run.step(run.init(jax.random.key(0)), run.source)
+        >>> float(state.params), float(state.time)
+        (0.5, 1.0)
+    """
+    plan = plan.checked()
+    transform: Any = plan.transform()
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    average = plan.average
+
+    def init(key):
+        start = initial_point(params, key)
+        mean = None if average is None else average.init(start)
+        return State(jnp.int32(0), key, start, transform.init(start), mean)
+
+    def step(state: State, oracle: Oracle) -> tuple[State, Info]:
+        draw = Draw(state.key, state.step, state.time)
+        loss, grads = oracle(state.params, draw)
+        updates, memory = transform.update(grads, state.optimizer, state.params)
+        new = optax.apply_updates(state.params, updates)
+        mean = state.average
+        if average is not None:
+            mean = average.update(mean, new, memory.clock.time, plan.dt)
+        moved = State(state.step + 1, state.key, new, memory, mean)
+        return moved, Info(loss, optax.tree.norm(grads))
+
+    return Dynamics(init, step, plan.dt, oracle, oracle.stream)
+
+
+def initial_point(params: PyTree, key: jax.Array) -> PyTree:
+    """Returns `params`, called with a key of the run where it is a function."""
+    start = params(jax.random.fold_in(key, 2**31)) if callable(params) else params
+    return jax.tree.map(jnp.asarray, start)

@@ -1,0 +1,219 @@
+"""Oracles: `oracle(params, draw) -> (loss, grads)`, the only source of gradients.
+
+An oracle is a pure function and a pytree of the data that it reads, so that a compiled
+step takes the data as an argument. A *sampler* makes one for a batch size.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optsde.data.stream import Stream
+from optsde.gradients.draw import Draw, Use
+from optsde.gradients.groups import Groups, grouped, sum_over_groups, weighted
+from optsde.mesh import data_shards
+from optsde.types import PyTree
+
+Losses = Callable[..., jax.Array]
+"""(params, examples) -> the loss of each. Where examples of one call interact, as
+through BatchNorm, the function has the attribute `takes_mask` = True and is called as
+(params, examples, mask): rows where the mask is False only fill the call up."""
+
+Augment = Callable[[jax.Array, PyTree], PyTree]  # (key of each, examples) -> examples
+
+LossOfParams = Callable[[PyTree], jax.Array]
+GradientOfGroup = Callable[[LossOfParams, PyTree, Any], tuple[jax.Array, PyTree]]
+"""(loss of a group, params, time) -> (loss, gradient): a replacement for ∇loss."""
+
+
+class Oracle:
+    """A gradient of a loss: `oracle(params, draw) -> (loss, grads)`.
+
+    Every oracle is a pytree whose leaves are the data that it reads. `FunctionOracle`
+    makes one of a function, and `minibatch`, `epochs` and `full_batch` of examples.
+    """
+
+    @property
+    def stream(self) -> Stream | None:
+        """The stream that batches are read from ahead of use, if there is one."""
+        return None
+
+    def __call__(self, params: PyTree, draw: Draw) -> tuple[jax.Array, PyTree]:
+        """Returns the loss of a draw at `params`, and its gradient."""
+        raise TypeError(f"{type(self).__name__} does not define __call__(params, draw)")
+
+    def mixed(self, first: float, second: float) -> "Oracle":
+        """Returns first·(one draw) + second·(another), of loss and gradient."""
+
+        def mix(oracle, params, draw):
+            loss_1, grads_1 = oracle(params, draw.stream(Use.MIX_FIRST))
+            loss_2, grads_2 = oracle(params, draw.stream(Use.MIX_SECOND))
+            grads = jax.tree.map(lambda a, b: first * a + second * b, grads_1, grads_2)
+            return first * loss_1 + second * loss_2, grads
+
+        return self.wrapped(mix)
+
+    def wrapped(self, function: Callable) -> "Oracle":
+        """Returns the oracle function(this oracle, params, draw) -> (loss, grads)."""
+        if self.stream is not None:
+            raise ValueError(
+                "this oracle reads a Stream, which only a minibatch and its signed mix "
+                "do: give it arrays on the device"
+            )
+        return FunctionOracle(function, self)
+
+    def with_gradient(self, of_group: GradientOfGroup) -> "Oracle":
+        """Returns an oracle whose gradient is formed group by group."""
+        raise ValueError(
+            "a penalty on the gradient of a group needs an oracle of examples: "
+            "minibatch, epochs or full_batch"
+        )
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["source"], meta_fields=["function"]
+)
+@dataclasses.dataclass(frozen=True)
+class FunctionOracle(Oracle):
+    """An oracle that is `function(source, params, draw) -> (loss, grads)`.
+
+    `source` is a pytree of what the function reads besides its arguments.
+
+        >>> oracle = FunctionOracle(lambda source, x, draw: (x**2 / 2, x))
+        >>> oracle(3.0, Draw(jax.random.key(0), 0))
+        (4.5, 3.0)
+    """
+
+    function: Callable[[PyTree, PyTree, Draw], tuple[jax.Array, PyTree]]
+    source: PyTree = ()
+
+    def __call__(self, params: PyTree, draw: Draw) -> tuple[jax.Array, PyTree]:
+        return self.function(self.source, params, draw)
+
+
+Sampler: TypeAlias = Callable[[int], Oracle]  # batch size -> oracle
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["source"],
+    meta_fields=[
+        "losses",
+        "choose",
+        "size",
+        "weights",
+        "group",
+        "at_once",
+        "augment",
+        "of_group",
+        "uses",
+        "gains",
+    ],
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExampleOracle(Oracle):
+    """The mean loss over the examples that `choose(draw)` names, and its gradient.
+
+    Three things in a row: *draw* their indices, *take* them from the source (resident
+    on the device, or a window of a stream), and *average* over groups.
+
+    Args:
+      source: `data.Resident`, `data.Stream`, or the window of one that a run feeds.
+      losses: `Losses`, of each example.
+      choose: draw -> indices [size].
+      weights: rows in a group -> the share of each group of a draw.
+      group: examples in one call of the model. None: all of them, which then must not
+        interact, since devices share them.
+      at_once: groups in one pass; the rest one after the other, in the memory of one.
+      augment: applied to what was drawn, with a key of each example's own.
+      of_group: forms a group's gradient in place of ∇loss, such as with a penalty.
+      uses, gains: draws that are mixed; each draw's groups stay among themselves.
+    """
+
+    source: Any
+    losses: Losses
+    choose: Callable[[Draw], jax.Array]
+    size: int
+    weights: Callable[[int], np.ndarray]
+    group: int | None = None
+    at_once: int = 1
+    augment: Augment | None = None
+    of_group: GradientOfGroup | None = None
+    uses: tuple[Use, ...] = ()
+    gains: tuple[float, ...] = (1.0,)
+
+    @property
+    def stream(self) -> Stream | None:
+        return self.source.stream
+
+    def __call__(self, params: PyTree, draw: Draw) -> tuple[jax.Array, PyTree]:
+        rows, at_once = self.group, self.at_once
+        if rows is None:
+            rows, at_once = -(-self.size // data_shards()), len(self.gains)
+        data, index = self.source.at(draw.step, self.index(draw))
+        share = self.weights(rows)
+        weights = np.concatenate([gain * share for gain in self.gains])
+        groups = grouped(index, rows, weights)
+        total = partial(self._total, data, draw.stream(Use.AUGMENT).fresh())
+        if self.of_group is None:
+            part: Any = jax.value_and_grad(total)
+        else:
+            part = weighted(partial(self._gradient, total, draw.time))
+        return sum_over_groups(part, params, groups, at_once)
+
+    def index(self, draw: Draw) -> jax.Array:
+        """Returns the examples of a draw, [draws that are mixed, size]."""
+        draws = [draw.stream(use) for use in self.uses] or [draw]
+        return jnp.stack([self.choose(d) for d in draws])
+
+    def mixed(self, first: float, second: float) -> Oracle:
+        """Returns first·(one draw) + second·(another), as one weighted mean."""
+        if self.uses:
+            return super().mixed(first, second)
+        uses = Use.MIX_FIRST, Use.MIX_SECOND
+        return dataclasses.replace(self, uses=uses, gains=(first, second))
+
+    def with_gradient(self, of_group: GradientOfGroup) -> "ExampleOracle":
+        """Returns an oracle that forms each group's gradient by `of_group`."""
+        if self.of_group is not None:
+            raise ValueError("an oracle takes one penalty, and this one has it")
+        return dataclasses.replace(self, of_group=of_group)
+
+    def reading(self, window: Any) -> "ExampleOracle":
+        """Returns the oracle of these examples that takes them from a window."""
+        return dataclasses.replace(self, source=window)
+
+    def _gradient(self, total, time, params: PyTree, group: Groups):
+        """Returns what `of_group` makes of one group's mean loss."""
+        assert self.of_group is not None
+        only = jax.tree.map(lambda x: x[None], group)._replace(weight=jnp.ones(1))
+        return self.of_group(lambda p: total(p, only), params, time)
+
+    def _total(
+        self, data: PyTree, key: jax.Array, params: PyTree, groups: Groups
+    ) -> jax.Array:
+        """Returns Σ_b w_b·(mean loss of group b)."""
+        several = groups.index.shape[0] > 1
+        over = jax.vmap if several else lambda function, *_: function
+        if not several:
+            groups = jax.tree.map(lambda x: x[0], groups)
+        examples = jax.tree.map(lambda x: x[groups.index], data)
+        if self.augment is not None:
+            fold = over(jax.vmap(partial(jax.random.fold_in, key)))
+            examples = over(self.augment)(fold(groups.slot), examples)
+        counted, given = groups.counted, [examples]
+        if counted is not None and getattr(self.losses, "takes_mask", False):
+            given.append(counted)
+        each = over(self.losses, (None, *[0] * len(given)))(params, *given)
+        if counted is None:
+            means = jnp.mean(each, axis=-1)
+        else:
+            sums = jnp.sum(jnp.where(counted, each, 0), axis=-1)
+            means = sums / jnp.sum(counted, axis=-1).astype(each.dtype)
+        weight: Any = groups.weight.astype(means.dtype)
+        return weight @ means if several else weight * means

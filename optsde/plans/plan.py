@@ -1,0 +1,198 @@
+"""Plan: what a run is apart from its data; and the one operation on plans, rescaling.
+
+Training at κ times the batch, SVAG at ℓ and the SDE are the same change of a plan, by
+κ > 1, κ = ℓ**−2 (ℓ**−1 for SGD-like optimizers) and κ → 0. They differ in who changes
+the noise: a larger batch, or a signed mix of two draws (`noise_gain`).
+
+    >>> from optsde import Adam
+    >>> plan = Plan(optimizer=Adam(lr=1e-3), batch_size=256, horizon=10_000)
+    >>> big = scale(plan, kappa=4)
+    >>> big.batch_size, big.steps, round(big.optimizer.lr, 6)
+    (1024, 2500, 0.002)
+    >>> fine = svag(plan, ell=4)
+    >>> fine.batch_size, fine.steps, fine.noise_gain
+    (256, 160000, 16.0)
+"""
+
+import dataclasses
+import math
+from typing import Self
+
+import jax
+import numpy as np
+import optax
+
+from optsde.optimizers import EMA, SWA, Optimizer
+from optsde.optimizers.base import OptimizerState
+from optsde.optimizers.rules import check_memory
+from optsde.types import Scalar, Schedule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run apart from its data.
+
+    horizon: length of the run, in steps of the base run.
+    schedule: multiplier of lr as a function of time, in steps of the base run.
+    clip: largest global norm of the gradient, applied before everything else.
+    average: EMA(decay) or SWA(start, every) of the weights.
+    dt: base steps per step; noise_gain: factor of the gradient variance that SVAG's
+    signed mix supplies. Only rescaling changes these two.
+    """
+
+    optimizer: Optimizer
+    batch_size: int
+    horizon: float
+    schedule: Schedule | None = None
+    clip: Scalar | None = None
+    average: EMA | SWA | None = None
+    dt: float = 1.0
+    noise_gain: float = 1.0
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that reach the horizon."""
+        return math.ceil(self.horizon / self.dt - 1e-9)
+
+    def checked(self) -> Self:
+        """Returns itself, if every setting makes sense; else raises and names it."""
+        self.optimizer.checked()
+        clip = 1.0 if self.clip is None else self.clip
+        decay = self.average.decay if isinstance(self.average, EMA) else 0.0
+        for name, value, low, high, needs in (
+            ("batch_size", self.batch_size, 1, math.inf, "at least 1"),
+            ("horizon", self.horizon, 1e-12, math.inf, "a positive time"),
+            ("clip", clip, 1e-12, math.inf, "a positive norm"),
+            ("decay", decay, 0, 1 - 1e-12, "0 ≤ decay < 1"),
+        ):
+            if isinstance(value, jax.core.Tracer):
+                continue
+            if not (low <= np.min(value) and np.max(value) <= high):
+                raise ValueError(f"{name}={value}: needs {needs}")
+        return self
+
+    def rate(self, time: Scalar) -> Scalar:
+        """Returns the learning rate at a time, in base steps, such as `state.time`."""
+        if self.schedule is None:
+            return self.optimizer.lr
+        return self.optimizer.lr * self.schedule(time)
+
+    def transform(self) -> optax.GradientTransformation:
+        """Returns the optax transform: clip, then the optimizer on this plan's clock.
+
+        Its state is an `OptimizerState`, with the clock and the optimizer's memory.
+        """
+        update = self.optimizer.transform(self.schedule, self.dt)
+        if self.clip is None:
+            return update
+        clip = optax.clip_by_global_norm(self.clip)
+
+        def clipped(grads, state, params=None):
+            grads, _ = clip.update(grads, optax.EmptyState(), params)
+            return update.update(grads, state, params)
+
+        return optax.GradientTransformation(update.init, clipped)  # type: ignore
+
+
+def scale(
+    plan: Plan,
+    kappa: float,
+    rule: str = "sde",
+    *,
+    memory: str = "linear",
+    clip: str = "noise",
+) -> Plan:
+    """The plan at κ times its batch: same samples, 1/κ of the steps.
+
+    rule: "sde" (the optimizer's own), or a control to compare with: "linear" (lr·κ),
+    "sqrt_lr_only" (lr·√κ) or "fixed", which leave everything else alone.
+    memory: "linear" takes decays to 1 − κ(1−β), "power" to β**κ.
+    clip: "noise" takes the threshold to c/√κ, right where noise makes up the norm of
+    the gradient; "signal" leaves it, right where the mean does.
+    """
+    _check_kappa(kappa)
+    check_memory(memory)
+    if clip not in ("noise", "signal"):
+        raise ValueError(f"clip={clip!r} is not known; one of: noise, signal")
+    batch = plan.batch_size * kappa
+    if abs(batch - round(batch)) > 1e-9 or round(batch) < 1:
+        raise ValueError(
+            f"kappa={kappa:g} makes a batch of {batch:g} out of {plan.batch_size}; "
+            "the batch must stay a positive whole number (for steps finer than a "
+            "batch of 1, use svag)"
+        )
+    if rule == "sde":
+        changed = rescaled(plan, kappa, memory, clip)
+    elif rule in CONTROLS:
+        lr = plan.optimizer.lr * kappa ** CONTROLS[rule]
+        optimizer = dataclasses.replace(plan.optimizer, lr=lr)
+        changed = dataclasses.replace(plan, optimizer=optimizer, dt=plan.dt * kappa)
+    else:
+        allowed = ", ".join(["sde", *CONTROLS])
+        raise ValueError(f"rule={rule!r} is not known; one of: {allowed}")
+    return dataclasses.replace(changed, batch_size=round(batch))
+
+
+CONTROLS = {"linear": 1.0, "sqrt_lr_only": 0.5, "fixed": 0.0}
+"""Rules that people use, as powers of κ for lr; all else is left alone."""
+
+
+def svag(plan: Plan, ell: float, *, memory: str = "linear") -> Plan:
+    """The plan of SVAG(ℓ): the SDE's rule at κ = ℓ**−noise_exponent, at the same batch.
+
+    The noise that the rule asks for is made by a signed mix of two draws with the gain
+    1/κ. At ℓ = 1 it is the plan itself; as ℓ grows, it approaches the SDE.
+    """
+    if ell < 1:
+        raise ValueError(f"ell={ell:g} is below 1, where SVAG is the plain run")
+    kappa = float(ell) ** -plan.optimizer.noise_exponent
+    changed = rescaled(plan, kappa, memory, "noise")
+    return dataclasses.replace(changed, noise_gain=plan.noise_gain / kappa)
+
+
+def switch(state: OptimizerState, old: Plan, new: Plan) -> OptimizerState:
+    """Returns the optimizer state of `old` for going on under `new` in mid-run.
+
+    v is divided by κ (AdaGrad's sum by κ²), averages of the gradient stay, and the
+    clock goes on from the same time with the new step. Of a run's state it is
+    `state.optimizer` that is switched.
+    """
+    kappa = new.dt / old.dt
+    if not isinstance(state, OptimizerState):
+        raise ValueError(
+            f"switch takes an OptimizerState, such as state.optimizer of a run, and "
+            f"was given a {type(state).__name__}"
+        )
+    if type(old.optimizer) is not type(new.optimizer):
+        raise ValueError("switch needs two plans of one optimizer")
+    rescale = old.optimizer.rescale_state
+    return OptimizerState(
+        clock=state.clock.paced(new.dt),
+        direction=rescale(state.direction, kappa, new.optimizer),
+    )
+
+
+def rescaled(plan: Plan, kappa: float, memory: str, clip: str) -> Plan:
+    """The settings of the SDE's rule at κ; who changes the noise is still open."""
+    threshold = plan.clip
+    if threshold is not None and clip == "noise":
+        threshold = threshold / kappa**0.5
+    return dataclasses.replace(
+        plan,
+        optimizer=plan.optimizer.rescaled(kappa, memory),
+        clip=threshold,
+        average=None if plan.average is None else plan.average.rescaled(kappa),
+        dt=plan.dt * kappa,
+    )
+
+
+def _check_kappa(kappa: float) -> None:
+    if not (kappa > 0 and math.isfinite(kappa)):
+        raise ValueError(f"kappa={kappa} must be a positive number")
+
+
+jax.tree_util.register_dataclass(
+    Plan,
+    data_fields=["optimizer", "clip", "average"],
+    meta_fields=["batch_size", "horizon", "schedule", "dt", "noise_gain"],
+)

@@ -1,0 +1,130 @@
+"""Multipliers of the learning rate as functions of time.
+
+Time is counted in steps of the base run (samples / base batch), so a schedule need not
+change when the batch does: `scale` and `svag` leave it alone.
+
+    >>> schedule = warmup_cosine(warmup=100, horizon=1000)
+    >>> [round(float(schedule(t)), 3) for t in (0, 50, 100, 550, 1000)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from optsde.types import Schedule
+
+
+def constant() -> Schedule:
+    """Returns the schedule that is 1 at all times."""
+    return lambda t: jnp.ones_like(t, float)
+
+
+def cosine(horizon: float, end: float = 0.0) -> Schedule:
+    """Returns half a cosine from 1 at time 0 to `end` at `horizon`, and `end` after."""
+
+    def multiplier(t):
+        phase = jnp.clip(t / horizon, 0, 1)
+        return end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * phase))
+
+    return multiplier
+
+
+def linear(horizon: float, start: float = 1.0, end: float = 0.0) -> Schedule:
+    """Returns a straight line from `start` at time 0 to `end` at `horizon`."""
+    return lambda t: start + (end - start) * jnp.clip(t / horizon, 0, 1)
+
+
+def milestones(times: Sequence[float], factor: float = 0.1) -> Schedule:
+    """Returns 1, multiplied by `factor` at each of the given times."""
+    return lambda t: factor ** sum(jnp.where(t >= at, 1.0, 0.0) for at in times)
+
+
+def warmup(time: float, after: Schedule | None = None) -> Schedule:
+    """Returns a line from 0 at time 0 to 1 at `time`, then `after` from there on."""
+    return _after(time, lambda t: t / time, after or constant())
+
+
+def exponential_warmup(
+    time: float, start: float = 1e-3, after: Schedule | None = None
+) -> Schedule:
+    """Returns a geometric rise from `start` to 1 at `time`, then `after` from there."""
+    return _after(time, lambda t: start ** (1 - t / time), after or constant())
+
+
+def warmup_cosine(warmup: float, horizon: float, end: float = 0.0) -> Schedule:
+    """Returns a line to 1 at `warmup`, then half a cosine to `end` at `horizon`."""
+    if not 0 <= warmup < horizon:
+        raise ValueError(
+            f"warmup={warmup:g} must lie in [0, horizon) with horizon={horizon:g}"
+        )
+    return _after(warmup, lambda t: t / warmup, cosine(horizon - warmup, end))
+
+
+def one_cycle(
+    horizon: float, rise: float = 0.3, start: float = 0.04, end: float = 0.0
+) -> Schedule:
+    """Returns half a cosine from `start` up to 1 over the share `rise`, one to `end`.
+
+    The form of torch's OneCycleLR with three numbers: Smith and Topin's own (2018) is
+    made of straight lines.
+    """
+    if not 0 < rise < 1:
+        raise ValueError(f"rise={rise:g} must lie between 0 and 1, a share of horizon")
+    up = cosine(rise * horizon, end=start)
+    down = cosine((1 - rise) * horizon, end)
+    return _after(rise * horizon, lambda t: up(rise * horizon - t), down)
+
+
+def cyclic(period: float, low: float = 0.0, high: float = 1.0) -> Schedule:
+    """Returns triangles, `low` at each multiple of `period`, `high` in the middle."""
+    return exponential_cyclic(period, low, high, growth=1.0)
+
+
+def exponential_cyclic(
+    period: float, low: float = 0.0, high: float = 1.0, growth: float = 1.5
+) -> Schedule:
+    """Returns triangles whose peaks grow: cycle c rises from `low` to high·growth^c.
+
+    torch's CyclicLR in mode exp_range lets the amplitude follow the step instead, and
+    shrinks it; here every cycle is a triangle with one peak.
+    """
+
+    def multiplier(t):
+        cycle = jnp.floor(t / period)
+        rising = 1 - jnp.abs(2 * (t / period - cycle) - 1)
+        return low + (high * growth**cycle - low) * rising
+
+    return multiplier
+
+
+def restarts(period: float, stretch: float = 1.0, end: float = 0.0) -> Schedule:
+    """Returns half cosines from 1 to `end`, begun anew (SGDR, Loshchilov, Hutter 2017).
+
+    The first lasts `period`, each further one `stretch` times the one before it.
+    """
+    if stretch < 1:
+        raise ValueError(f"stretch={stretch:g} must be at least 1")
+
+    def multiplier(t):
+        if stretch == 1:
+            phase = t / period - jnp.floor(t / period)
+        else:
+            begun = 1 + t / period * (stretch - 1)
+            number = jnp.floor(jnp.log(begun) / jnp.log(stretch) + 1e-6)
+            length = stretch**number
+            phase = (begun - length) / (length * (stretch - 1))
+        return end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(phase, 0, 1)))
+
+    return multiplier
+
+
+def _after(time: float, ramp: Schedule, rest: Schedule) -> Schedule:
+    if time == 0:
+        return rest
+
+    def multiplier(t):
+        early = jnp.minimum(t, time)
+        return jnp.where(t < time, ramp(early), rest(jnp.maximum(t - time, 0)))
+
+    return multiplier

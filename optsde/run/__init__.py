@@ -1,0 +1,34 @@
+"""Runs: ensembles and training on one compiled loop, with probes and checkpoints."""
+
+from optsde.run.checkpoints import Checkpoints, load_params
+from optsde.run.engine import Engine
+from optsde.run.ensemble import Trajectory, ensemble
+from optsde.run.evaluation import evaluate, statistics
+from optsde.run.loop import Result, Run, fit
+from optsde.run.progress import Progress
+from optsde.run.rows import DivergedError, Series
+from optsde.run.task import Task
+from optsde.run.writers import JsonLines, MarkSpikes, TensorBoard, Wandb, Writer, read
+
+__all__ = [
+    "Checkpoints",
+    "DivergedError",
+    "Engine",
+    "JsonLines",
+    "MarkSpikes",
+    "Progress",
+    "Result",
+    "Run",
+    "Series",
+    "Task",
+    "TensorBoard",
+    "Trajectory",
+    "Wandb",
+    "Writer",
+    "ensemble",
+    "evaluate",
+    "fit",
+    "load_params",
+    "read",
+    "statistics",
+]

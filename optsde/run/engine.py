@@ -1,0 +1,274 @@
+"""The compiled loop of every run: replicas by devices, steps by chunks of any length.
+
+Replicas are one vmapped leading axis, sharded over the mesh's replica axis; the
+gradient of one replica may share its work over the data axis. A chunk is one compiled
+loop whose length is an argument, with donated state, so nothing is compiled twice. A
+device with one replica runs it without vmap: a single run is an ensemble of one.
+
+Data and all else that a run reads besides its state is an argument of the compiled loop
+and no constant in it, also where a function of a member closes over it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from optsde.dynamics.discrete import Dynamics
+from optsde.mesh import REPLICA, replicated, run_mesh
+from optsde.run.windows import Feed
+from optsde.types import PyTree
+
+OVER, EVERYWHERE = PartitionSpec(REPLICA), PartitionSpec()
+
+
+class Engine:
+    """Runs `replicas` of a dynamics, or of one that is a function of a member.
+
+    Args:
+      dynamics: what each replica runs; with `members`, a function of one of them.
+      replicas: how many there are.
+      members: hyperparameters or data of each replica, stacked along the leading axis.
+      shards: devices that share the work of each replica.
+      with_info: whether to add up what the steps tell of themselves (loss, gradient
+        norm); it is not computed otherwise.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics | Callable[[Any], Dynamics],
+        replicas: int,
+        *,
+        members: PyTree = None,
+        shards: int = 1,
+        with_info: bool = False,
+    ):
+        for leaf in jax.tree.leaves(members):
+            if np.shape(leaf)[:1] != (replicas,):
+                raise ValueError(
+                    f"members has a leaf of shape {np.shape(leaf)}, and there are "
+                    f"{replicas} keys: stack every hyperparameter, as in "
+                    "jax.vmap(lambda lr: Adam(lr=lr))(lrs)"
+                )
+        self.replicas = replicas
+        self.mesh = run_mesh(replicas, shards)
+        make: Any = dynamics if members is not None else lambda member: dynamics
+        first = make(jax.tree.map(lambda x: x[0], members))
+        self.dt = first.dt
+        self.with_info = with_info
+        self._make = make
+        self.members = self.spread(members)
+        self._feed, self._window = None, None
+        if first.stream is not None:
+            if members is not None:
+                raise ValueError("a stream cannot be read by stacked members")
+            self._feed = Feed(first, replicas, self.spread)
+            self._window = self.spread(self._feed.blank(replicas))
+        self._source = self._hoisted(
+            lambda member: () if self._feed else make(member).source
+        )
+        self._init = self._sharded(
+            lambda members, keys: _map(lambda m, k: make(m).init(k), members, keys),
+            (OVER, OVER),
+        )
+        specs = (EVERYWHERE, OVER, OVER, OVER, EVERYWHERE)
+        self.chunk = self._sharded(self._chunk, specs, donate_argnums=2)
+        self._loop: Any = None
+        self.reached: Any = ()
+        """An array that is ready when the last chunk is."""
+
+    # ---- placing
+
+    def spread(self, tree: PyTree) -> PyTree:
+        """Places replicas on the mesh; copies of the last make them even."""
+        rows = self.mesh.shape[REPLICA]
+
+        def fill(x):
+            if missing := -x.shape[0] % rows:
+                return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)])
+            return x
+
+        tree = jax.tree.map(fill, tree)
+        return jax.device_put(tree, NamedSharding(self.mesh, OVER))
+
+    def kept(self, tree: PyTree) -> PyTree:
+        """Returns the replicas asked for, without those that fill up the devices."""
+        return jax.tree.map(lambda x: x[: self.replicas], tree)
+
+    def set_members(self, members: PyTree) -> None:
+        """Goes on with other hyperparameters of the same shapes; compiles nothing."""
+        self.members = self.spread(members)
+
+    # ---- running
+
+    def init(self, keys: jax.Array) -> PyTree:
+        """Returns the states at time 0, one for each key."""
+        return self._init(self.members, self.spread(keys))
+
+    def zeros(self, state: PyTree) -> PyTree:
+        """Returns the zero sums of what steps tell of themselves, `()` without info."""
+        given = self.members, self._window
+        info = jax.eval_shape(self._info, self._source.arrays, given, state)
+        zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), info)
+        return jax.device_put(zeros, NamedSharding(self.mesh, OVER))
+
+    def arguments(self, state: PyTree, total: PyTree, steps: int) -> tuple:
+        """Returns what `chunk` takes to run so many steps."""
+        count = replicated(np.int32(steps), self.mesh)
+        given = self.members, self._window
+        return self._source.arrays, given, state, total, count
+
+    @property
+    def waits_for_compiling(self) -> bool:
+        """Whether no loop has been compiled yet."""
+        return self._loop is None
+
+    def lower(self, state: PyTree) -> jax.stages.Lowered:
+        """Returns the loop lowered for a state, of which the shapes are enough."""
+        return self.chunk.lower(*self.arguments(state, self.zeros(state), 0))
+
+    def compile(self, lowered: jax.stages.Lowered) -> None:
+        """Compiles the loop, of `chunk` lowered for a state."""
+        self._loop = lowered.compile()
+
+    def advance(self, state: PyTree, total: PyTree, steps: int):
+        """Returns (state, total) `steps` further, and what the steps tell added up.
+
+        The state is given away. Returns before the devices are done.
+        """
+        if self.waits_for_compiling:
+            self.compile(self.lower(state))
+        if self._feed is None:
+            out = self._loop(*self.arguments(state, total, steps))
+            state, total, self.reached = out
+            return state, total
+        for window, count in self._feed.parts(state, steps):
+            self._window = window
+            out = self._loop(*self.arguments(state, total, count))
+            state, total, self.reached = out
+        self._feed.follow(state)
+        return state, total
+
+    def each(self, make: Callable[[Any], tuple[Callable, PyTree]]) -> "Each":
+        """Returns the compiled map over replicas of a function of stacked arguments.
+
+        `make(member)` is (function, source), called as function(source, *arguments).
+        """
+        shared = self._hoisted(lambda member: make(member)[1])
+
+        def of_all(arrays, members, stacked):
+            def of_one(member, stacked):
+                function, source = make(member)
+                return function(shared.merged(source, arrays), *stacked)
+
+            return _map(of_one, members, stacked)
+
+        run = self._sharded(of_all, (EVERYWHERE, OVER, OVER))
+        return Each(run, lambda stacked: (shared.arrays, self.members, stacked))
+
+    def _chunk(self, arrays, given, state, total, count):
+        def replica(_, carry):
+            given, state, total = carry
+            made, source = self._of_replica(given, arrays)
+            state, info = made.step(state, source)
+            info = info if self.with_info else ()
+            return given, state, jax.tree.map(jnp.add, total, info)
+
+        carry = given, state, total
+        if _rows(carry) > 1:
+            carry = jax.lax.fori_loop(0, count, jax.vmap(replica, (None, 0)), carry)
+        else:
+            carry = jax.tree.map(lambda x: x[0], carry)
+            carry = jax.lax.fori_loop(0, count, replica, carry)
+            carry = jax.tree.map(lambda x: x[None], carry)
+        _, state, total = carry
+        return state, total, count[None]
+
+    def _info(self, arrays, given, state):
+        """Returns the info of one step of all replicas."""
+
+        def of_one(given, state):
+            made, source = self._of_replica(given, arrays)
+            return made.step(state, source)[1]
+
+        return _map(of_one, given, state) if self.with_info else ()
+
+    def _of_replica(self, given, arrays) -> tuple[Dynamics, PyTree]:
+        """Returns a replica's dynamics and what its steps read."""
+        member, window = given
+        made = self._make(member)
+        if self._feed is not None:
+            return made, self._feed.oracle.reading(window)
+        return made, self._source.merged(made.source, arrays)
+
+    def _hoisted(self, source: Callable[[Any], PyTree]) -> "_Hoisted":
+        first = jax.tree.map(lambda x: x[0], self.members)
+        leaves: list = []
+
+        def trace(member):
+            leaves.extend(jax.tree.leaves(source(member)))
+
+        jax.eval_shape(trace, first)
+        shared = [not isinstance(x, jax.core.Tracer) for x in leaves]
+        arrays = [x for x, own in zip(leaves, shared, strict=True) if own]
+        return _Hoisted(replicated(arrays, self.mesh), tuple(shared))
+
+    def _sharded(self, function: Callable, in_specs, **jit_options):
+        """Compiles a function of replicas; rows of devices exchange nothing."""
+        mapped = jax.shard_map(
+            function,
+            mesh=self.mesh,
+            in_specs=in_specs,
+            out_specs=OVER,
+            check_vma=False,
+        )
+        return jax.jit(mapped, **jit_options)
+
+
+class Each:
+    """A function of stacked arguments, mapped over replicas and compiled once."""
+
+    def __init__(self, run: Any, arguments: Callable[[tuple], tuple]):
+        self._run, self._arguments = run, arguments
+
+    def lower(self, *stacked: PyTree) -> Any:
+        """Returns the map lowered for arguments like these."""
+        return self._run.lower(*self._arguments(stacked))
+
+    def compile(self, *stacked: PyTree) -> None:
+        """Compiles for arguments like these, without a call."""
+        self._run = self.lower(*stacked).compile()
+
+    def __call__(self, *stacked: PyTree) -> PyTree:
+        return self._run(*self._arguments(stacked))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hoisted:
+    """The leaves of a source that are the same for every member, as arguments."""
+
+    arrays: list[jax.Array]
+    shared: tuple[bool, ...]  # of each leaf
+
+    def merged(self, source: PyTree, arrays: list[jax.Array]) -> PyTree:
+        """Returns the source of a member with the arguments in their places."""
+        leaves, structure = jax.tree.flatten(source)
+        given = iter(arrays)
+        pairs = zip(leaves, self.shared, strict=True)
+        return structure.unflatten([next(given) if s else x for x, s in pairs])
+
+
+def _rows(stacked: PyTree) -> int:
+    return jax.tree.leaves(stacked)[0].shape[0]
+
+
+def _map(function: Callable, *stacked: PyTree) -> PyTree:
+    """Maps over the leading axis; where that is 1, calls the function itself."""
+    if _rows(stacked) > 1:
+        return jax.vmap(function)(*stacked)
+    out = function(*jax.tree.map(lambda x: x[0], stacked))
+    return jax.tree.map(lambda x: jnp.asarray(x)[None], out)

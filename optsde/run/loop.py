@@ -1,0 +1,360 @@
+"""The loop of a run: chunks of steps, probes at their times, rows, checkpoints.
+
+The host is one chunk behind the devices: chunk n + 1 is under way while the numbers of
+chunk n are read. The lengths of chunks only set how often the host reads; no number
+depends on them. A run that resumes is bit for bit the run that never stopped.
+"""
+
+import bisect
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optsde.dynamics.discrete import Dynamics
+from optsde.measure.probe import Probe, Times
+from optsde.mesh import replicated
+from optsde.run.checkpoints import Checkpoints
+from optsde.run.engine import Engine
+from optsde.run.progress import Progress
+from optsde.run.rows import DivergedError, Rows, Series
+from optsde.run.writers import Writer
+from optsde.types import PyTree
+
+CHUNK_SECONDS = 1.0  # between two reads of the devices
+LONGEST_CHUNK = 10_000
+
+Probes = Sequence[Probe] | Callable[[Any], Sequence[Probe]]
+__all__ = ["DivergedError", "Probes", "Result", "Run", "Series", "fit"]
+
+
+class Result(NamedTuple):
+    """The outcome of a run; metrics, steps and seconds are those of one call."""
+
+    metrics: dict[str, Series]
+    state: PyTree  # leaves [replicas, …]
+    row: dict[str, Any]  # the last one
+    steps: int
+    seconds: float  # without compiling
+    compile_seconds: float
+
+
+class Run:
+    """A run that goes on when it is told to: replicas of a dynamics, and their probes.
+
+    Args:
+      dynamics: such as `discrete(plan, sampler, params)`; with `members`, a function of
+        one of them.
+      keys: one for each replica.
+      every: base steps from one row of mean loss and gradient norm to the next; they
+        are not computed where it is None.
+      probes: measurements, each at its times; or a function of a member for them.
+      members: hyperparameters or data of each replica, stacked.
+      state: a stacked state to go on from, in place of the initial ones.
+      shards: devices that share the gradient of each replica.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics | Callable[[Any], Dynamics],
+        keys: jax.Array,
+        *,
+        every: float | None = None,
+        probes: Probes = (),
+        members: PyTree = None,
+        state: PyTree = None,
+        shards: int = 1,
+    ):
+        self._launch = time.monotonic()
+        self.engine = engine = Engine(
+            dynamics,
+            len(keys),
+            members=members,
+            shards=shards,
+            with_info=every is not None,
+        )
+        self.begin = 0.0
+        if state is None:
+            self.state = engine.init(keys)
+        else:
+            self.begin = float(np.asarray(state.time)[0])
+            # The caller's own is not donated.
+            self.state = engine.spread(jax.tree.map(jnp.copy, state))
+        self.step = self._since = 0
+        self._zeros = self._total = engine.zeros(self.state)
+        self._begun = False
+        self._every = every
+        self._probes = _probing(engine, self.state, probes)
+
+    @property
+    def time(self) -> float:
+        """The time reached, in base steps."""
+        return self.begin + self.step * self.engine.dt
+
+    def set_members(self, members: PyTree) -> None:
+        """Goes on with other members of the same shapes; compiles nothing."""
+        self.engine.set_members(members)
+
+    def to(
+        self,
+        horizon: float,
+        *,
+        changes: Mapping[float, PyTree] | None = None,
+        writers: Sequence[Writer] = (),
+        checkpoints: Checkpoints | None = None,
+        checkpoint_every: float | None = None,
+        progress: Progress | None = None,
+        stop_at_divergence: bool = True,
+    ) -> Result:
+        """Runs on to the horizon, from the newest checkpoint where there is one.
+
+        SIGTERM or Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
+
+        Args:
+          horizon: the time of the end, in base steps.
+          changes: members from given times on, of the same shapes.
+          writers: where rows of metrics go.
+          checkpoints: where the run is saved, and resumed from.
+          checkpoint_every: base steps from one to the next; there is one at the end.
+          progress: the line that tells how far the run is.
+          stop_at_divergence: raise DivergedError at the first row with a loss that is
+            not finite; else go on, where the other replicas are of interest.
+        """
+        engine, end = self.engine, self._step_of(horizon, math.ceil)
+        rows = Rows(writers, engine, self.begin, stop_at_divergence)
+        if checkpoints is not None and (latest := checkpoints.latest()):  # 0: anew
+            self._resume(checkpoints, latest)
+        due = {}  # step -> what happens there
+        for probe in self._probes:
+            times = self._every if probe.times is None else probe.times
+            if times is None:
+                raise ValueError(
+                    "a probe has no times: give them by probe.at(…), or `every` of the "
+                    "run, whose rows it then joins"
+                )
+            for step in self._due(times, end, first=True):
+                due.setdefault(step, []).append(probe)
+        row_ends = set(self._due(self._every, end))
+        saves = set(self._due(checkpoint_every, end))
+        switches = {
+            self._step_of(at): members for at, members in (changes or {}).items()
+        }
+        stops = sorted({*due, *row_ends, *saves, *switches, end})
+        for at, members in sorted(switches.items()):
+            if at < self.step or at == self.step > 0:  # else `arrive` does it
+                engine.set_members(members)
+
+        def arrive():
+            """Does what is due at the step that is reached."""
+            metrics = {p: p.measure(self.state) for p in due.get(self.step, ())}
+            ended = self.step in row_ends and self.step > self._since
+            if metrics or ended:
+                info = self._total if ended else ()
+                rows.add(self.step, self._since, info, metrics)
+            if ended:
+                self._since, self._total = self.step, self._zeros
+            if self.step in switches:
+                engine.set_members(switches[self.step])
+
+        def save():
+            rows.flush()
+            if checkpoints is not None and checkpoints.latest() != self.step:
+                checkpoints.save(self.step, self._whole())
+
+        if engine.waits_for_compiling:
+            sample = engine.arguments(self.state, self._total, 0)
+            engine.compile(engine.chunk.lower(*sample))
+            for probe in self._probes:
+                probe.compile(self.state)
+        for writer in writers:
+            writer.begin(self.step)
+        with _polite_stop() as stopping:
+            try:
+                begun = tick = time.monotonic()
+                first, chunk, before, length = self.step, 1, (), 1
+                if progress:
+                    progress.begin(self.time)
+                if self.step == 0 and not self._begun:
+                    self._begun = True
+                    arrive()
+                while self.step < end and not stopping:
+                    stop = stops[bisect.bisect_right(stops, self.step)]
+                    count = min(chunk, stop - self.step)
+                    self.state, self._total = engine.advance(
+                        self.state, self._total, count
+                    )
+                    self.step += count
+                    jax.block_until_ready(before)  # the chunk before this one
+                    tick, last = time.monotonic(), tick
+                    pace = max(tick - last, 1e-6) / length
+                    longest = min(int(CHUNK_SECONDS / pace), LONGEST_CHUNK)
+                    chunk = max(1, min(2 * chunk, longest))
+                    before, length = engine.reached, count
+                    if self.step == stop:
+                        arrive()
+                        if self.step in saves:
+                            save()
+                    if progress:
+                        progress.update(self.time, self.begin + end * engine.dt)
+                save()
+                jax.block_until_ready(self.state)
+                seconds = time.monotonic() - begun
+            finally:
+                for writer in writers:
+                    writer.close()
+                if checkpoints is not None:
+                    checkpoints.close()
+        if stopping:
+            raise KeyboardInterrupt
+        waited, self._launch = begun - self._launch, time.monotonic()
+        return Result(
+            rows.series(),
+            engine.kept(self.state),
+            rows.last,
+            self.step - first,
+            seconds,
+            waited,
+        )
+
+    def _step_of(self, at: float, rounded: Callable[[float], int] = round) -> int:
+        """Returns the step of a time; refuses times between two steps."""
+        exact = (at - self.begin) / self.engine.dt
+        step = rounded(exact - 1e-9) if rounded is math.ceil else round(exact)
+        if rounded is round and abs(exact - step) > 1e-6 * max(1.0, abs(exact)):
+            near = self.begin + step * self.engine.dt
+            raise ValueError(
+                f"time {at:g} lies between steps of {self.engine.dt:g} base steps; "
+                f"the nearest that can be observed is {near:g}"
+            )
+        return step
+
+    def _due(self, times: Times, end: int, first: bool = False) -> list[int]:
+        """Returns the steps of times: those given, or every so many and the end.
+
+        Times after the end are those of the next `to`.
+        """
+        if times is None:
+            return []
+        if isinstance(times, Sequence | np.ndarray):
+            steps = [self._step_of(at) for at in np.asarray(times).tolist()]
+            if sorted(steps) != steps or (steps and steps[0] < 0):
+                raise ValueError(
+                    f"times must rise from {self.begin:g} on, and were {list(times)}"
+                )
+            return [step for step in steps if step <= end]
+        stride = self._step_of(self.begin + times)
+        if stride < 1:
+            raise ValueError(f"every {times:g} base steps: must be a positive time")
+        return sorted({*range(0 if first else stride, end + 1, stride), end})
+
+    def _whole(self) -> PyTree:
+        since = replicated(jnp.int32(self._since), self.engine.mesh)
+        whole = {"state": self.state, "total": self._total, "since": since}
+        memory = [probe.memory for probe in self._probes]
+        return whole | ({"memory": memory} if jax.tree.leaves(memory) else {})
+
+    def _resume(self, checkpoints: Checkpoints, step: int) -> None:
+        saved = checkpoints.restore(step, self._whole())
+        self.step, self.state, self._total = step, saved["state"], saved["total"]
+        self._since = int(saved["since"])
+        if "memory" in saved:
+            for probe, memory in zip(self._probes, saved["memory"], strict=True):
+                probe.memory = memory
+
+
+def fit(
+    dynamics: Dynamics | Callable[[Any], Dynamics],
+    keys: jax.Array,
+    horizon: float,
+    *,
+    every: float | None = None,
+    probes: Probes = (),
+    members: PyTree = None,
+    state: PyTree = None,
+    changes: Mapping[float, PyTree] | None = None,
+    shards: int = 1,
+    writers: Sequence[Writer] = (),
+    checkpoints: Checkpoints | None = None,
+    checkpoint_every: float | None = None,
+    progress: Progress | None = None,
+    stop_at_divergence: bool = True,
+) -> Result:
+    """Runs one replica per key to the horizon; a `Run` and its `to` in one call."""
+    run = Run(
+        dynamics,
+        keys,
+        every=every,
+        probes=probes,
+        members=members,
+        state=state,
+        shards=shards,
+    )
+    return run.to(
+        horizon,
+        changes=changes,
+        writers=writers,
+        checkpoints=checkpoints,
+        checkpoint_every=checkpoint_every,
+        progress=progress,
+        stop_at_divergence=stop_at_divergence,
+    )
+
+
+class _Probing:
+    """A probe at work: compiled, with its memory."""
+
+    def __init__(self, engine: Engine, state: PyTree, make: Callable[[Any], Probe]):
+        def observe(member):
+            probe = make(member)
+            return probe.observe, probe.source
+
+        def init(member):
+            return (lambda _, state: make(member).init(state)), ()
+
+        first = make(jax.tree.map(lambda x: x[0], engine.members))
+        self.times, self.finite = first.times, first.finite
+        self.memory = engine.each(init)(state)
+        self._observe = engine.each(observe)
+
+    def compile(self, state: PyTree) -> None:
+        self._observe.compile(state, self.memory)
+
+    def measure(self, state: PyTree) -> dict[str, Any]:
+        metrics, self.memory = self._observe(state, self.memory)
+        return metrics
+
+
+def _probing(engine: Engine, state: PyTree, probes: Probes) -> list[_Probing]:
+    make: Any = probes if callable(probes) else lambda member: probes
+    count = len(make(jax.tree.map(lambda x: x[0], engine.members)))
+    return [
+        _Probing(engine, state, lambda member, i=i: make(member)[i])
+        for i in range(count)
+    ]
+
+
+@contextlib.contextmanager
+def _polite_stop() -> Iterator[list[int]]:
+    """Yields a list that the first SIGTERM or Ctrl-C fills; the next one raises."""
+    stopping: list[int] = []
+
+    def note(number, frame):
+        if stopping:
+            raise KeyboardInterrupt
+        stopping.append(number)
+
+    try:
+        before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread, where no signal arrives
+        before = {}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

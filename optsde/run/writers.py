@@ -1,0 +1,166 @@
+"""Writers of metrics: metrics.jsonl always, TensorBoard and wandb where chosen.
+
+A writer takes rows, dictionaries of names and numbers that begin with `step`. `begin`
+says at which step a run goes on: later rows are forgotten, so that none comes twice.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from optsde.analysis.spikes import SpikeDetector
+
+Row = Mapping[str, Any]
+
+
+class Writer(Protocol):
+    def begin(self, step: int) -> None: ...
+    def write(self, row: Row) -> None: ...
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """A file of one JSON object to a line, with null for what is not finite."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file: Any = None
+
+    def begin(self, step: int) -> None:
+        kept = [line for line, row in _lines(self.path) if row["step"] <= step]
+        if step == 0:
+            kept = []
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        os.replace(partial, self.path)
+        self._file = open(self.path, "a", buffering=1)  # noqa: SIM115
+
+    def write(self, row: Row) -> None:
+        self._file.write(json.dumps({k: _finite(v) for k, v in row.items()}) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class MarkSpikes:
+    """Rows of a JsonLines with `spike`: 1 where the loss is part of one, else 0.
+
+    `options` are those of `analysis.SpikeDetector`, whose window counts rows.
+    """
+
+    def __init__(self, rows: JsonLines, **options):
+        self._rows = rows
+        self._options = options
+        self._detectors: list[SpikeDetector] = []
+
+    def begin(self, step: int) -> None:
+        self._rows.begin(step)
+        self._detectors = []
+        for _, row in _lines(self._rows.path):
+            self._marked(row)
+
+    def write(self, row: Row) -> None:
+        self._rows.write(self._marked(row))
+
+    def close(self) -> None:
+        self._rows.close()
+
+    def _marked(self, row: Row) -> Row:
+        if "loss" not in row:  # before the first step
+            return row
+        given = row["loss"] if isinstance(row["loss"], list) else [row["loss"]]
+        losses = [math.nan if x is None else x for x in given]
+        self._detectors = self._detectors or [
+            SpikeDetector(**self._options) for _ in losses
+        ]
+        pairs = zip(self._detectors, losses, strict=True)
+        marks = [int(detector.update(row["step"], loss)) for detector, loss in pairs]
+        return {**row, "spike": marks if len(marks) > 1 else marks[0]}
+
+
+class TensorBoard:
+    """Scalars by tensorboardX (extra [tensorboard]); means where there are replicas."""
+
+    def __init__(self, directory: Path):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ValueError(
+                "writer 'tensorboard' needs tensorboardX: pip install -e .[tensorboard]"
+            ) from None
+        self._make = lambda step: SummaryWriter(str(directory), purge_step=step + 1)
+        self._writer: Any = None
+
+    def begin(self, step: int) -> None:
+        self._writer = self._make(step)
+
+    def write(self, row: Row) -> None:
+        for name, value in _means(row).items():
+            self._writer.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Wandb:
+    """Weights & Biases (extra [wandb]); a run that goes on keeps its identity."""
+
+    def __init__(self, directory: Path, config: Mapping[str, Any]):
+        try:
+            import wandb
+        except ImportError:
+            raise ValueError(
+                "writer 'wandb' needs wandb: pip install -e .[wandb]"
+            ) from None
+        self._wandb = wandb
+        place = str(directory.resolve())
+        self._options = dict(
+            project="optsde",
+            dir=place,
+            id=hashlib.sha256(place.encode()).hexdigest()[:12],
+            name=directory.name,
+            config=dict(config),
+        )
+        self._run: Any = None
+
+    def begin(self, step: int) -> None:
+        self._run = self._wandb.init(**self._options, resume="allow")
+
+    def write(self, row: Row) -> None:
+        self._run.log(_means(row), step=row["step"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def read(path: Path) -> dict[str, list]:
+    """The columns of a metrics.jsonl; None where a row lacks the number."""
+    rows = [row for _, row in _lines(path)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _lines(path: Path) -> list[tuple[str, dict]]:
+    """Whole lines with what they say; a last line that was cut off is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [(line, json.loads(line)) for line in lines if line.endswith("\n")]
+
+
+def _means(row: Row) -> dict[str, float]:
+    def mean(value) -> float:
+        values = value if isinstance(value, list) else [value]
+        return sum(values) / len(values)
+
+    return {name: mean(value) for name, value in row.items() if name != "step"}
+
+
+def _finite(value):
+    if isinstance(value, list):
+        return [_finite(x) for x in value]
+    return value if math.isfinite(value) else None

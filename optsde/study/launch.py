@@ -1,0 +1,303 @@
+"""From a command line to a study: flags, checks before anything runs, exit codes.
+
+    python -m experiments.NAME [--config=FILE.py:PRESET] [--config.KEY=VALUE …]
+                               [--workdir=DIR]
+
+Exit code 0: done. 1: the run diverged. 2: the command was wrong, and nothing was
+written. 130: interrupted; the same command goes on where it stopped.
+
+A config file has PRESETS, names with a text for each, and get_config(preset), which
+returns the ConfigDict of that preset. It may have task(config), which returns the
+`Task` to train on in place of the built-in one.
+"""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from optsde.mesh import enable_compilation_cache, expose_cpu_cores
+from optsde.run.loop import DivergedError
+from optsde.study.rundir import RunDir
+from optsde.study.settings import Settings
+from optsde.study.shapes import Leaf, UsageError, unknown_setting
+from optsde.study.study import Study, choose, run
+from optsde.study.values import kind_of_text, shown
+
+OTHER_FLAGS = "--workdir=DIR, --devices=N (of the CPU), --dry_run, --help"
+HELP = ("-h", "--help", "-help", "--helpfull")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """A name's settings, and a line about them for `--help`."""
+
+    text: str
+    settings: Settings
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def presets(table: Mapping[str, Preset], default: str) -> Callable[..., ConfigDict]:
+    """Returns the get_config of a config file: name of a preset -> ConfigDict."""
+
+    def get_config(preset: str = default) -> ConfigDict:
+        return table[preset].settings.config()
+
+    return get_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """Studies that share a command: python -m experiments.NAME.
+
+    doc: the head of `--help`. style: settings of matplotlib for all figures.
+    """
+
+    name: str
+    doc: str
+    studies: Sequence[Study]
+    style: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def main(self) -> None:
+        """Parses the command line, checks it and runs the study that it names."""
+        try:
+            command = _parse(self, sys.argv)
+            study, settings = command.study, command.settings.checked()
+            if command.dry_run:
+                if study.dry_run is None:
+                    raise UsageError("--dry_run: this study has none")
+                _prepare_devices(command.devices)
+                study.dry_run(settings)
+                return
+            config = settings.config()
+            place = command.workdir or _place(self.name, command.preset, config)
+            rundir = RunDir.open(Path(place), self.name, config)
+        except (UsageError, ValueError, OSError) as error:
+            sys.exit(self._complain(str(error), 2))
+        _prepare_devices(command.devices)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            run(study, settings, rundir, command.task, self.style)
+        except UsageError as error:
+            rundir.withdraw()
+            sys.exit(self._complain(str(error), 2))
+        except DivergedError as error:
+            rundir.finish("diverged", [], reason=str(error))
+            sys.exit(self._complain(f"diverged: {error}", 1))
+        except KeyboardInterrupt:
+            if (rundir.path / "config.json").exists():
+                rundir.finish("interrupted", [])
+            hint = "the same command goes on from what is finished"
+            print(file=sys.stderr)
+            sys.exit(self._complain(f"interrupted; {hint}", 130))
+
+    def _complain(self, message: str, code: int) -> int:
+        """Prints a message in one line; returns the exit code."""
+        line = " ".join(message.split())
+        print(f"experiments.{self.name}: {line}", file=sys.stderr)
+        return code
+
+
+def _prepare_devices(count: int | None) -> None:
+    expose_cpu_cores(count)
+    enable_compilation_cache()
+
+
+def _place(name: str, preset: str, config: ConfigDict) -> Path:
+    """runs/NAME/PRESET-HASH: one place for each set of settings."""
+    text = json.dumps(config.to_dict(), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return Path("runs") / name / f"{preset}-{digest}"
+
+
+# ---- the command line
+
+
+@dataclasses.dataclass(frozen=True)
+class _Command:
+    study: Study
+    settings: Settings
+    preset: str
+    task: Callable[[ConfigDict], Any] | None
+    workdir: str | None
+    devices: int | None
+    dry_run: bool
+
+
+def _parse(package: Package, argv: list[str]) -> _Command:
+    default = f"configs/{package.name}.py"
+    general = flags.FlagValues()
+    general.set_gnu_getopt(True)
+    flags.DEFINE_string("config", default, "FILE.py:PRESET", flag_values=general)
+    flags.DEFINE_string("workdir", None, "run directory", flag_values=general)
+    flags.DEFINE_boolean("dry_run", False, "only show costs", flag_values=general)
+    flags.DEFINE_integer("devices", None, "CPU devices", 1, flag_values=general)
+    helping = any(argument in HELP for argument in argv[1:])
+    argv = [argument for argument in argv if argument not in HELP]
+    try:
+        rest = general(argv, known_only=True)
+    except flags.Error as error:
+        raise UsageError(_without_prefix(error)) from None
+    path, _, preset = str(general["config"].value).partition(":")
+    module = _load(path)
+    base = _preset(module, path, preset)
+    study = choose(package.studies, base.get("study"))
+    settings = study.settings.of(base)
+    if helping:
+        print(_help(package, module, path, settings))
+        sys.exit(0)
+    task = vars(module).get("task")
+    if task is not None and study.task is None:
+        raise UsageError(
+            f"--config={path}: defines task(config), and the study {study.key} takes "
+            "no task"
+        )
+    return _Command(
+        study=study,
+        settings=_with_flags(settings, rest, path),
+        preset=preset or vars(module).get("DEFAULT", "default"),
+        task=task,
+        workdir=general["workdir"].value,
+        devices=general["devices"].value,
+        dry_run=bool(general["dry_run"].value),
+    )
+
+
+def _load(path: str) -> ModuleType:
+    if not os.path.isfile(path):
+        raise UsageError(
+            f"--config={path}: no such file; run from the project's folder, or give a "
+            "path, as in --config=configs/svag.py:digits"
+        )
+    spec = importlib.util.spec_from_file_location("config", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--config={path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"--config={path}: {type(error).__name__}: {error}") from None
+    if not {"get_config", "PRESETS"} <= set(vars(module)):
+        raise UsageError(f"--config={path}: needs get_config(preset) and PRESETS")
+    return module
+
+
+def _preset(module: ModuleType, path: str, preset: str) -> ConfigDict:
+    if preset and preset not in module.PRESETS:
+        raise UsageError(
+            f"--config={path}:{preset}: no such preset; one of: "
+            f"{', '.join(module.PRESETS)}"
+        )
+    return module.get_config(preset) if preset else module.get_config()
+
+
+class _Parser(flags.ArgumentParser):
+    """Reads the text of one setting."""
+
+    def __init__(self, leaf: Leaf):
+        self.leaf = leaf
+
+    def parse(self, argument: Any) -> Any:
+        try:
+            return self.leaf.kind.parse(argument)
+        except ValueError:
+            raise ValueError(self.leaf.needed) from None
+
+
+def _with_flags(settings: Settings, argv: list[str], path: str) -> Settings:
+    """The settings, changed by --config.NAME=VALUE, each of which is a flag."""
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)
+    leaves = list(settings.leaves())
+    leaves += _options(settings, argv, {leaf.name for leaf in leaves})
+    for leaf in leaves:
+        define = flags.Flag(_Parser(leaf), None, f"config.{leaf.name}", None, "")
+        if leaf.kind.element is bool:
+            define = flags.BooleanFlag(f"config.{leaf.name}", None, "")
+        flags.DEFINE_flag(define, values)
+    flags.DEFINE_string("config.study", None, "", flag_values=values)
+    try:
+        rest = values(argv)
+    except flags.UnrecognizedFlagError as error:
+        raise UsageError(_explain_unknown(error.flagname, leaves)) from None
+    except flags.Error as error:
+        raise UsageError(_without_prefix(error)) from None
+    if len(rest) > 1:
+        raise UsageError(f"{rest[1]!r} is not a flag; see --help")
+    if values["config.study"].value not in (None, settings.study()):
+        raise UsageError(
+            f"--config.study={values['config.study'].value}: is set by the preset; "
+            f"take one of that study, as in --config={path}:PRESET"
+        )
+    config = settings.plain()
+    for leaf in leaves:
+        if (value := values[f"config.{leaf.name}"].value) is not None:
+            *groups, name = leaf.name.split(".")
+            group = config
+            for key in groups:
+                group = group[key]
+            group[name] = value
+    return settings.of(config)
+
+
+def _options(settings: Settings, argv: list[str], known: set[str]) -> Iterator[Leaf]:
+    """Yields the free options of a command line that the preset does not name."""
+    for argument in argv[1:]:
+        flag, _, text = argument.partition("=")
+        name = flag.lstrip("-").removeprefix("config.")
+        if name.rpartition(".")[0] in settings.free() and name not in known:
+            known.add(name)
+            yield Leaf(name, text, kind_of_text(text), "")
+
+
+def _explain_unknown(flag: str, leaves: list[Leaf]) -> str:
+    """Returns what to write in place of a flag that there is not."""
+    name = flag.removeprefix("no")
+    if not name.startswith("config."):
+        return (
+            f"--{flag} is no flag; allowed: --config, --config.KEY=VALUE, {OTHER_FLAGS}"
+        )
+    name, names = name.removeprefix("config."), [leaf.name for leaf in leaves]
+    if inner := [known for known in names if known.startswith(f"{name}.")]:
+        return f"--config.{name}: set one of {', '.join(inner)} instead"
+    return unknown_setting(name, names)
+
+
+def _without_prefix(error: Exception) -> str:
+    """The message of absl, which begins with *flag*."""
+    return str(error).removeprefix("flag ")
+
+
+def _help(package: Package, module: ModuleType, path: str, settings: Settings) -> str:
+    width = max(map(len, module.PRESETS))
+    lines = [
+        package.doc.strip(),
+        "",
+        f"usage: python -m experiments.{package.name} [--config={path}:PRESET] "
+        "[--config.KEY=VALUE ...]",
+        f"besides: {OTHER_FLAGS}",
+        "",
+        "presets:",
+        *(f"  {name:{width}} {text}" for name, text in module.PRESETS.items()),
+        "settings and defaults:",
+    ]
+    for leaf in settings.leaves():
+        option = f"  --config.{leaf.name}={shlex.quote(shown(leaf.value))}"
+        if len(option) > 38 and leaf.help:
+            lines.append(option)
+            option = ""
+        lines.append(f"{option:38} {leaf.help}".rstrip())
+    return "\n".join(lines)

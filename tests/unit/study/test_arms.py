@@ -1,0 +1,143 @@
+"""Arms as stacked replicas, and a whole study of sixty lines that is made of nouns."""
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+from helpers import a_study
+
+import optsde
+from optsde.gradients import diagonal, gaussian
+from optsde.problems.quadratic import quadratic_loss
+from optsde.run import DivergedError
+from optsde.study import Arm, Package, arms, train, train_in
+
+CONFIG = """
+from helpers import a_study
+from optsde.study import Preset, presets
+
+PRESETS = {"two": Preset("with momentum and without", a_study.Settings())}
+get_config = presets(PRESETS, "two")
+"""
+NOISE = diagonal(lambda x: 0.3 * x**0)
+SAMPLER = gaussian(quadratic_loss, NOISE)
+START = np.array([1.5, -1.0], np.float32)
+KEYS = jax.random.split(jax.random.key(3), 3)
+
+
+def size(times=2.0):
+    return optsde.measure.probe(
+        lambda _, state: {"size": jax.numpy.abs(state.params).sum()}, times=times
+    )
+
+
+def arm(name="a", horizon=8, **options):
+    optimizer = optsde.SGD(lr=options.pop("lr", 0.1))
+    plan = optsde.Plan(optimizer=optimizer, batch_size=2, horizon=horizon)
+    return Arm(name, plan, **options)
+
+
+def run(*these, keep=lambda name, make: make(), probes=None, **options):
+    probes = [size()] if probes is None else probes
+    return train(these, SAMPLER, START, KEYS, keep=keep, probes=probes, **options)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs the study by a command line; returns (exit code, stdout, stderr)."""
+    (tmp_path / "two.py").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda count: None)
+
+    def call(*arguments):
+        given = ["a_study", "--config=two.py", "--workdir=run", *arguments]
+        monkeypatch.setattr(sys, "argv", given)
+        try:
+            Package("a_study", a_study.__doc__, (a_study.study,)).main()
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_sixty_lines_are_a_study(command, tmp_path):
+    code, out, err = command()
+    assert code == 0, err
+    assert "held-out loss" in out
+    assert "β 0.9_ends_alike" in out
+    assert (tmp_path / "run/figures/losses.png").exists()
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["status"] == "done"
+    again = command()
+    assert again[1].count("read from run") == 2
+    rest = [text[text.index("arm") :] for text in (out, again[1])]
+    assert rest[0] == rest[1]
+    code, _, err = command("--config.betas=0.5,1.0")
+    assert (code, "needs" in err) == (2, True)
+    with open(a_study.__file__) as file:
+        assert len(file.readlines()) < 60
+
+
+def test_what_is_stored_is_not_run_again(command, monkeypatch):
+    assert command()[0] == 0
+    monkeypatch.setattr(arms, "_fit", None)
+    assert command()[0] == 0
+
+
+def test_stacked_arms_are_the_arms_run_alone():
+    both = [arm("slow", lr=0.05), arm("fast", lr=0.2, scale=2.0)]
+    runs = run(*both, every=1.0)
+    assert list(runs) == ["slow", "fast"]
+    for each in both:
+        alone = run(each, every=1.0)[each.name]
+        for metric in ("size", "loss", "grad_norm"):
+            ours = runs[each.name][metric]
+            np.testing.assert_array_equal(ours.times, alone[metric].times)
+            np.testing.assert_allclose(ours.values, alone[metric].values, rtol=1e-5)
+    assert runs["fast"].size.values.shape == (3, 5)
+    with pytest.raises(AttributeError, match="no metric 'sizes'; there are"):
+        _ = runs["fast"].sizes
+
+
+def test_arms_of_other_batches_run_by_themselves():
+    plan = arm().plan
+    small, large = Arm("small", plan), Arm("large", optsde.scale(plan, 2))
+    assert [len(group) for group in arms.stacks([small, large])] == [1, 1]
+    runs = run(small, large)
+    np.testing.assert_array_equal(runs["small"].size.times, runs["large"].size.times)
+
+
+def test_changes_at_given_times():
+    """A drop of lr is what another run does that begins there."""
+    drop = arm("drop", lr=0.2, changes={4: {"lr": 0.05}})
+    assert [drop.at(t).lr for t in (0, 3, 4, 9)] == [0.2, 0.2, 0.05, 0.05]
+    runs = run(drop, arm("kept", lr=0.2))
+    early = slice(0, 3)
+    np.testing.assert_array_equal(
+        runs["drop"].size.values[:, early], runs["kept"].size.values[:, early]
+    )
+    assert not np.allclose(runs["drop"].size.last, runs["kept"].size.last)
+    np.testing.assert_allclose(
+        run(drop)["drop"].size.values, runs["drop"].size.values, rtol=1e-6
+    )
+
+
+def test_in_a_folder_a_finished_run_is_read(tmp_path, capsys):
+    def go():
+        return train_in(
+            tmp_path, [arm("a"), arm("b", lr=0.2)], SAMPLER, START, KEYS, every=2.0
+        )
+
+    first, second = go(), go()
+    assert "read from" in capsys.readouterr().out
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(first[name].loss.values, second[name].loss.values)
+        assert first[name].loss.times.tolist() == [2, 4, 6, 8]
+    with pytest.raises(DivergedError, match="between step"):
+        train_in(
+            tmp_path / "c", [arm(lr=1e30, horizon=40)], SAMPLER, START, KEYS, every=2.0
+        )

@@ -1,0 +1,295 @@
+"""A study in a test: command line, cache, resuming, verdict table and figure."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from optsde.analysis import above, estimate, table
+from optsde.analysis.plots import new_figure, save
+from optsde.optimizers import SGD, Optimizer
+from optsde.run.loop import DivergedError
+from optsde.study import Numbers, Package, Seeds, Study, UsageError, setting
+
+
+class Settings(Seeds):
+    rates: Numbers = setting(
+        (0.1, 0.5), "learning rate of each arm", above=0, entries=1
+    )
+    steps: int = setting(20, "steps of a run", at_least=1)
+    every: int = setting(5, "steps between measurements", at_least=1)
+    optimizer: Optimizer = setting(SGD(lr=0.1), "what is run")
+    options: dict = setting({"hidden": (8,), "dtype": ""}, "of the model")
+    shuffle: bool = setting(False, "drawn anew")
+    seeds = 4
+
+    def demands(self):
+        yield from super().demands()
+        yield self.steps % self.every == 0, "steps", f"a multiple of every={self.every}"
+
+
+def run_arm(s, rate):
+    noise = np.random.RandomState(s.seed).rand(s.seeds)
+    return {"loss": (1 - rate) ** s.steps * (1 + noise)}
+
+
+def simulate(s, rundir):
+    return {r: rundir.once(f"lr {r:g}", lambda r=r: run_arm(s, r)) for r in s.rates}
+
+
+def tables(s, runs):
+    rows = [[rate, f"{arm['loss'].mean():.3g}"] for rate, arm in runs.items()]
+    yield table(["lr", "loss"], rows, "rr")
+
+
+def claims(s, runs):
+    first, *others = runs
+    for rate in others:
+        gain = estimate(runs[first]["loss"] - runs[rate]["loss"])
+        yield above(f"{rate:g}_ends_lower", gain, 0.0, "of loss")
+
+
+def figure(s, runs, path):
+    drawing, (ax,) = new_figure(1)
+    ax.plot(list(runs), [arm["loss"].mean() for arm in runs.values()])
+    save(drawing, path)
+
+
+STUDY = Study(
+    __name__, Settings, simulate, tables=tables, claims=claims, figures={"loss": figure}
+)
+CONFIG = """
+from test_study import Settings
+from optsde.study import Preset, presets
+
+PRESETS = {
+    "two": Preset("two arms", Settings(known_false=("0.01_ends_lower",))),
+    "three": Preset("three arms", Settings(rates=(0.1, 0.5, 0.01), shuffle=True)),
+}
+DEFAULT = "two"
+get_config = presets(PRESETS, DEFAULT)
+"""
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs the study by a command line; returns (exit code, stdout, stderr)."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "toy.py").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda count: None)
+
+    def call(*arguments, study=STUDY):
+        monkeypatch.setattr(sys, "argv", ["toy", *arguments])
+        try:
+            Package("toy", "A toy.", (study,)).main()
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_a_run_leaves_a_table_verdicts_a_figure_and_a_summary(command, tmp_path):
+    code, out, err = command("--workdir=run", "--config=configs/toy.py:three")
+    assert code == 0, err
+    words = ("────", "0.5_ends_lower", "holds", "FALSE !")
+    assert all(word in out for word in words)
+    assert out.endswith("\n\nfigures: run/figures\nsummary: run/summary.json\n")
+    run = tmp_path / "run"
+    assert {file.name for file in run.iterdir()} == {
+        "config.json",
+        "curves.npz",
+        "figures",
+        "meta.json",
+        "summary.json",
+    }
+    assert (run / "figures" / "loss.png").exists()
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "done"
+    assert [v["holds"] for v in summary["verdicts"]] == [True, False]
+    assert json.loads((run / "config.json").read_text())["study"] == "test_study"
+
+
+def test_what_is_known_to_fail_is_not_expected(command):
+    rates, known = "--config.rates=0.1,0.01", "--config.known_false="
+    _, out, err = command("--workdir=known", rates)
+    assert "FALSE\n" in out
+    assert "note" not in err
+    _, out, _ = command("--workdir=unknown", rates, known)
+    assert "FALSE !\n" in out
+    _, _, err = command("--workdir=other", rates, f"{known}0.01_ends_lower,typo")
+    assert "known_false names no claim of this run: typo" in err
+
+
+def test_an_interrupted_run_goes_on_with_the_missing_arms(
+    command, tmp_path, monkeypatch
+):
+    ran, finish = [], run_arm
+
+    def failing(s, rate):
+        ran.append(rate)
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return finish(s, rate)
+
+    monkeypatch.setattr(sys.modules[__name__], "run_arm", failing)
+    code, _, err = command("--workdir=run")
+    assert code == 130
+    assert "interrupted; the same command goes on" in err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    code, out, _ = command("--workdir=run")
+    assert code == 0
+    assert ran == [0.1, 0.5, 0.5]
+    assert "lr 0.1: read from run" in out
+    code, out, _ = command("--workdir=run")
+    assert out.count("read from") == 2
+    assert len(ran) == 3
+
+
+def test_a_run_directory_keeps_to_its_settings(command):
+    assert command("--workdir=run")[0] == 0
+    code, _, err = command("--workdir=run", "--config.steps=25")
+    assert code == 2
+    assert "holds a run with other settings (steps)" in err
+
+
+def test_divergence_is_a_status(command, tmp_path):
+    def diverging(s, rundir):
+        raise DivergedError("lr 0.1 between t = 0 and 5")
+
+    study = Study(__name__, Settings, diverging)
+    code, _, err = command("--workdir=run", study=study)
+    assert code == 1
+    assert err == "experiments.toy: diverged: lr 0.1 between t = 0 and 5\n"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "diverged"
+
+
+def test_an_error_of_the_simulation_withdraws_the_directory(command, tmp_path):
+    def refusing(s, rundir):
+        raise UsageError("--config.model=mlp: needs another")
+
+    code, _, err = command("--workdir=run", study=Study(__name__, Settings, refusing))
+    assert (code, err.count("\n")) == (2, 1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_file_may_bring_its_own_task(command, tmp_path):
+    tasks = []
+
+    def simulate(s, rundir, task):
+        tasks.append(task)
+
+    study = Study(__name__, Settings, simulate, task=lambda s: f"seed {s.seed}")
+    own = "\ndef task(config):\n    return f'own, seed {config.seed}'\n"
+    (tmp_path / "own.py").write_text(CONFIG + own)
+    assert command("--workdir=a", study=study)[0] == 0
+    assert command("--workdir=b", "--config=own.py", study=study)[0] == 0
+    assert tasks == ["seed 0", "own, seed 0"]
+    code, _, err = command("--config=own.py")
+    assert code == 2
+    assert "defines task(config), and the study test_study takes no task" in err
+
+
+def test_dry_run(command, tmp_path):
+    study = Study(__name__, Settings, simulate, dry_run=lambda s: print(s.rates))
+    assert command("--dry_run", study=study)[:2] == (0, "(0.1, 0.5)\n")
+    code, _, err = command("--dry_run")
+    assert code == 2
+    assert "--dry_run: this study has none" in err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config=configs/toy.py:too"], "such preset; one of: two, three"),
+        (["--config=configs/nope.py"], "--config=configs/nope.py: no such file"),
+        (["--config"], "Missing value for flag --config"),
+        (["--config.sedes=3"], "did you mean seeds? allowed: known_false, seed"),
+        (["--config.optimizer.lt=1"], "did you mean optimizer.lr?"),
+        (["--config.optimizer=3"], "set one of optimizer.name, optimizer.lr"),
+        (["--config.optimizer.name=adamw"], "one of: adagrad, adam"),
+        (["--config.optimizer.name=adam"], "it has the settings lr, l2"),
+        (["--config.optimizer.lr=fast"], "needs a number, such as the default 0.1"),
+        (["--config.optimizer.lr=-1"], "optimizer.lr=-1.0: needs a positive number"),
+        (["--config.seeds=many"], "=many: needs an integer, such as the default 4"),
+        (["--config.seeds=2.5"], "needs an integer"),
+        (["--config.seeds=1"], "--config.seeds=1: needs at least 2, for standard"),
+        (["--config.seed=-1"], "an integer from 0 to 2³¹ − 1"),
+        (["--config.seed=2147483648"], "an integer from 0 to 2³¹ − 1"),
+        (
+            ["--config.rates=1,x"],
+            "needs a list of numbers, such as the default 0.1,0.5",
+        ),
+        (["--config.rates="], "needs one or more positive numbers"),
+        (["--config.rates=0.1,nan"], "0.1,nan: needs one or more positive numbers"),
+        (["--config.rates=inf"], "needs one or more positive numbers"),
+        (["--config.steps=21"], "--config.steps=21: needs a multiple of every=5"),
+        (["--config.shuffle=maybe"], "--config.shuffle=maybe: "),
+        (["--config.options.hidden=a"], "needs a list of integers"),
+        (["--config.options.hiden.size=3"], "did you mean"),
+        (["--config.study=other"], "--config.study=other: is set by the preset"),
+        (["--nope=1"], "allowed: --config"),
+        (["stray"], "'stray' is not a flag"),
+        (["--devices=0"], "--devices=0"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_one_line_and_leaves_nothing(arguments, says, command, tmp_path):
+    code, out, err = command("--workdir=run", *arguments)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("experiments.toy: ")
+    assert says in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_are_read_by_the_type_of_the_setting(command, tmp_path):
+    arguments = ["--config.rates=(1,0.5)", "--config.seeds", "3", "--config.seeds=5"]
+    arguments += ["--noconfig.shuffle", "--config.options.hidden=4,4"]
+    arguments += ["--config.options.depth=3", "--config.options.bias=False"]
+    preset = ["--config", "configs/toy.py:three", "--workdir", "run"]
+    code, _, err = command(*preset, *arguments, "--config.optimizer.lr=1")
+    assert code == 0, err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["rates"] == [1.0, 0.5]
+    assert config["seeds"] == 5
+    assert config["shuffle"] is False
+    options = {"hidden": [4, 4], "dtype": "", "depth": 3, "bias": False}
+    assert config["options"] == options
+    assert config["optimizer"]["lr"] == 1.0
+
+
+def test_help_has_presets_settings_and_meanings(command):
+    code, out, _ = command("--help", "--config=configs/toy.py:three")
+    assert code == 0
+    for line in (
+        "A toy.",
+        "  two   two arms",
+        "  --config.rates=0.1,0.5,0.01          learning rate of each arm; one or more",
+        "  --config.seeds=4                     runs of each arm; at least 2",
+        "  --config.optimizer.lr=0.1",
+        "  --config.options.dtype=''            of the model",
+        "--workdir=DIR",
+    ):
+        assert line in out
+
+
+def test_a_config_file_may_be_written_by_hand(command, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        "PRESETS = {'mine': 'by hand'}\n"
+        "def get_config(preset='mine'):\n"
+        "    return ConfigDict({'rates': [0.2, 0.3], 'seed': 1})\n"
+    )
+    code, _, err = command("--config=mine.py", "--workdir=run", "--config.steps=10")
+    assert code == 0, err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["rates"], config["seed"], config["steps"]) == ([0.2, 0.3], 1, 10)
+    (tmp_path / "bad.py").write_text("def get_config(:")
+    assert "SyntaxError" in command("--config=bad.py")[2]
