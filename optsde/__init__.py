@@ -28,7 +28,7 @@ _LATER = {
     "sde": "dynamics",
 }
 _ROOMS = ("analysis", "data", "dynamics", "gradients", "measure", "mesh", "models")
-_ROOMS += ("problems", "run")
+_ROOMS += ("problems", "run", "study")
 
 
 def __getattr__(name: str) -> Any:

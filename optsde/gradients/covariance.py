@@ -73,6 +73,10 @@ def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
     """
     if not 0 < alpha <= 2:
         raise ValueError(f"alpha={alpha} must lie in (0, 2]; 2 is Gaussian")
+    if Use.HEAVY_TAIL in oracle.adds:
+        raise ValueError(
+            "an oracle takes heavy tails once: a second noise would be the same numbers"
+        )
 
     def sample(key, shape, dtype):
         return size * stable(key, alpha, shape, dtype)
@@ -82,7 +86,7 @@ def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
         noise = _like(draw.stream(Use.HEAVY_TAIL).fresh(), params, sample)
         return loss, jax.tree.map(jnp.add, grads, noise)
 
-    return oracle.wrapped(noisy)
+    return oracle.wrapped(noisy, (Use.HEAVY_TAIL,))
 
 
 def stable(key: jax.Array, alpha: float, shape=(), dtype=jnp.float32) -> jax.Array:

@@ -43,6 +43,11 @@ class Oracle:
         """The stream that batches are read from ahead of use, if there is one."""
         return None
 
+    @property
+    def adds(self) -> tuple[Use, ...]:
+        """The streams of randomness whose noise it adds to another oracle's."""
+        return ()
+
     def __call__(self, params: PyTree, draw: Draw) -> tuple[jax.Array, PyTree]:
         """Returns the loss of a draw at `params`, and its gradient."""
         raise TypeError(f"{type(self).__name__} does not define __call__(params, draw)")
@@ -58,14 +63,14 @@ class Oracle:
 
         return self.wrapped(mix)
 
-    def wrapped(self, function: Callable) -> "Oracle":
+    def wrapped(self, function: Callable, adds: tuple[Use, ...] = ()) -> "Oracle":
         """Returns the oracle function(this oracle, params, draw) -> (loss, grads)."""
         if self.stream is not None:
             raise ValueError(
                 "this oracle reads a Stream, which only a minibatch and its signed mix "
                 "do: give it arrays on the device"
             )
-        return FunctionOracle(function, self)
+        return FunctionOracle(function, self, adds)
 
     def with_gradient(self, of_group: GradientOfGroup) -> "Oracle":
         """Returns an oracle whose gradient is formed group by group."""
@@ -76,7 +81,9 @@ class Oracle:
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["source"], meta_fields=["function"]
+    jax.tree_util.register_dataclass,
+    data_fields=["source"],
+    meta_fields=["function", "noise"],
 )
 @dataclasses.dataclass(frozen=True)
 class FunctionOracle(Oracle):
@@ -91,6 +98,11 @@ class FunctionOracle(Oracle):
 
     function: Callable[[PyTree, PyTree, Draw], tuple[jax.Array, PyTree]]
     source: PyTree = ()
+    noise: tuple[Use, ...] = ()
+
+    @property
+    def adds(self) -> tuple[Use, ...]:
+        return self.noise
 
     def __call__(self, params: PyTree, draw: Draw) -> tuple[jax.Array, PyTree]:
         return self.function(self.source, params, draw)

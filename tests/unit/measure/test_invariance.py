@@ -250,7 +250,7 @@ def test_a_run_says_its_effective_lr():
         optimizer=optsde.SGD(lr=0.2, weight_decay=0.1),
         batch_size=8,
         horizon=200,
-        schedule=optsde.plans.schedules.milestones([100]),
+        schedule=optsde.schedules.milestones([100]),
     )
     report = measure.intrinsic_report(plan, sampler, params, DRAW, draws=16, blocks=4)
     assert report.kinds == {"Dense_0/kernel": Kind.WHOLE}
@@ -283,7 +283,7 @@ def test_a_probe_is_finite_where_lr_or_decay_is_zero(decay):
         optimizer=optsde.SGD(lr=0.1, weight_decay=decay),
         batch_size=1,
         horizon=8,
-        schedule=optsde.plans.schedules.cosine(8),
+        schedule=optsde.schedules.cosine(8),
     )
     probe = measure.invariance_probe(plan, sampler, [""], 8, 4)
     end = dict(step=jnp.int32(8), time=8.0, key=DRAW.key, params=jnp.ones(4))

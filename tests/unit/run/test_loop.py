@@ -84,13 +84,18 @@ def assert_identical(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.fixture
-def folders(tmp_path):
-    """(of a whole run, of one in parts)"""
-    found = tmp_path / "whole", tmp_path / "parts"
-    for folder in found:
-        folder.mkdir()
-    return found
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Makes (result, text of the rows) of runs that are not stopped, each once."""
+
+    @cache
+    def never_stopped(replicas=1, **options):
+        folder = tmp_path_factory.mktemp("whole")
+        options = {k: v() for k, v in options.items()}
+        result = fit(folder, replicas=replicas, **options)
+        return result, text(folder)
+
+    return never_stopped
 
 
 class At:
@@ -125,17 +130,20 @@ def change_probe(times=20):
     return measure.Probe(observe, init, jnp.float32(2), times)
 
 
+def remembering():
+    return [change_probe()]
+
+
 @pytest.mark.parametrize("stop", [0, 40])
-def test_probes_remember_through_an_interruption(folders, stop):
-    whole, parts = folders
-    options = dict(probes=[change_probe()], replicas=3)
-    one = fit(whole, **options)
+def test_probes_remember_through_an_interruption(whole, tmp_path, stop):
+    one, written = whole(replicas=3, probes=remembering)
+    options = dict(replicas=3, probes=remembering())
     with pytest.raises(KeyboardInterrupt):
-        fit(parts, **options, progress=At(stop, terminate))
-    two = fit(parts, **options)
+        fit(tmp_path, **options, progress=At(stop, terminate))
+    two = fit(tmp_path, **options)
     assert two.row == one.row
-    assert text(whole) == text(parts)
-    rows = read(whole / "metrics.jsonl")
+    assert text(tmp_path) == written
+    rows = read(tmp_path / "metrics.jsonl")
     counts = [x for x in rows["count"] if x is not None]
     assert counts == [[k] * 3 for k in (1, 2, 3, 4)]
     assert rows["moved"][0] == [0, 0, 0]
@@ -179,10 +187,9 @@ def test_a_measurement_between_two_rows_has_a_row_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
-def test_going_on_is_not_having_stopped(folders, replicas):
+def test_going_on_is_not_having_stopped(whole, tmp_path, replicas):
     """State, random keys, data order and metrics file, bit for bit."""
-    whole, parts = folders
-    one = fit(whole, replicas=replicas)
+    one, written = whole(replicas)
 
     class Full:
         def begin(self, step): ...
@@ -193,45 +200,38 @@ def test_going_on_is_not_having_stopped(folders, replicas):
                 raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        fit(parts, replicas=replicas, writers=[Full()])
-    assert run.load_params(parts / "checkpoints")[0] == 35
-    with open(parts / "metrics.jsonl", "a") as file:
+        fit(tmp_path, replicas=replicas, writers=[Full()])
+    assert run.load_params(tmp_path / "checkpoints")[0] == 35
+    with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 40, "loss": 1.0}\n{"step": 5')
-    two = fit(parts, replicas=replicas)
+    two = fit(tmp_path, replicas=replicas)
     assert_identical(one.state, two.state)
     assert one.row == two.row
-    assert text(whole) == text(parts)
+    assert text(tmp_path) == written
 
 
-def test_a_finished_run_can_be_made_longer(folders):
-    whole, parts = folders
-    one = fit(whole)
-    fit(parts, 35)
-    assert_identical(one.state, fit(parts).state)
-    rows = read(parts / "metrics.jsonl")
+def test_a_finished_run_can_be_made_longer(whole, tmp_path):
+    one, _ = whole()
+    fit(tmp_path, 35)
+    assert_identical(one.state, fit(tmp_path).state)
+    rows = read(tmp_path / "metrics.jsonl")
     assert rows["step"] == [0, 10, 20, 30, 35, 40, 50, 60]
 
 
-def test_sigterm_saves_and_the_run_goes_on(folders):
-    whole, parts = folders
-    one = fit(whole)
+def test_sigterm_saves_and_the_run_goes_on(whole, tmp_path):
+    """And a finished run is not run again."""
+    one, written = whole()
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        fit(parts, progress=At(30, terminate))
+        fit(tmp_path, progress=At(30, terminate))
     assert signal.getsignal(signal.SIGTERM) is before
-    assert read(parts / "metrics.jsonl")["step"][-1] == 30
-    assert run.load_params(parts / "checkpoints")[0] == 30
-    assert_identical(one.state, fit(parts).state)
-    assert text(whole) == text(parts)
-
-
-def test_finished_runs_are_not_run_again(tmp_path):
-    one = fit(tmp_path)
-    written = text(tmp_path)
-    again = fit(tmp_path)
-    assert again.steps == 0
-    assert_identical(one.state, again.state)
-    assert text(tmp_path) == written
+    assert read(tmp_path / "metrics.jsonl")["step"][-1] == 30
+    assert run.load_params(tmp_path / "checkpoints")[0] == 30
+    for steps in (30, 0):
+        result = fit(tmp_path)
+        assert result.steps == steps
+        assert_identical(one.state, result.state)
+        assert text(tmp_path) == written
 
 
 def test_divergence_names_the_steps_and_saves_nothing(tmp_path):
@@ -330,9 +330,10 @@ def test_the_loop_works_outside_the_main_thread(tmp_path):
     assert not failures
 
 
-def test_changes_probes_of_members_and_memories_resume_bit_for_bit(folders):
-    """Interrupted at a change, between two, and where nothing happens."""
-    whole, parts = folders
+def test_changes_probes_of_members_and_memories_resume_bit_for_bit(tmp_path):
+    """Interrupted between two changes, and at one."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
     lrs = jnp.array([1e-3, 3e-3, 1e-2])
     changes = {20.0: lrs / 2, 35.0: 0 * lrs}
 
@@ -348,7 +349,7 @@ def test_changes_probes_of_members_and_memories_resume_bit_for_bit(folders):
         made=of_member, probes=probes, members=lrs, changes=changes, replicas=3
     )
     one = fit(whole, **options, checkpoint_every=5)
-    for stop in (20, 28, 35, 50):
+    for stop in (28, 35):
         with pytest.raises(KeyboardInterrupt):
             fit(parts, **options, progress=At(stop, terminate))
         assert run.load_params(parts / "checkpoints")[0] == stop
