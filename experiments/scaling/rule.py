@@ -74,39 +74,27 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
     )
     tail_size: float = setting(0.0, "its scale at the base batch", at_least=0)
     kappas: Integers = setting(
-        (2, 4, 8, 16, 32, 64),
-        "batches, in units of the base batch",
-        above=1,
-        entries=1,
-        needs="numbers above 1",
+        (2, 4, 8, 16, 32, 64), "batches, in base batches", above=1, entries=1
     )
     rules: Names = setting(
-        ("rule", "linear", "sqrt_lr_only", "fixed"),
-        "compared at each κ",
-        some_of=RULES,
-        needs=f"some of: {', '.join(RULES)}",
+        ("rule", "linear", "sqrt_lr_only", "fixed"), "at each κ", some_of=RULES
     )
     memory: str = setting(
         "power", "decays become β**κ; linear: 1 − κ(1 − β)", one_of=("linear", "power")
     )
     controls_until: float = setting(64.0, "largest κ of the other rules", at_least=0)
-    ells: Integers = setting((2, 4), "of SVAG", above=1, needs="numbers above 1")
-    svag_until: float = setting(0.25, "share of the run", above=0, at_most=1)
+    ells: Integers = setting((2, 4), "of SVAG", above=1)
+    svag_until: float = setting(0.25, "share of the run, of SVAG", above=0, at_most=1)
     evaluations: int = setting(8, "of each run", at_least=1)
     probe_seeds: int = setting(4, "for the prediction", at_least=1)
-    probe_until: float = setting(1.0, "share of the run", above=0, at_most=1)
+    probe_until: float = setting(
+        1.0, "share of the run, for the prediction", above=0, at_most=1
+    )
     draws: int = setting(
-        64,
-        "gradients of one measurement",
-        at_least=32,
-        multiple_of=16,
-        needs="a multiple of 16 from 32 on",
+        64, "gradients of one measurement", at_least=32, multiple_of=16
     )
     close: float = setting(
-        1.2,
-        "factor of noise-driven loss and of speed, for the prediction",
-        above=1,
-        needs="a factor above 1",
+        1.2, "factor of noise-driven loss and speed, for the prediction", above=1
     )
     tail_group: int = setting(
         16, "batches in a term, of which sums are formed", at_least=1
@@ -115,11 +103,7 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
         64, "runs of each arm", at_least=3, needs="at least 3, for intervals"
     )
     bound: float = setting(
-        5.0,
-        "for 'the same as the base run'",
-        unit="% of loss",
-        above=0,
-        needs="a positive number of percent",
+        5.0, "for 'the same as the base run'", unit="% of loss", above=0
     )
     verify: bool = setting(True, "or only predict")
 

@@ -143,7 +143,7 @@ def test_verdicts_of_known_outcome(tmp_path):
     ("changes", "says"),
     [
         (dict(kappas=(3,)), "whole steps in horizon/evaluations = 640 base steps"),
-        (dict(rules=("rule", "quadratic")), "some of: rule, linear, sqrt_lr_only"),
+        (dict(rules=("rule", "quadratic")), "some of rule, linear, sqrt_lr_only"),
         (dict(rules=("linear",)), "'rule' among them"),
         (
             dict(memory="linear", optimizer=optsde.Adam(lr=1e-3, b1=0.9)),
