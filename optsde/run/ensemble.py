@@ -62,9 +62,11 @@ def ensemble(
         dynamics, keys, probes=[observed], members=members, state=state, shards=shards
     )
     result = run.to(times[-1], progress=progress, stop_at_divergence=False)
+    series = result.metrics["observed"]
+    _, at = np.unique(np.asarray(times), return_inverse=True)  # times given twice
     return Trajectory(
         np.array(times),
-        result.metrics["observed"].values,
+        jax.tree.map(lambda x: x[:, at], series.values),
         result.state,
         result.seconds,
         result.compile_seconds,

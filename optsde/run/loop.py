@@ -246,18 +246,18 @@ class Run:
     def _due(self, times: Times, end: int, first: bool = False) -> list[int]:
         """Returns the steps of times: those given, or every so many and the end.
 
-        A stride is counted from the beginning of the run. Times after the end are those
-        of the next `to`.
+        A stride is counted from the beginning of the run. A time that is given twice is
+        one measurement. Times after the end are those of the next `to`.
         """
         if times is None:
             return []
         if np.ndim(times):
             steps = [self._step_of(at) for at in np.asarray(times).tolist()]
-            if sorted(set(steps)) != steps or (steps and steps[0] < 0):
+            if sorted(steps) != steps or (steps and steps[0] < 0):
                 raise ValueError(
                     f"times must rise from {self.begin:g} on, and were {times}"
                 )
-            return [step for step in steps if step <= end]
+            return sorted({step for step in steps if step <= end})
         stride = self._step_of(self.begin + float(np.asarray(times)))
         if stride < 1:
             raise ValueError(f"every {times:g} base steps: must be a positive time")

@@ -65,11 +65,13 @@ def test_evaluation_in_ragged_parts():
         return run.evaluate(MODEL, models.cross_entropy, state.params, inputs, test)
 
     probe = measure.probe(held_out, (EXAMPLES[0], EXAMPLES), times=[0])
+    probe = probe.named(lambda name: f"test_{name}")
     found = fit(dynamics(), 0, replicas=1, shards=8, probes=[probe])
     params = jax.tree.map(lambda x: x[0], found.state.params)
     expected = LOSSES(params, EXAMPLES).mean()
-    # "loss" of the rows is of the steps, and there were none.
-    np.testing.assert_allclose(found.metrics["loss"].values, [[expected]], rtol=1e-5)
+    np.testing.assert_allclose(
+        found.metrics["test_loss"].values, [[expected]], rtol=1e-5
+    )
 
 
 def test_sharpness_against_the_dense_hessian():

@@ -261,8 +261,9 @@ def test_switch_in_mid_run(size):
     for kappa in set(size.kappas) - {64}:
         big = optsde.scale(base, kappa)
         switch = jax.vmap(lambda state, new=big: optsde.switch(state, base, new))
-        right, se = error(big, switch(first.optimizer))
-        wrong, _ = error(big, first.optimizer)
+        switched = switch(first.optimizer)
+        right, se = error(big, switched)
+        wrong, _ = error(big, switched._replace(direction=first.optimizer.direction))
         bound = 4 * np.hypot(se, 0.003) + 5e-4
         assert abs(right - {4: 0.009, 16: 0.016}[kappa]) < bound
         assert abs(wrong - {4: 0.086, 16: 0.167}[kappa]) < bound
