@@ -12,7 +12,7 @@ help: ## list the commands
 demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, two minutes
 	$(BIN)/python -m experiments.svag --config=configs/svag.py:digits
 
-test: $(VENV)/dev ## what a change can break, in four minutes on two cores
+test: $(VENV)/dev ## what a change can break, in five minutes on two cores
 	$(PYTEST)
 	$(PYTEST) tests/devices
 	$(BIN)/python -m doctest README.md
