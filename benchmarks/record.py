@@ -8,8 +8,9 @@ keeps what it claims and prints: record before the change, record after it, comp
     python -m benchmarks.record --compare runs/before runs/after svag scaling:lm
 
 A record has a file NAME-PRESET.json with verdicts and tables, and figures/NAME-PRESET/.
-Compare on one machine: other numbers of cores may round otherwise. Exit code 1: a
-preset failed, or something differs.
+Compare on one machine: other numbers of cores may round otherwise. To see what rounding
+alone does, record the same code with XLA_FLAGS=--xla_backend_optimization_level=0.
+Exit code 1: a preset failed, or something differs.
 """
 
 import argparse
@@ -42,6 +43,7 @@ AT_ONCE = 2  # presets; each has two devices, and imports and traces on one core
 NUMBERS = ("value", "low", "high", "bound")
 TOLERANCE = 1e-6  # of a verdict's numbers, relative to the largest of them
 
+STAND_IN = dict(dataset="synthetic", model="digitsnet")
 ROWS = ("sgd", "fb", "fb_longer", "fb_clipped", "fb_regularized", "fb_strong")
 ROWS += ("fb_practice", "clipped_at_that_lr", "practice_without_penalty")
 ROW = dict(steps=6, warmup=1, cosine=8, block=8, at_once=2)
@@ -76,8 +78,7 @@ SMALL: dict[str, dict] = {
     "intrinsic_lr:momentum": MLP,
     "intrinsic_lr:batchnorm": MLP,
     "intrinsic_lr:conv": NET,
-    "intrinsic_lr:cifar10*": NET
-    | dict(dataset="synthetic", model="digitsnet", batch_size=8, weigh_every=10),
+    "intrinsic_lr:cifar10*": NET | STAND_IN | dict(batch_size=8, weigh_every=10),
     "catapults:cyclic": CELLS | dict(cycles=1, period=40),
     "catapults:threshold": CELLS | dict(warm_steps=20, steps=20, ratios=(0.5, 2.0)),
     "catapults:batch": CELLS | dict(steps=24, batch_sizes=(4, 2)),
@@ -94,25 +95,26 @@ SMALL: dict[str, dict] = {
     | dict(seeds=2),
     "fullbatch:*fb*": ROW,
     "fullbatch:*sgd": ROW | dict(batch_size=16),
-    "fullbatch:sgd": dict(stream=True),
+    "fullbatch:fb*": STAND_IN,
+    "fullbatch:sgd": STAND_IN | dict(stream=True),
     "fullbatch:fb": dict(running_mean=True),
     "fullbatch:fb_clipped": dict(augment="frozen", copies=2),
     "fullbatch:fb_regularized": dict(penalty_form="exact"),
     "fullbatch:fb_strong": dict(penalty_form="central"),
-    "fullbatch:digits_fb": dict(probes="sharpness,ntk,spikes", probe_every=4),
+    "fullbatch:digits_fb": dict(probes="sharpness,spikes", probe_every=4),
     "landscape:around": dict(points=5),
     "landscape:line": dict(points=9),
     "landscape:between": dict(points=9, other_replica=1),
     "scaling:*": FEW
     | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2, 4), ells=(2,))
     | dict(svag_until=0.25, probe_until=0.5, probe_seeds=2, draws=32),
-    "scaling:digits_normalised": dict(ells=()),
-    "scaling:digits_sgd": dict(probes="sharpness,spikes"),
+    "scaling:digits_normalised": dict(ells=(), probes="invariance"),
+    "scaling:digits_sgd": dict(probes="sharpness,ntk,spikes"),
     "scaling:lm*": TEXT,
     "scaling:wikitext_gpt": TEXT | dict(group=4),
     "scaling:bert_masked": TEXT | dict(group=4),
-    "scaling:cifar10*": dict(dataset="synthetic", model="digitsnet", group=4)
-    | {"schedule.warmup": 8, "schedule.milestones": (16,)},
+    "scaling:cifar10*": STAND_IN
+    | {"group": 4, "schedule.warmup": 8, "schedule.milestones": (16,)},
     "descent:animation": dict(steps=20, frames=5),
     "descent:second_moment": dict(steps=40, seeds=4),
     "descent:overshoot": dict(points=10),
@@ -204,7 +206,7 @@ def run(preset: str, place: Path, **settings) -> subprocess.CompletedProcess[str
     command += [f"--config=configs/{study}.py:{name}", f"--workdir={place}"]
     command += [f"--config.{key}={value}" for key, value in small.items()]
     own = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
-    own |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    own["JAX_PLATFORMS"] = "cpu"
     return subprocess.run(command, capture_output=True, text=True, env=own)
 
 
