@@ -106,11 +106,13 @@ SMALL: dict[str, dict] = {
     "landscape:line": dict(points=9),
     "landscape:between": dict(points=9, other_replica=1),
     "scaling:*": FEW
-    | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2, 4), ells=(2,))
+    | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2,), ells=(2,))
     | dict(svag_until=0.25, probe_until=0.5, probe_seeds=2, draws=32),
+    "scaling:digits": dict(kappas=(2, 4)),
     "scaling:digits_normalised": dict(ells=(), probes="invariance"),
-    "scaling:digits_sgd": dict(probes="sharpness,ntk,spikes"),
-    "scaling:lm*": TEXT,
+    "scaling:digits_sgd": dict(kappas=(2, 4), probes="sharpness,ntk,spikes"),
+    "scaling:lm": TEXT | dict(kappas=(2, 4)),
+    "scaling:lm_masked": TEXT,
     "scaling:wikitext_gpt": TEXT | dict(group=4),
     "scaling:bert_masked": TEXT | dict(group=4),
     "scaling:cifar10*": STAND_IN
