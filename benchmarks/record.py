@@ -245,7 +245,7 @@ def compare(before: Path, after: Path, names: list[str]) -> int:
 def verdict_differences(
     name: str, old: list[dict], new: list[dict], errors: dict[str, float]
 ) -> list[str]:
-    """What differs, by claim; relative differences are added to `errors`."""
+    """Returns the differences by claim; relative ones are added to `errors`."""
     lines = []
     was, now = ({verdict["claim"]: verdict for verdict in x} for x in (old, new))
     for claim in was | now:

@@ -33,7 +33,7 @@ class Cycle(NamedTuple):
 
 
 class Member(NamedTuple):
-    """What replicas differ in; leaves [replicas, …] where they are stacked."""
+    """A replica's own settings and data; leaves [replicas, …] where stacked."""
 
     lr: Any
     examples: Any  # inputs [n, d], targets [n, c]
