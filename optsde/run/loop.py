@@ -7,6 +7,8 @@ depends on them. A run that resumes is bit for bit the run that never stopped.
 
 import bisect
 import contextlib
+import dataclasses
+import functools
 import math
 import signal
 import time
@@ -132,84 +134,33 @@ class Run:
                 f"the horizon {horizon:g} lies before the time reached, {self.time:g}"
             )
         rows = Rows(writers, engine, self.begin, stop_at_divergence)
-        stored = checkpoints is not None and not self._begun
-        if checkpoints is not None and stored and (latest := checkpoints.latest()):
-            self._resume(checkpoints, latest)
-        due = {}  # step -> what happens there
-        for probe in self._probes:
-            times = self._every if probe.times is None else probe.times
-            if times is None:
-                raise ValueError(
-                    "a probe has no times: give them by probe.at(…), or `every` of the "
-                    "run, whose rows it then joins"
-                )
-            for step in self._due(times, end, first=True):
-                due.setdefault(step, []).append(probe)
-        row_ends = set(self._due(self._every, end))
-        saves = set(self._due(checkpoint_every, end))
-        switches = {
-            self._step_of(at): members for at, members in (changes or {}).items()
-        }
-        if late := sorted(at for at in changes or {} if self._step_of(at) >= end):
-            raise ValueError(f"a change at time {late[0]:g} comes after the run's end")
-        stops = sorted({*due, *row_ends, *saves, *switches, end})
-        for at, members in sorted(switches.items()):
-            if at < self.step or (at == self.step and self._begun):  # else on arrival
-                engine.set_members(members)
-
-        def arrive():
-            """Does what is due at the step that is reached."""
-            metrics = {p: p.measure(self.state) for p in due.get(self.step, ())}
-            ended = self.step in row_ends and self.step > self._since
-            if metrics or ended:
-                info = self._total if ended else ()
-                rows.add(self.step, self._since, info, metrics)
-            if ended:
-                self._since, self._total = self.step, self._zeros
-            if self.step in switches:
-                engine.set_members(switches[self.step])
-
-        def save():
-            rows.flush()
-            if checkpoints is not None and checkpoints.latest() != self.step:
-                checkpoints.save(self.step, self._whole())
-
-        if engine.waits_for_compiling:
-            sample = engine.arguments(self.state, self._total, 0)
-            engine.compile(engine.chunk.lower(*sample))
-            for probe in self._probes:
-                probe.compile(self.state)
+        if checkpoints is not None and not self._begun:
+            self._resume(checkpoints)
+        agenda = self._agenda(end, changes or {}, checkpoint_every)
+        self._compile()
         for writer in writers:
             writer.begin(self.step)
         with _polite_stop() as stopping:
             try:
-                begun = tick = time.monotonic()
-                first, chunk, before, length = self.step, 1, (), 1
+                begun, first, pace = time.monotonic(), self.step, _Pace()
                 if progress:
                     progress.begin(self.time)
-                if self.step == 0 and not self._begun:
+                if not self._begun:
                     self._begun = True
-                    arrive()
+                    self._arrive(agenda, rows)
                 while self.step < end and not stopping:
-                    stop = stops[bisect.bisect_right(stops, self.step)]
-                    count = min(chunk, stop - self.step)
+                    count = min(pace.steps, agenda.after(self.step) - self.step)
                     self.state, self._total = engine.advance(
                         self.state, self._total, count
                     )
                     self.step += count
-                    jax.block_until_ready(before)  # the chunk before this one
-                    tick, last = time.monotonic(), tick
-                    pace = max(tick - last, 1e-6) / length
-                    longest = min(int(CHUNK_SECONDS / pace), LONGEST_CHUNK)
-                    chunk = max(1, min(2 * chunk, longest))
-                    before, length = engine.reached, count
-                    if self.step == stop:
-                        arrive()
-                        if self.step in saves:
-                            save()
+                    pace.follow(count, engine.reached)
+                    self._arrive(agenda, rows)
+                    if self.step in agenda.saves:
+                        self._save(rows, checkpoints)
                     if progress:
                         progress.update(self.time, self.begin + end * engine.dt)
-                save()
+                self._save(rows, checkpoints)
                 jax.block_until_ready(self.state)
                 seconds = time.monotonic() - begun
             finally:
@@ -228,6 +179,54 @@ class Run:
             seconds,
             waited,
         )
+
+    def _agenda(
+        self, end: int, changes: Mapping[float, PyTree], save_every: float | None
+    ) -> "_Agenda":
+        """Returns what is due up to the end; sets members that are due by now."""
+        probes: dict[int, list[_Probing]] = {}
+        for probe in self._probes:
+            times = self._every if probe.times is None else probe.times
+            if times is None:
+                raise ValueError(
+                    "a probe has no times: give them by probe.at(…), or `every` of the "
+                    "run, whose rows it then joins"
+                )
+            for step in self._due(times, end, first=True):
+                probes.setdefault(step, []).append(probe)
+        members = {self._step_of(at): each for at, each in changes.items()}
+        if late := sorted(at for at in changes if self._step_of(at) >= end):
+            raise ValueError(f"a change at time {late[0]:g} comes after the run's end")
+        for at, each in sorted(members.items()):
+            if at < self.step or (at == self.step and self._begun):  # else on arrival
+                self.engine.set_members(each)
+        row_ends = set(self._due(self._every, end))
+        return _Agenda(probes, row_ends, set(self._due(save_every, end)), members, end)
+
+    def _compile(self) -> None:
+        """Compiles the loop and the probes, where they are not yet."""
+        if self.engine.waits_for_compiling:
+            sample = self.engine.arguments(self.state, self._total, 0)
+            self.engine.compile(self.engine.chunk.lower(*sample))
+            for probe in self._probes:
+                probe.compile(self.state)
+
+    def _arrive(self, agenda: "_Agenda", rows: Rows) -> None:
+        """Does what is due at the step that is reached."""
+        due = agenda.probes.get(self.step, ())
+        metrics = {probe: probe.measure(self.state) for probe in due}
+        ended = self.step in agenda.row_ends and self.step > self._since
+        if metrics or ended:
+            rows.add(self.step, self._since, self._total if ended else (), metrics)
+        if ended:
+            self._since, self._total = self.step, self._zeros
+        if self.step in agenda.members:
+            self.engine.set_members(agenda.members[self.step])
+
+    def _save(self, rows: Rows, checkpoints: Checkpoints | None) -> None:
+        rows.flush()
+        if checkpoints is not None and checkpoints.latest() != self.step:
+            checkpoints.save(self.step, self._whole())
 
     def _step_of(self, at: float, up: bool = False) -> int:
         """Returns the step of a time, the next one if `up`; else it must be one."""
@@ -271,7 +270,11 @@ class Run:
         memory = [probe.memory for probe in self._probes]
         return whole | ({"memory": memory} if jax.tree.leaves(memory) else {})
 
-    def _resume(self, checkpoints: Checkpoints, step: int) -> None:
+    def _resume(self, checkpoints: Checkpoints) -> None:
+        """Goes on from the newest checkpoint, where there is one."""
+        step = checkpoints.latest()
+        if not step:
+            return
         saved = checkpoints.restore(step, self._whole())
         if (begin := float(saved["begin"])) != np.float32(self.begin):
             raise ValueError(
@@ -340,6 +343,44 @@ def _begin_of(engine: Engine, state: PyTree) -> float:
             f"steps of {engine.dt:g}: take optsde.switch(state.optimizer, old, new)"
         )
     return float(times[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Agenda:
+    """What is due at which step, up to the end of a run."""
+
+    probes: dict[int, list["_Probing"]]
+    row_ends: set[int]
+    saves: set[int]
+    members: dict[int, PyTree]  # that the run goes on with
+    end: int
+
+    @functools.cached_property
+    def _stops(self) -> list[int]:
+        return sorted(
+            {*self.probes, *self.row_ends, *self.saves, *self.members, self.end}
+        )
+
+    def after(self, step: int) -> int:
+        """Returns the next step at which anything is due."""
+        return self._stops[bisect.bisect_right(self._stops, step)]
+
+
+class _Pace:
+    """The length of chunks: at most twice the last, and about CHUNK_SECONDS."""
+
+    def __init__(self):
+        self.steps = 1  # of the next chunk
+        self._under_way, self._length, self._tick = (), 1, time.monotonic()
+
+    def follow(self, steps: int, reached: PyTree) -> None:
+        """Waits for the chunk before this one, and takes its time."""
+        jax.block_until_ready(self._under_way)
+        tick = time.monotonic()
+        each = max(tick - self._tick, 1e-6) / self._length
+        longest = min(int(CHUNK_SECONDS / each), LONGEST_CHUNK)
+        self.steps = max(1, min(2 * self.steps, longest))
+        self._under_way, self._length, self._tick = reached, steps, tick
 
 
 class _Probing:
