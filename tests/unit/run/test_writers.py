@@ -1,9 +1,10 @@
 """Writers: scalars of TensorBoard, and spikes marked in the rows."""
 
+import numpy as np
 import pytest
 
 from optsde import run
-from optsde.run.writers import read
+from optsde.run.writers import JsonLines, read
 
 
 def test_tensorboard_writes_scalars(tmp_path):
@@ -32,3 +33,15 @@ def test_spikes_are_marked_through_an_interruption(tmp_path):
     assert marked == read(tmp_path / "parts")
     assert [i for i, (first, _) in enumerate(marked["spike"]) if first] == [25, 26]
     assert not any(second for _, second in marked["spike"])
+
+
+def test_what_was_not_finite_is_read_as_nan_and_what_lacks_as_none(tmp_path):
+    rows = JsonLines(tmp_path / "metrics.jsonl")
+    rows.begin(0)
+    rows.write({"step": 1, "loss": float("nan"), "each": [1.0, float("inf")]})
+    rows.write({"step": 2, "loss": 0.5})
+    rows.close()
+    columns = read(rows.path)
+    np.testing.assert_equal(columns["loss"], [np.nan, 0.5])
+    np.testing.assert_equal(np.array(columns["each"][0], float), [1, np.nan])
+    assert columns["each"][1] is None

@@ -141,3 +141,27 @@ def test_in_a_folder_a_finished_run_is_read(tmp_path, capsys):
         train_in(
             tmp_path / "c", [arm(lr=1e30, horizon=40)], SAMPLER, START, KEYS, every=2.0
         )
+
+
+def test_names_that_would_hide_others():
+    with pytest.raises(ValueError, match="two arms are called 'a'"):
+        run(arm("a"), arm("a", lr=0.2))
+    for name, says in (
+        ("a/b", "needs no / and no @"),
+        ("a@times", "needs no / and no @"),
+        ("finite", "runs have that name themselves"),
+    ):
+        bad = optsde.measure.probe(lambda _, s, n=name: {n: s.params[0]}, times=2.0)
+        with pytest.raises(ValueError, match=says):
+            run(arm(), probes=[bad])
+
+
+def test_a_run_that_diverged_in_its_last_row_is_not_finished(tmp_path):
+    def once(lr):
+        options = dict(every=8.0, stop_at_divergence=True)
+        return train_in(tmp_path, [arm(lr=lr)], SAMPLER, START, KEYS[:1], **options)
+
+    for _ in range(2):  # the second finds the row of the first
+        with pytest.raises(DivergedError):
+            once(1e30)
+    assert once(0.1)["a"].finite()

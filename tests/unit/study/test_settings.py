@@ -17,6 +17,7 @@ from optsde.study import (
     seed_setting,
     setting,
 )
+from optsde.study.values import kind_of
 
 
 class Schedule(Group):
@@ -199,3 +200,9 @@ def test_groups_mix_with_settings():
 def test_entries_of_a_table_have_one_order():
     s = Whole(rows={"b": Row(), "a": Row()})
     assert list(s.rows) == list(Whole.of(s.config()).rows) == ["a", "b"]
+
+
+def test_truth_values_are_typed_out_in_lists_too():
+    assert kind_of((True,)).parse("true,False") == (True, False)
+    with pytest.raises(ValueError, match="truth values"):
+        kind_of((True,)).parse("true,1")
