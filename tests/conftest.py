@@ -1,5 +1,6 @@
 """One CPU device, one compilation cache, strict rank promotion, float64 on demand."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from pathlib import Path
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
     Path(__file__).parent.parent / ".pytest_cache" / "jax"
 )
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_NUM_CPU_DEVICES"] = "1"
 
 import jax
@@ -27,6 +28,12 @@ def optimize(programs: bool):
 def _optimizations(request):
     """Only theory runs for long enough to win that time back."""
     optimize("theory" in request.path.parts)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage():
+    """What jax keeps for good is not searched for garbage again and again."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_settings_that_cannot_run_are_refused(preset, changes, says):
     "changes",
     [
         pytest.param({}, id="mlp"),
-        pytest.param(TEXT, id="text"),
+        pytest.param(TEXT, id="text", marks=pytest.mark.full),
         pytest.param(CONV, id="conv", marks=pytest.mark.full),
     ],
 )
