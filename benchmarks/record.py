@@ -40,7 +40,7 @@ STUDIES = (
     "descent",
 )
 AT_ONCE = 2  # presets; each has two devices, and imports and traces on one core
-NUMBERS = ("value", "low", "high", "bound")
+NUMBERS = ("value", "low", "high", "bound", "p", "corrected")
 TOLERANCE = 1e-6  # of a verdict's numbers, relative to the largest of them
 
 STAND_IN = dict(dataset="synthetic", model="digitsnet")
@@ -253,7 +253,7 @@ def verdict_differences(
             lines += [f"  {claim}: only {'before' if claim in was else 'after'}"]
             continue
         a, b = was[claim], now[claim]
-        scale = max(abs(a[part] or 0.0) for part in NUMBERS) or 1.0
+        scale = max(abs(a.get(part) or 0.0) for part in NUMBERS) or 1.0
         for part in a | b:
             x, y = a.get(part), b.get(part)
             close = x == y

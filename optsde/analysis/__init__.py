@@ -1,7 +1,7 @@
 """Analysis: from many runs to a number with an interval, a verdict, a table, a figure.
 
 - `statistics`: estimates over replicas, their differences, intervals and tests
-- `verdicts`: claims with a bound stated beforehand, and whether they hold
+- `verdicts`: claims with a bound, and whether they hold, alone and among others
 - `tables`: text tables, and numbers with their errors as text
 - `spikes`: where a series of losses shoots up and comes back
 - `plots`: figures in one style; it is imported by its own name, as it needs matplotlib
@@ -23,6 +23,7 @@ from optsde.analysis.statistics import (
     jackknife,
     log_slope,
     order,
+    p_above,
     paired,
     percent,
     percent_each,
@@ -39,6 +40,7 @@ from optsde.analysis.verdicts import (
     all_above,
     all_agree,
     below,
+    family,
     least_above,
     mark_known_false,
     none,
@@ -66,6 +68,7 @@ __all__ = [
     "estimate_finite",
     "estimate_or_exact",
     "exact",
+    "family",
     "find_spikes",
     "half_width",
     "interval",
@@ -76,6 +79,7 @@ __all__ = [
     "none",
     "number",
     "order",
+    "p_above",
     "paired",
     "percent",
     "percent_each",

@@ -272,6 +272,20 @@ def interval(x: Estimate, level: float = 0.95) -> Interval:
     return Interval(float(x.mean), float(x.mean - half), float(x.mean + half))
 
 
+def p_above(x: Estimate, bound: float) -> float:
+    """Returns Student's one-sided p-value of the claim x > bound.
+
+    It is 1 where x is not a number.
+
+    >>> round(p_above(Estimate(1.96, 1.0, np.inf), 0.0), 3)
+    0.025
+    """
+    distance, se = float(x.mean) - bound, float(x.se)
+    if not se > 0:
+        return 0.0 if distance > 0 else 1.0
+    return float(_below(-distance / se, x.dof))
+
+
 def equivalence(x: Estimate, bound: float, alpha: float = 0.05) -> Equivalence:
     """Tests |x| < bound by two one-sided tests, at `alpha` each.
 
@@ -332,6 +346,11 @@ def order(
     log_size, log_error = np.log(np.array([sizes, errors]))[:, rising]
     slopes = np.diff(log_error) / np.diff(log_size)
     return Interval(float(slopes[0]), float(slopes.min()), float(slopes.max()))
+
+
+def _below(t: float, dof):
+    """Returns Student's probability below t, the normal one where `dof` is infinite."""
+    return special.ndtr(t) if np.isinf(dof) else special.stdtr(dof, t)
 
 
 def _quantile(p: float, dof):

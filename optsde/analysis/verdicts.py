@@ -1,7 +1,8 @@
-"""Verdicts: a claim turned into a number, with an interval and a bound stated before.
+"""Verdicts: a claim turned into a number, with an interval and a bound.
 
 `holds` is computed. False is a result, not an error; `expected` tells what is known of
-the setting: it is False where the claim is known to fail.
+the setting: it is False where the claim is known to fail. Claims that are read together
+are a `family`, and hold there after a correction for their number.
 """
 
 import dataclasses
@@ -10,13 +11,27 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
-from optsde.analysis.statistics import Estimate, Interval, equivalence, interval
+from optsde.analysis.statistics import (
+    Estimate,
+    Interval,
+    equivalence,
+    interval,
+    p_above,
+)
 from optsde.analysis.tables import table
+
+ALPHA = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """The outcome of a claim; the functions of this module make it."""
+    """The outcome of a claim; the functions of this module make it.
+
+    p: the α at which the interval would just reach the bound, .05 for the interval that
+      is shown; None where the claim is no test of estimates.
+    family: the name of the claims that it is read with, see `family`; "" for none.
+    corrected: p after the correction for their number; None outside of a family.
+    """
 
     claim: str
     value: float
@@ -26,6 +41,9 @@ class Verdict:
     unit: str
     holds: bool
     expected: bool = True
+    p: float | None = None
+    family: str = ""
+    corrected: float | None = None
 
     def to_json(self) -> dict:
         return dataclasses.asdict(self)
@@ -42,8 +60,9 @@ def agrees(
     >>> agrees("same loss", Estimate(0.5, 0.2, 30), 1.0, "%").holds
     True
     """
-    e = equivalence(x, bound)
-    return Verdict(claim, e.value, e.low, e.high, bound, unit, e.holds, expected)
+    e = equivalence(x, bound, ALPHA)
+    p = max(p_above(x, -bound), p_above(-x, -bound))
+    return Verdict(claim, e.value, e.low, e.high, bound, unit, e.holds, expected, p)
 
 
 def above(
@@ -61,20 +80,25 @@ def above(
     True
     """
     if errors is None:
-        i = interval(x)
+        i, p = interval(x, 1 - ALPHA), _two_sided(x, bound)
     else:
         mean, half = float(x.mean), errors * float(x.se)
-        i = Interval(mean, mean - half, mean + half)
+        i, p = Interval(mean, mean - half, mean + half), None
         unit = f"{unit}, ± {errors:g} s.e."
-    return Verdict(claim, *i, bound, unit, i.low > bound, expected)
+    return Verdict(claim, *i, bound, unit, i.low > bound, expected, p)
 
 
 def below(
     claim: str, x: Estimate, bound: float, unit: str, expected: bool = True
 ) -> Verdict:
     """Claims x < bound, of the whole 95% interval."""
-    i = interval(x)
-    return Verdict(claim, *i, bound, unit, i.high < bound, expected)
+    i, p = interval(x, 1 - ALPHA), _two_sided(-x, -bound)
+    return Verdict(claim, *i, bound, unit, i.high < bound, expected, p)
+
+
+def _two_sided(x: Estimate, bound: float) -> float:
+    """Returns the α of the two-sided interval that just reaches down to the bound."""
+    return min(1.0, 2 * p_above(x, bound))
 
 
 def within(
@@ -137,7 +161,7 @@ def all_agree(
     def reach(v: Verdict) -> float:
         return float(np.nan_to_num(max(-v.low, v.high), nan=np.inf))
 
-    return max(each, key=reach)
+    return _least_likely(max(each, key=reach), each)
 
 
 def all_above(
@@ -152,7 +176,13 @@ def all_above(
     An estimate that is not a number reaches lowest of all.
     """
     each = [above(claim, x, bound, unit, expected) for x in estimates]
-    return min(each, key=lambda v: float(np.nan_to_num(v.low, nan=-np.inf)))
+    lowest = min(each, key=lambda v: float(np.nan_to_num(v.low, nan=-np.inf)))
+    return _least_likely(lowest, each)
+
+
+def _least_likely(shown: Verdict, each: Sequence[Verdict]) -> Verdict:
+    """Returns the verdict that is shown for all, with the largest p of them."""
+    return dataclasses.replace(shown, p=max(v.p for v in each if v.p is not None))
 
 
 # ---- numbers without sampling error
@@ -220,6 +250,40 @@ def share(
 # ---- lists of verdicts
 
 
+def family(name: str, verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Returns claims that are read together, judged after Holm's correction (1979).
+
+    The smallest p of n is multiplied by n, the next by n − 1, and so on, and none is
+    smaller than the one before it. So the chance that any claim holds which is not true
+    is at most 5%, whatever their dependence. The intervals stay those of one claim.
+
+    >>> x = [Estimate(mean, 1.0, np.inf) for mean in (3.0, 2.1, 2.2)]
+    >>> alone = [above("rises", each, 0.0, "%") for each in x]
+    >>> together = family("rising", alone)
+    >>> [v.holds for v in alone], [v.holds for v in together]
+    ([True, True, True], [True, False, False])
+    >>> [round(v.corrected, 3) for v in together]
+    [0.008, 0.056, 0.056]
+    """
+    members, found = list(verdicts), []
+    for verdict in members:
+        if verdict.p is None or verdict.family:
+            reason = f"is in {verdict.family}" if verdict.family else "has no p-value"
+            raise ValueError(
+                f"{verdict.claim} {reason}: a family takes, once, what agrees, above, "
+                "below, all_agree and all_above return"
+            )
+        found.append(verdict.p)
+    rising = np.argsort(found, kind="stable")
+    factors = np.arange(len(members), 0, -1)
+    corrected = np.empty(len(members))
+    corrected[rising] = np.maximum.accumulate(factors * np.array(found)[rising])
+    return [
+        dataclasses.replace(v, holds=p < ALPHA, family=name, corrected=min(p, 1.0))
+        for v, p in zip(members, corrected.tolist(), strict=True)
+    ]
+
+
 def mark_known_false(
     verdicts: Iterable[Verdict], names: Collection[str], complete: bool = True
 ) -> list[Verdict]:
@@ -253,7 +317,16 @@ def mark_known_false(
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> str:
-    """Returns the table at the end of a study; an unexpected outcome is marked."""
+    """Returns the table at the end of a study; an unexpected outcome is marked.
+
+    Where there are families, a column has the p of their claims, and a line for each
+    says how many claims it has, and how many hold.
+    """
+    verdicts = list(verdicts)
+    families: dict[str, list[Verdict]] = {}
+    for v in verdicts:
+        if v.family:
+            families.setdefault(v.family, []).append(v)
     rows = []
     for v in verdicts:
         word = ("holds" if v.holds else "FALSE") + (
@@ -261,5 +334,20 @@ def verdict_table(verdicts: Iterable[Verdict]) -> str:
         )
         span = f"[{v.low:.3g}, {v.high:.3g}]"
         rows.append([v.claim, f"{v.value:.3g}", span, f"{v.bound:g}", v.unit, word])
+        if families:
+            rows[-1].insert(-1, "" if v.corrected is None else f"{v.corrected:.2g}")
     header = ["claim", "value", "interval", "bound", "unit", "verdict"]
-    return table(header, rows, "lrrrll")
+    if not families:
+        return table(header, rows, "lrrrll")
+    header.insert(-1, "p")
+    notes = [_note(name, members) for name, members in families.items()]
+    return "\n".join([table(header, rows, "lrrrlrl"), *notes])
+
+
+def _note(name: str, members: Sequence[Verdict]) -> str:
+    """Returns in words how many claims a family has, and how many hold."""
+    alone = [v for v in members if v.p is not None and v.p < ALPHA]
+    return (
+        f"{name}: {len(members)} claims, with Holm's p and the interval of one; "
+        f"{sum(v.holds for v in members)} hold, and {len(alone)} would alone"
+    )

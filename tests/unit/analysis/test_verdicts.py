@@ -1,5 +1,7 @@
 """Verdicts: when each kind of claim holds, and what it shows."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -12,11 +14,14 @@ from optsde.analysis import (
     all_above,
     all_agree,
     below,
+    equivalence,
     exact,
+    family,
     interval,
     least_above,
     mark_known_false,
     none,
+    p_above,
     share,
     verdict_table,
     within,
@@ -42,8 +47,9 @@ def test_the_whole_interval_is_needed():
 
 def test_what_they_show():
     low, high = interval(NARROW)[1:]
+    p = 2 * p_above(NARROW, 0.2)
     assert above("a", NARROW, 0.2, "%") == Verdict(
-        "a", 0.5, low, high, 0.2, "%", True, True
+        "a", 0.5, low, high, 0.2, "%", True, True, p
     )
     assert above("a", NARROW, 0.0, "%", False, errors=4) == Verdict(
         "a", 0.5, 0.5 - 0.4, 0.5 + 0.4, 0.0, "%, ± 4 s.e.", True, False
@@ -111,6 +117,81 @@ def test_claims_that_are_known_to_be_false():
     with pytest.raises(ValueError, match="use one of: one_rises, two_rises, three"):
         mark_known_false(made, ("zzz",))
     assert mark_known_false(made, ("zzz",), complete=False) == made
+
+
+def test_p_is_where_the_interval_reaches_the_bound():
+    """And it is below .05 where the claim holds."""
+    for x in (NARROW, WIDE, Estimate(0.5, 0.25, 8), Estimate(0.5, 0.25, np.inf)):
+        up, down = above("a", x, 0.2, "%"), below("a", x, 0.9, "%")
+        np.testing.assert_allclose(interval(x, 1 - up.p).low, 0.2)
+        np.testing.assert_allclose(interval(x, 1 - down.p).high, 0.9)
+        same = agrees("a", x, 0.9, "%")
+        np.testing.assert_allclose(equivalence(x, 0.9, same.p).high, 0.9)
+        for verdict in (up, down, same):
+            assert verdict.holds == (verdict.p < 0.05)
+    assert above("a", NARROW, 0.6, "%").p == 1
+    assert above("a", exact(1.0), 0.9, "%").p == 0
+    assert above("a", exact(1.0), 1.0, "%").p == 1
+    for test in (above, below, agrees):
+        assert test("a", LOST, 1.0, "%").p == 1
+    assert above("a", NARROW, 0.0, "%", errors=4).p is None
+    assert share("a", [True], 100.0).p is None
+
+
+def test_p_of_several_estimates_is_that_of_the_least_sure():
+    few = Estimate(1.3, 0.4, 2)  # reaches below 0, and less far below with more runs
+    worst = all_above("a", [NARROW, few, WIDE], 0.0, "%")
+    assert worst.p == above("a", WIDE, 0.0, "%").p > above("a", few, 0.0, "%").p
+    assert worst.low == interval(few).low
+    same = all_agree("a", [NARROW, WIDE], 2.0, "%")
+    assert same.p == agrees("a", WIDE, 2.0, "%").p
+
+
+def test_a_family_is_bonferronis_closed_test():
+    """A claim holds where Bonferroni's test rejects every set of claims with it in."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        estimates = [Estimate(x, 1.0, 9) for x in 3 * rng.normal(size=5)]
+        alone = [above(f"{i}", x, 0.0, "%") for i, x in enumerate(estimates)]
+        together = family("five", alone)
+        p = np.array([v.p for v in alone])
+        sets = [
+            np.array(chosen)
+            for size in range(1, 6)
+            for chosen in itertools.combinations(range(5), size)
+        ]
+        for i, verdict in enumerate(together):
+            closed = max(len(s) * p[s].min() for s in sets if i in s)
+            np.testing.assert_allclose(verdict.corrected, min(closed, 1.0))
+            assert verdict.holds == (verdict.corrected < 0.05)
+            assert (verdict.claim, verdict.p) == (f"{i}", p[i])
+            assert verdict.low == alone[i].low
+
+
+def test_families_of_none_and_of_one():
+    assert family("none", []) == []
+    (one,) = family("one", [above("a", NARROW, 0.0, "%")])
+    assert one.corrected == one.p
+    with pytest.raises(ValueError, match="a is in one: a family takes, once, what"):
+        family("two", [one])
+    with pytest.raises(ValueError, match="b has no p-value: a family takes"):
+        family("two", [none("b", [False])])
+
+
+def test_the_table_says_what_a_family_changes():
+    alone = [above("a", NARROW, 0.0, "%"), above("b", WIDE, 0.0, "%")]
+    unsure = above("c", Estimate(0.21, 0.1, 100), 0.0, "%")
+    assert unsure.holds
+    text = verdict_table([*family("letters", [*alone, unsure]), unsure])
+    header, _, first, _, third, last, note = text.splitlines()
+    assert header.split()[-3:] == ["unit", "p", "verdict"]
+    assert first.split()[-2:] == ["7.4e-06", "holds"]
+    assert third.split()[-3:] == ["0.076", "FALSE", "!"]
+    assert last.split()[-2:] == ["%", "holds"]
+    assert note == (
+        "letters: 3 claims, with Holm's p and the interval of one; 1 hold, and 2 would "
+        "alone"
+    )
 
 
 def test_the_table_marks_what_was_not_expected():
