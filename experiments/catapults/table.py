@@ -23,6 +23,7 @@ from optsde.analysis import (
     all_above,
     all_agree,
     estimate_finite,
+    family,
     find_spikes,
     plots,
     plus_minus,
@@ -214,6 +215,11 @@ def shown(row, gain):
 
 
 def claims(s, runs):
+    """Returns all comparisons as one family, since they are read off one table."""
+    return family("the table", comparisons(s, runs))
+
+
+def comparisons(s, runs):
     """Yields the claims of each init; `sgd_worst` shows the row that fits least."""
 
     def gain(mine, base):

@@ -134,6 +134,7 @@ def test_verdicts_of_known_outcome(tmp_path):
         sgd_large=0.5, sgd_cycle=0.6, adagrad=0.4, adagrad_cycle=0.1, adam=0.55
     )
     verdicts = {v.claim: v for v in table.claims(settings, runs_of(**gains))}
+    assert {v.family for v in verdicts.values()} == {"the table"}
     last = verdicts.pop("sgd_gains_more_from_random_than_from_zero")
     assert not last.holds
     assert len(verdicts) == 20

@@ -121,6 +121,9 @@ def test_verdicts_of_known_outcome(tmp_path):
     assert not holds["nearer_than_fixed_at_2"]  # as near as the rule
     assert not holds["nearer_than_linear_at_8"]
     assert "nearer_than_linear_at_16" not in holds
+    together = [v for v in verdicts.values() if v.family]
+    assert [v.claim.startswith("nearer_than") for v in together] == [True] * 9
+    assert all(v.corrected >= v.p for v in together)
     assert holds["prediction_within_a_factor_2"]
     assert verification.largest(s, list(verdicts.values())) == (4, 8)
 
