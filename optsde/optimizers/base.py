@@ -206,7 +206,9 @@ class Optimizer:
 
         `keep_signal` keeps the terms by which the mean gradient enters at the base
         batch and which vanish with κ (its share of v, the saturation of a sign): with
-        it the SDE is closer to the base run, without it to SVAG.
+        it the SDE is closer to the base run, without it to SVAG. Adaptive methods with
+        the mean gradient in v are those of Compagnoni et al. (2024, arXiv 2411.15958);
+        see `moments.second_moment`.
         """
         limit = self.limit(keep_signal)
 

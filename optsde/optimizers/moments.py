@@ -37,7 +37,13 @@ def square(tree: PyTree) -> PyTree:
 
 
 def second_moment(mean: PyTree, variance: PyTree, keep_signal: bool) -> PyTree:
-    """Returns E g² of the SDE: diag Σ, and with `keep_signal` diag Σ + (∇f)²."""
+    """Returns E g² of the SDE: diag Σ, and with `keep_signal` diag Σ + (∇f)².
+
+    The first is that of Malladi et al. (2022). The second is that of Compagnoni et al.
+    (2024, arXiv 2411.15958), who integrate such SDEs on networks. The effective
+    equations of Callisti, Romito and Triggiano (2025, arXiv 2509.21614) have Brownian
+    noise in v besides, of an order that is left out here.
+    """
     if not keep_signal:
         return variance
     return jax.tree.map(lambda g, s: s + g * g, mean, variance)

@@ -1,7 +1,7 @@
 """The front page in small: Adam on digits up to t = 100, 24 seeds, fixed seeds.
 
-Bounds stated beforehand: what agrees is shown to do so within 3% by two one-sided tests
-at 5%; the discrete run's 95% interval lies more than 10% above the SDE.
+Bounds: what agrees is shown to do so within 3% by two one-sided tests at 5%; the
+discrete run's 95% interval lies more than 10% above the SDE.
 
 In the quick tier, of 200 images up to t = 40, with ℓ = 4 for 8: what agrees lies within
 3% and 3 standard errors, the discrete run more than 4 standard errors above the SDE.
