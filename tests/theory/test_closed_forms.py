@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import optsde
-from optsde import Plan
+from optsde import Plan, gradients
 
 pytestmark = pytest.mark.usefixtures("x64")
 X0, NOISE, ETA, STEPS = 1.5, 10.0, 0.01, 200
@@ -156,3 +156,37 @@ def test_svag_of_momentum_converges_to_the_underdamped_sde():
     distance = np.abs(np.array(found) - expected)
     assert np.all(distance[-1] < 1e-3)
     assert np.all(distance[:-1] / distance[1:] > 3.5)
+
+
+@pytest.mark.parametrize("gain", [1.0, 4.0, 64.0])
+def test_mean_of_a_sign_under_svag_of_laplace_noise(gain):
+    """E sign(μ + x), with x = a z₁ + b z₂ of unit variance, μ = .1 and 400,000 draws.
+
+    Of Laplace z the sum has a closed form; its slope at 0 is 2√(c/(4c − 2)), and that
+    of Gaussian noise √(2/π). Bounds: 4 standard errors to the first, and 10 and more
+    from the second.
+    """
+    mean, size = 0.1, 400_000
+
+    def laplace(key, shape, dtype):
+        return jax.random.laplace(key, shape, dtype) / 2**0.5
+
+    def loss(x):
+        return mean * gain**0.5 * jnp.sum(x)
+
+    noise = gradients.diagonal(jnp.ones_like)
+    oracle = gradients.gaussian(loss, noise, laplace)(1)
+    draw = gradients.Draw(jax.random.key(0), jnp.int32(0))
+    grads = gradients.signed_mix(oracle, gain)(jnp.zeros(size), draw)[1]
+    found, se = np.sign(grads).mean(), size**-0.5
+
+    a, b = np.abs(gradients.mix.weights(gain)) / (2 * gain) ** 0.5
+
+    def closed_form(mean):
+        parts = [s**2 * -np.expm1(-mean / s) if s else 0.0 for s in (a, b)]
+        return (parts[0] - parts[1]) / (a**2 - b**2)
+
+    assert abs(found - closed_form(mean)) < 4 * se
+    assert abs(found - mean * (2 / np.pi) ** 0.5) > 10 * se
+    slope = closed_form(1e-6) / 1e-6
+    np.testing.assert_allclose(slope, 2 * (gain / (4 * gain - 2)) ** 0.5, rtol=1e-5)
