@@ -204,11 +204,12 @@ class Optimizer:
     ) -> ItoSystem:
         """The limit κ → 0 as an Itô system; its time t counts steps of this optimizer.
 
+        SDEs of RMSprop and Adam are those of Malladi et al. (2022), with `keep_signal`
+        those of Compagnoni et al. (2024, arXiv 2411.15958): `moments.second_moment`.
+
         `keep_signal` keeps the terms by which the mean gradient enters at the base
         batch and which vanish with κ (its share of v, the saturation of a sign): with
-        it the SDE is closer to the base run, without it to SVAG. Adaptive methods with
-        the mean gradient in v are those of Compagnoni et al. (2024, arXiv 2411.15958);
-        see `moments.second_moment`.
+        it the SDE is closer to the base run, without it to SVAG.
         """
         limit = self.limit(keep_signal)
 
