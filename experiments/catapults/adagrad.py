@@ -5,6 +5,8 @@ cycles as descent does in `cyclic`, in units of its η_crit then. A spike makes 
 and with it η_crit. The bound η_crit ≥ 2 min_i P_i/λ_max(H) is checked all along.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,11 +49,13 @@ def simulate(s, rundir, task):
 def trained(s, task):
     """Returns the loss before each step, and what `curvatures` measures meanwhile."""
 
+    family = partial(optsde.AdaGrad, s0=0.0)
+
     def run(members, steps, times, label, **options):
         def probes(member):
             return [curvatures(task, member.examples).at(times)]
 
-        options |= dict(family=optsde.AdaGrad, probes=probes, label=label)
+        options |= dict(family=family, probes=probes, label=label)
         return descent.run(task.losses, members, steps, **options)
 
     members = descent.members_of(s, task)
@@ -74,7 +78,7 @@ def at_time_zero(state):
 
 def curvatures(task, examples):
     """Returns the probe of critical rate, λ_max(H), least P and share of s = 0."""
-    adagrad = optsde.AdaGrad()
+    adagrad = optsde.AdaGrad(s0=0.0)
 
     def observe(examples, state):
         params, direction = state.params, state.optimizer.direction

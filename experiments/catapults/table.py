@@ -109,11 +109,11 @@ def rows(s):
         sgd("sgd", f"SGD, {s.ratio:g} η_crit", s.ratio),
         sgd("sgd_large", f"SGD, {s.large_ratio:g} η_crit", s.large_ratio),
         sgd("sgd_cycle", "SGD + catapults", 1.0, cycle),
-        row("adagrad", "AdaGrad", optsde.AdaGrad(lr=s.adagrad_lr)),
+        row("adagrad", "AdaGrad", optsde.AdaGrad(lr=s.adagrad_lr, s0=0.0)),
         row(
             "adagrad_cycle",
             "AdaGrad + catapults",
-            optsde.AdaGrad(lr=s.adagrad_unit),
+            optsde.AdaGrad(lr=s.adagrad_unit, s0=0.0),
             cycle,
         ),
         row("adam", "Adam", optsde.Adam(lr=s.adam_lr)),

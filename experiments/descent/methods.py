@@ -22,7 +22,9 @@ METHODS = {
         lambda lr, stride: optsde.HeavyBall(lr=lr, beta=0.9, nesterov=True),
     ),
     # Its steps shrink as 1/√t, so it begins with longer ones.
-    "adagrad": Method("AdaGrad", lambda lr, stride: optsde.AdaGrad(lr=3 * stride)),
+    "adagrad": Method(
+        "AdaGrad", lambda lr, stride: optsde.AdaGrad(lr=3 * stride, s0=0.0)
+    ),
     "rmsprop": Method(
         "RMSprop", lambda lr, stride: optsde.RMSprop(lr=stride, beta=0.9)
     ),

@@ -43,7 +43,7 @@ def norms_of(s, name):
     """Returns |second moments| after each step on a function, [seeds, steps]."""
     function = FUNCTIONS[name]
     optimizers = {
-        "adagrad": optsde.AdaGrad(lr=3 * function.stride),
+        "adagrad": optsde.AdaGrad(lr=3 * function.stride, s0=0.0),
         "rmsprop": optsde.RMSprop(
             lr=function.stride, beta=s.beta, bias_correction=False
         ),

@@ -6,7 +6,7 @@ itself: lr stays, and what is compared with s follows it.
 """
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import jax
 import optax
@@ -17,6 +17,7 @@ from optsde.optimizers.moments import (
     denominator,
     filled,
     precondition,
+    refuse_empty_start,
     second_moment,
 )
 from optsde.optimizers.response import Response
@@ -34,11 +35,14 @@ class AdaGrad(Optimizer):
     """AdaGrad: s ← s + g²,  θ ← θ − lr·g/(√(s + eps_root) + eps)  (Duchi et al. 2011).
 
     SDE: dθ = −lr·P⁻¹(∇f dt + Σ^{1/2} dW),  ds = diag Σ dt,  P = √(s + eps_root) + eps.
-    Rule: lr stays, ε falls by κ. torch's Adagrad is this one without its `lr_decay`;
-    `optax.adagrad` has its ε inside the root (`eps_root`) and starts s at 0.1 (`s0`).
+    Rule: lr stays, ε falls by κ. `optax.adagrad` has its ε inside the root (`eps_root`)
+    and starts s at 0.1, as TensorFlow does and as `s0` does here. torch's Adagrad is
+    this one without its `lr_decay`, and starts from s0 = 0. An SDE cannot start there,
+    since its noise lr² ∫ Σ/s dt diverges: set s0 of the order of the noise variance of
+    one batch.
 
     >>> import jax.numpy as jnp
-    >>> transform = AdaGrad(lr=0.1, eps=1.0).transform()
+    >>> transform = AdaGrad(lr=0.1, eps=1.0, s0=0.0).transform()
     >>> params, grads = jnp.array([1.0, 2.0]), jnp.array([3.0, -4.0])
     >>> updates, state = transform.update(grads, transform.init(params), params)
     >>> print(params + updates)
@@ -48,7 +52,7 @@ class AdaGrad(Optimizer):
     lr: Scalar = 0.01
     eps: Scalar = 1e-8
     eps_root: Scalar = 0.0
-    s0: Scalar = 0.0
+    s0: Scalar = 0.1
     adaptive: ClassVar[bool] = True
     rule = {
         "lr": Power(0, "√s shrinks by κ, which lengthens the step by κ already"),
@@ -57,6 +61,11 @@ class AdaGrad(Optimizer):
         "s0": Power(-2, "s sums κ times fewer squares, each κ times smaller"),
     }
     state_rule = {"s": -2}
+
+    def checked_start(self) -> Self:
+        remedy = "set s0 > 0, of the order of the noise variance of one batch"
+        refuse_empty_start("s0", self.s0, self.eps, self.eps_root, remedy)
+        return self
 
     def direction(self) -> optax.GradientTransformation:
         def init(params):

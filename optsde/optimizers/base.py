@@ -18,7 +18,8 @@ It may define
 - `noise_exponent`: 1 where SVAG(ℓ) is κ = 1/ℓ; the default 2 stands for κ = 1/ℓ²;
 - `decays_at(kappa, memory)`, `lr_factor(kappa, decays)`: a rule that is no table;
 - `state_rule`, `rescale_state(…)`: how its state follows κ when a run switches;
-- `checked()`: what its hyperparameters need;
+- `checked()`: what its hyperparameters need, and `checked_start()`: what its SDE needs
+  of them besides;
 - `preconditioner(state, params)` and `response(state)`, together, where the direction
   is P⁻¹ Σ_k c_k g_{t−k}: they give stability threshold, critical lr, the noise's weight
   and the prediction of how far the rule holds. With `adaptive = True` where P² counts
@@ -211,6 +212,7 @@ class Optimizer:
         batch and which vanish with κ (its share of v, the saturation of a sign): with
         it the SDE is closer to the base run, without it to SVAG.
         """
+        self.checked_start()
         limit = self.limit(keep_signal)
 
         def speed(t):
@@ -365,6 +367,15 @@ class Optimizer:
                 fine, needs = low >= 0 and high < np.inf, "a number ≥ 0"
             if not fine:
                 raise ValueError(f"{field.name}={value}: needs {needs}")
+        return self
+
+    def checked_start(self) -> Self:
+        """Returns itself if its SDE has a start; else says what to set.
+
+        A discrete run counts its first gradient in v before it divides by it, so that
+        its v may start from nothing. The SDE cannot: `moments.refuse_empty_start`.
+        Traced values are taken as they are.
+        """
         return self
 
 

@@ -7,6 +7,7 @@ limit dγ = (1 − β)(1 − γ) dt.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optsde.types import PyTree, Scalar
 
@@ -24,6 +25,29 @@ def precondition(m: PyTree, v: PyTree, eps: Scalar, eps_root: Scalar) -> PyTree:
 def standardized(x: jax.Array, variance: jax.Array) -> jax.Array:
     """Returns x / √variance, and 0 where x is 0: some coordinates have neither."""
     return jnp.where(x == 0, 0, x / jnp.sqrt(jnp.where(x == 0, 1, variance)))
+
+
+GUARD = 1e-3
+"""An ε below this, as the usual 1e-8, guards a division and says nothing of scale."""
+
+
+def refuse_empty_start(
+    name: str, start: Scalar, eps: Scalar, eps_root: Scalar, remedy: str
+) -> None:
+    """Refuses the start of an SDE at P = √(start + eps_root) + eps of nearly zero.
+
+    Where v grows as t from nothing, the noise lr² ∫ Σ/v dt diverges at t = 0 as ∫ dt/t,
+    and a small ε only sets where it is cut off. A start above 0 is taken for a scale of
+    the gradients, and so is √eps_root + eps from `GUARD` on.
+    """
+    values = start, eps, eps_root
+    if any(isinstance(x, jax.core.Tracer) for x in values):
+        return
+    if np.any((np.asarray(start) == 0) & (np.sqrt(eps_root) + eps < GUARD)):
+        raise ValueError(
+            f"{name}={start}: the SDE would divide by eps={eps} at its start, and its "
+            f"noise grows without bound as eps → 0: {remedy}"
+        )
 
 
 def filled(like: PyTree, value: Scalar) -> PyTree:

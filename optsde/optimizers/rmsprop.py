@@ -16,6 +16,7 @@ from optsde.optimizers.moments import (
     denominator,
     filled,
     precondition,
+    refuse_empty_start,
     second_moment,
     square,
 )
@@ -40,8 +41,9 @@ class RMSprop(Optimizer):
     which must not start at zero: set `v0`). `optax.rmsprop` and TensorFlow put ε inside
     the root (`eps_root`), without bias correction; torch's RMSprop puts it outside.
 
-    SDE: dθ = −lr·P⁻¹(∇f dt + Σ^{1/2} dW),  dv = (1−β)(diag Σ − v) dt. Rule: lr·√κ, and
-    1 − β grows by κ.
+    SDE: dθ = −lr·P⁻¹(∇f dt + Σ^{1/2} dW),  dv = (1−β)(diag Σ − v) dt. It needs the bias
+    correction or v0 > 0: from v = 0 its noise diverges. Rule: lr·√κ, and 1 − β grows
+    by κ.
 
     >>> import jax.numpy as jnp
     >>> transform = RMSprop(lr=0.1, eps=1.0).transform()
@@ -83,6 +85,14 @@ class RMSprop(Optimizer):
                 f"v0={self.v0}: bias correction is for a v that starts from 0; set "
                 "v0=0 or bias_correction=False"
             )
+        return self
+
+    def checked_start(self) -> Self:
+        if not self.bias_correction:
+            remedy = (
+                "set bias_correction=True or v0 > 0, such as the gradient's variance"
+            )
+            refuse_empty_start("v0", self.v0, self.eps, self.eps_root, remedy)
         return self
 
     def direction(self) -> optax.GradientTransformation:

@@ -20,7 +20,7 @@ CASES = {
     "heavyball": optsde.HeavyBall(lr=0.5),
     "heavyball_nesterov": optsde.HeavyBall(lr=0.5, nesterov=True, beta=0.8),
     "heavyball_decays": optsde.HeavyBall(lr=0.5, l2=0.2, nesterov=True, **DECAYS),
-    "adagrad": optsde.AdaGrad(lr=0.5, eps=1.0),
+    "adagrad": optsde.AdaGrad(lr=0.5, eps=1.0, s0=0.0),
     "rmsprop": optsde.RMSprop(lr=0.5, eps=1.0),
     "rmsprop_optax": optsde.RMSprop(lr=0.5, eps_root=1.0, bias_correction=False),
     "rmsprop_lagged": optsde.RMSprop(lr=0.5, eps=1.0, lagged=True),
