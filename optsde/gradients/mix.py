@@ -31,10 +31,9 @@ def weights(noise_gain: float) -> tuple[float, float]:
 def signed_mix(oracle: Oracle, noise_gain: float) -> Oracle:
     """Returns an oracle of the same mean and `noise_gain` times the variance.
 
-    Its two draws read two streams of randomness of their own, so they are independent
-    also where each goes through its data without replacement. Oracles of examples mix
+    Its two draws read two streams of randomness of their own. Oracles of examples mix
     their losses, which is one pass. At gain 1 the second weight is zero, and the oracle
-    is returned as it is.
+    is returned as it is. Epochs without replacement are refused: `Oracle.mixed`.
     """
     first, second = weights(noise_gain)
     return oracle if noise_gain == 1 else oracle.mixed(first, second)

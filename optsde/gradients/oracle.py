@@ -38,6 +38,9 @@ class Oracle:
     makes one of a function, and `minibatch`, `epochs` and `full_batch` of examples.
     """
 
+    independent: bool = True
+    """Whether the noise of each step is independent of all other steps' noise."""
+
     @property
     def stream(self) -> Stream | None:
         """The stream that batches are read from ahead of use, if there is one."""
@@ -53,7 +56,12 @@ class Oracle:
         raise TypeError(f"{type(self).__name__} does not define __call__(params, draw)")
 
     def mixed(self, first: float, second: float) -> "Oracle":
-        """Returns first·(one draw) + second·(another), of loss and gradient."""
+        """Returns first·(one draw) + second·(another), of loss and gradient.
+
+        Refused where steps are not `independent`: over an epoch their noise cancels, so
+        that SVAG has less and less of it as ℓ grows, and approaches no SDE.
+        """
+        self._refuse_dependence()
 
         def mix(oracle, params, draw):
             loss_1, grads_1 = oracle(params, draw.stream(Use.MIX_FIRST))
@@ -70,7 +78,15 @@ class Oracle:
                 "this oracle reads a Stream, which only a minibatch and its signed mix "
                 "do: give it arrays on the device"
             )
-        return FunctionOracle(function, self, adds)
+        return FunctionOracle(function, self, adds, self.independent)
+
+    def _refuse_dependence(self) -> None:
+        if not self.independent:
+            raise ValueError(
+                "epochs draws without replacement, so that the noise of its steps "
+                "cancels over an epoch and SVAG would lose it as ell grows: use "
+                "minibatch, whose draws are independent"
+            )
 
     def with_gradient(self, of_group: GradientOfGroup) -> "Oracle":
         """Returns an oracle whose gradient is formed group by group."""
@@ -83,7 +99,7 @@ class Oracle:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["source"],
-    meta_fields=["function", "noise"],
+    meta_fields=["function", "noise", "independent"],
 )
 @dataclasses.dataclass(frozen=True)
 class FunctionOracle(Oracle):
@@ -99,6 +115,7 @@ class FunctionOracle(Oracle):
     function: Callable[[PyTree, PyTree, Draw], tuple[jax.Array, PyTree]]
     source: PyTree = ()
     noise: tuple[Use, ...] = ()
+    independent: bool = True
 
     @property
     def adds(self) -> tuple[Use, ...]:
@@ -125,6 +142,7 @@ Sampler: TypeAlias = Callable[[int], Oracle]  # batch size -> oracle
         "of_group",
         "uses",
         "gains",
+        "independent",
     ],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,6 +163,7 @@ class ExampleOracle(Oracle):
       augment: applied to what was drawn, with a key of each example's own.
       of_group: forms a group's gradient in place of ∇loss, such as with a penalty.
       uses, gains: draws that are mixed; each draw's groups stay among themselves.
+      independent: whether `choose` draws each step's examples independently.
     """
 
     source: Any
@@ -158,6 +177,7 @@ class ExampleOracle(Oracle):
     of_group: GradientOfGroup | None = None
     uses: tuple[Use, ...] = ()
     gains: tuple[float, ...] = (1.0,)
+    independent: bool = True
 
     @property
     def stream(self) -> Stream | None:
@@ -187,6 +207,7 @@ class ExampleOracle(Oracle):
         """Returns first·(one draw) + second·(another), as one weighted mean."""
         if self.uses:
             return super().mixed(first, second)
+        self._refuse_dependence()
         uses = Use.MIX_FIRST, Use.MIX_SECOND
         return dataclasses.replace(self, uses=uses, gains=(first, second))
 

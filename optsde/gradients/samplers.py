@@ -12,6 +12,7 @@ nothing else to be changed. They share these options:
 device.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -91,7 +92,8 @@ def epochs(
             start = batch * batch_size
             return jax.lax.dynamic_slice_in_dim(order, start, batch_size)
 
-        return _oracle(losses, source, choose, batch_size, group, at_once, augment)
+        oracle = _oracle(losses, source, choose, batch_size, group, at_once, augment)
+        return dataclasses.replace(oracle, independent=False)
 
     return sampler
 
