@@ -43,7 +43,7 @@ def gaussian(
     covariance: Covariance,
     sample: Callable[..., jax.Array] = jax.random.normal,
 ) -> Sampler:
-    """Samples ∇loss + Σ^{1/2} z/√batch_size with z ~ N(0, I).
+    """Returns a sampler of ∇loss + Σ^{1/2} z/√batch_size with z ~ N(0, I).
 
     Args:
       loss: the mean loss, a function of the parameters.

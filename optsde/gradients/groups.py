@@ -17,6 +17,11 @@ from optsde.types import PyTree
 
 
 class Groups(NamedTuple):
+    """The groups that examples are split into, and their weights in a sum.
+
+    Rows that only fill up the last group of a part are copies that do not count.
+    """
+
     index: jax.Array  # [groups, rows] which examples
     slot: np.ndarray | jax.Array  # [groups, rows] the position of each, from 0
     counted: np.ndarray | jax.Array | None  # [groups, rows] False: only fills up

@@ -18,6 +18,8 @@ from optsde.types import PyTree
 
 
 class Moments(NamedTuple):
+    """What an SDE needs of the gradient at a point, with the noise of one batch."""
+
     loss: jax.Array
     mean: PyTree  # ∇f
     variance: PyTree  # diag Σ

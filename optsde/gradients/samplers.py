@@ -1,10 +1,12 @@
 """Samplers of examples: how a batch is drawn from data.
 
-Each returns a function from a batch size to an oracle, so that a rescaled plan needs
+A sampler is a function from a batch size to an oracle, so that a rescaled plan needs
 nothing else to be changed. They share these options:
 
 - `group`: examples in one call of the model, as BatchNorm's ghost groups or a penalty's
-  blocks need it; None puts all into one call, which devices then share.
+  blocks need it; None puts all into one call, which devices then share. Where examples
+  interact it must be set, to a number that divides every batch: with None the groups
+  grow with the batch, and a rescaled plan trains another model.
 - `at_once`: groups in one pass, which set the memory; the rest one after the other.
 - `augment`: `(key of each, examples) -> examples`, applied to what was drawn.
 
@@ -36,9 +38,9 @@ def minibatch(
     at_once: int = 1,
     augment: Augment | None = None,
 ) -> Sampler:
-    """Samples a batch of independent draws, with replacement.
+    """Returns a sampler of batches of independent draws, with replacement.
 
-    This is the draw for which the noise of a κ times larger batch is exactly Σ/κ.
+    For such draws the noise of a κ times larger batch is exactly Σ/κ.
     `among`: the indices of the examples to draw from, if not all, so that replicas with
     training sets of their own share the data.
 
@@ -71,10 +73,12 @@ def epochs(
     at_once: int = 1,
     augment: Augment | None = None,
 ) -> Sampler:
-    """Samples the next batch of a fresh permutation of the data each epoch.
+    """Returns a sampler that goes through a fresh permutation of the data each epoch.
 
     The examples that do not fill a batch at the end of an epoch are left out of it.
     Each batch size has its own permutations, so a switch in mid-run replays nothing.
+    Its steps are not independent: their noise cancels over an epoch, where Σ is that of
+    independent draws. `svag`, which would approach no SDE, refuses it.
     """
     source = source_of(data)
     count = len(source)
@@ -108,7 +112,7 @@ def full_batch(
     shuffle: bool = False,
     running_mean: bool = False,
 ) -> Callable[..., ExampleOracle]:
-    """Samples all examples: the exact mean, in groups.
+    """Returns a sampler of all examples: the exact mean, in groups.
 
     Its batch size is the number of examples, and may be left out:
     `full_batch(losses, data)()` is the oracle.

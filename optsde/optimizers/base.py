@@ -175,7 +175,11 @@ class Optimizer:
     def transform(
         self, schedule: Schedule | None = None, dt: float = 1.0
     ) -> optax.GradientTransformation:
-        """The optax transform; step k happens at time k·dt of the schedule."""
+        """Returns the optax transform, whose steps read the schedule at their time.
+
+        Time is the clock's in the state: `init` starts it at 0, a step adds `dt`, and
+        after a switch it goes on from where it stood.
+        """
         direction = self.direction()
 
         def init(params: PyTree) -> OptimizerState:

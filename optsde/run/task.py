@@ -94,6 +94,11 @@ class Task:
           rows: examples at once.
           times: those of the probe.
         """
+        if isinstance(self.train, Stream):
+            raise ValueError(
+                "train_loss needs its examples on the device, not a Stream: use "
+                "evaluation(), or train_loss of a Task whose train are some of them"
+            )
 
         def observe(examples, state: Any) -> dict[str, jax.Array]:
             def of_group(group, mask):

@@ -18,9 +18,16 @@ Row = Mapping[str, Any]
 
 
 class Writer(Protocol):
-    def begin(self, step: int) -> None: ...
-    def write(self, row: Row) -> None: ...
-    def close(self) -> None: ...
+    """Where the rows of a run go: a file, TensorBoard, or anything with these three."""
+
+    def begin(self, step: int) -> None:
+        """Opens it for a run that goes on from `step`, 0 for a new one."""
+
+    def write(self, row: Row) -> None:
+        """Takes the next row."""
+
+    def close(self) -> None:
+        """Closes it; nothing is written after that."""
 
 
 class JsonLines:

@@ -61,6 +61,8 @@ def test_examples_that_interact_and_streams_have_no_law():
     )
     with pytest.raises(ValueError, match="on the device, not a Stream"):
         streamed.law(8)
+    with pytest.raises(ValueError, match="train_loss needs its examples on the device"):
+        streamed.train_loss()
 
 
 def test_training_loss_is_the_mean_in_any_groups():
