@@ -112,8 +112,7 @@ def scale(
     """
     _check_kappa(kappa)
     check_memory(memory)
-    if clip not in ("noise", "signal"):
-        raise ValueError(f"clip={clip!r} is not known; one of: noise, signal")
+    _check_clip(clip)
     batch = plan.batch_size * kappa
     if abs(batch - round(batch)) > 1e-9 or round(batch) < 1:
         raise ValueError(
@@ -137,16 +136,20 @@ CONTROLS = {"linear": 1.0, "sqrt_lr_only": 0.5, "fixed": 0.0}
 """Rules that people use, as powers of κ for lr; all else is left alone."""
 
 
-def svag(plan: Plan, ell: float, *, memory: str = "linear") -> Plan:
+def svag(
+    plan: Plan, ell: float, *, memory: str = "linear", clip: str = "noise"
+) -> Plan:
     """The plan of SVAG(ℓ): the SDE's rule at κ = ℓ**−noise_exponent, at the same batch.
 
     The noise that the rule asks for is made by a signed mix of two draws with the gain
-    1/κ. At ℓ = 1 it is the plan itself; as ℓ grows, it approaches the SDE.
+    1/κ. At ℓ = 1 it is the plan itself; as ℓ grows, it approaches the SDE. `memory` and
+    `clip` are those of `scale`.
     """
+    _check_clip(clip)
     if ell < 1:
         raise ValueError(f"ell={ell:g} is below 1, where SVAG is the plain run")
     kappa = float(ell) ** -plan.optimizer.noise_exponent
-    changed = rescaled(plan, kappa, memory, "noise")
+    changed = rescaled(plan, kappa, memory, clip)
     return dataclasses.replace(changed, noise_gain=plan.noise_gain / kappa)
 
 
@@ -189,6 +192,11 @@ def rescaled(plan: Plan, kappa: float, memory: str, clip: str) -> Plan:
 def _check_kappa(kappa: float) -> None:
     if not (kappa > 0 and math.isfinite(kappa)):
         raise ValueError(f"kappa={kappa} must be a positive number")
+
+
+def _check_clip(clip: str) -> None:
+    if clip not in ("noise", "signal"):
+        raise ValueError(f"clip={clip!r} is not known; one of: noise, signal")
 
 
 jax.tree_util.register_dataclass(

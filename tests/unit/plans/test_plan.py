@@ -129,6 +129,7 @@ def test_svag_is_the_rule_below_one(optimizer, gain):
     assert (fine.batch_size, fine.noise_gain) == (64, gain)
     assert fine.steps == 1000 * gain
     assert fine.clip == pytest.approx(gain**0.5)
+    assert svag(plan(optimizer, clip=1.0), 4, clip="signal").clip == 1.0
 
 
 def test_scaling_twice_is_scaling_once():
@@ -174,6 +175,7 @@ def test_refuses_stacked_decays_by_the_fastest():
         (lambda p: scale(p, 2, "cubic"), "one of: sde, linear, sqrt_lr_only, fixed"),
         (lambda p: scale(p, 2, memory="short"), "one of: linear, power"),
         (lambda p: scale(p, 2, clip="none"), "one of: noise, signal"),
+        (lambda p: svag(p, 2, clip="none"), "one of: noise, signal"),
         (lambda p: svag(p, 0.5), "below 1"),
         (lambda p: svag(plan(optsde.Lion(b1=0.99, b2=0.9)), 2), "needs b1 ≤ b2"),
         (lambda p: warmup_cosine(100, 100), "warmup=100 must lie in"),
