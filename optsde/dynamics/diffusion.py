@@ -54,13 +54,20 @@ def ito_term(system: ItoSystem, law: Law, params: PyTree, key: jax.Array) -> Ito
 
 
 def sde(
-    plan: Plan, law: Law, params: PyTree, substeps: int = 4, keep_signal: bool = False
+    plan: Plan,
+    law: Law,
+    params: PyTree,
+    substeps: int = 4,
+    keep_signal: bool = False,
+    *,
+    memory: str = "linear",
 ) -> Dynamics:
     """Returns the SDE of a plan, `substeps` Euler–Maruyama steps to a step of the plan.
 
     `law` gives the noise of a batch of `plan.batch_size`. A plan and its rescalings
     have one and the same SDE. `keep_signal` keeps the terms that separate a run from
-    the limit κ → 0, and which depend on the plan (`Optimizer.sde`).
+    the limit κ → 0, and which depend on the plan (`Optimizer.sde`). `memory` is that of
+    `scale` and `svag`: each form of them has its own SDE.
     """
     if plan.clip is not None or plan.average is not None:
         raise ValueError(
@@ -69,7 +76,7 @@ def sde(
     if not (isinstance(substeps, int) and substeps >= 1):
         raise ValueError(f"substeps={substeps} must be an integer ≥ 1")
     plan = plan.checked()
-    system = plan.optimizer.sde(plan.schedule, plan.dt, keep_signal)
+    system = plan.optimizer.sde(plan.schedule, plan.dt, keep_signal, memory)
     law = _amplified(law, plan.noise_gain)
     h = 1 / substeps
     solver = diffrax.Euler()

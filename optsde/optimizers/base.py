@@ -42,7 +42,7 @@ from numpy.typing import ArrayLike
 
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.response import Rates, Response
-from optsde.optimizers.rules import Memory, Power, check_memory, faded, remember
+from optsde.optimizers.rules import Memory, Power, check_memory, faded, rate, remember
 from optsde.types import PyTree, Scalar, Schedule
 
 
@@ -206,6 +206,7 @@ class Optimizer:
         schedule: Schedule | None = None,
         dt: float = 1.0,
         keep_signal: bool = False,
+        memory: str = "linear",
     ) -> ItoSystem:
         """The limit κ → 0 as an Itô system; its time t counts steps of this optimizer.
 
@@ -215,24 +216,35 @@ class Optimizer:
         `keep_signal` keeps the terms by which the mean gradient enters at the base
         batch and which vanish with κ (its share of v, the saturation of a sign): with
         it the SDE is closer to the base run, without it to SVAG.
+
+        `memory` is that of `rescaled`, whose limit it is: with "linear" a memory is
+        forgotten at the rate 1 − β, with "power" at −ln β.
         """
         self.checked_start()
-        limit = self.limit(keep_signal)
+        limiting = self.in_the_limit(memory)
+        limit = limiting.limit(keep_signal)
 
         def speed(t):
             return 1.0 if schedule is None else schedule(t * dt)
 
+        def theirs(state):  # a heavy ball's velocity is shorter by its 1 − β
+            return self.rescale_state(state, 1.0, limiting)
+
+        def ours(dstate):
+            return limiting.rescale_state(dstate, 1.0, self)
+
         def drift(t, params, state, mean, variance):
-            u, dstate = limit.drift(state, self._coupled(mean, params), variance)
+            mean = self._coupled(mean, params)
+            u, dstate = limit.drift(theirs(state), mean, variance)
             s = speed(t)
-            flow = jax.tree.map(lambda u, x: -s * self._velocity(u, x), u, params)
-            return flow, dstate
+            flow = jax.tree.map(lambda u, x: -s * limiting._velocity(u, x), u, params)
+            return flow, ours(dstate)
 
         def noise(t, params, state, mean, variance, kick, spare):
             mean = self._coupled(mean, params)
-            u, dstate = limit.noise(state, mean, variance, kick, spare)
+            u, dstate = limit.noise(theirs(state), mean, variance, kick, spare)
             s = speed(t)
-            return jax.tree.map(lambda u: -s * self.lr * u, u), dstate
+            return jax.tree.map(lambda u: -s * limiting.lr * u, u), ours(dstate)
 
         return ItoSystem(self.direction().init, drift, noise)
 
@@ -259,7 +271,24 @@ class Optimizer:
         factor per sample, so λ·lr and the absolute decay are multiplied by κ.
         """
         check_memory(memory)
-        decays = self.decays_at(kappa, memory)
+        return self._rescaled(kappa, self.decays_at(kappa, memory))
+
+    def in_the_limit(self, memory: str) -> Self:
+        """Returns the optimizer whose linear SDE is the limit in this form of memory.
+
+        It has the decay 1 − r for each `rate` r (negative where −ln β is above 1), and
+        the lr that belongs to it.
+        """
+        check_memory(memory)
+        if memory == "linear":
+            return self
+        names = self.decays()
+        return self._rescaled(
+            1.0, {n: 1 - rate(n, getattr(self, n), memory) for n in names}
+        )
+
+    def _rescaled(self, kappa: Scalar, decays: Mapping[str, Scalar]) -> Self:
+        """Returns this optimizer at κ, where the decays are those given."""
         factor = self.lr_factor(kappa, decays)
         powers = {
             name: getattr(self, name) * kappa**law.exponent

@@ -11,7 +11,7 @@ import optax
 from optsde.optimizers.base import Optimizer, ema, register
 from optsde.optimizers.ito import Limit
 from optsde.optimizers.moments import standardized
-from optsde.optimizers.rules import Memory, Power
+from optsde.optimizers.rules import Memory, Power, check_memory
 from optsde.optimizers.sgd import Velocity
 from optsde.types import Scalar
 
@@ -28,7 +28,7 @@ class Lion(Optimizer):
 
     SDE (κ → 0; a = 1 − b1/b2, G and r = a/√G as above):
     dθ = −lr·(√(2/π) (b1/b2·m + a ∇f)/√(G Σ) dt + r dB),
-    dm = (1−b2)((∇f − m) dt + Σ^{1/2} dW),  d⟨B, W⟩ = √(2/π) dt.
+    dm = −ln b2·((∇f − m) dt + Σ^{1/2} dW),  d⟨B, W⟩ = √(2/π) dt.
 
     >>> import jax.numpy as jnp
     >>> transform = Lion(lr=0.1).transform()
@@ -60,7 +60,7 @@ class Lion(Optimizer):
     def limit(self, keep_signal: bool = False) -> Limit:
         kept = self.b1 / self.b2
         share = jnp.sqrt(_share(self.b1, self.b2))
-        c, correlation = 1 - self.b2, math.sqrt(2 / math.pi)
+        c, correlation = -jnp.log(self.b2), math.sqrt(2 / math.pi)
 
         def drift(state, mean, variance):
             def mean_sign(m, g, s):
@@ -79,6 +79,11 @@ class Lion(Optimizer):
             return u, Velocity(jax.tree.map(lambda k: c * k, kick))
 
         return Limit(drift, noise)
+
+    def in_the_limit(self, memory):
+        """Returns itself: its SDE is that of the powers, whatever the word."""
+        check_memory(memory)
+        return self
 
     def decays_at(self, kappa, memory):
         """Returns b1·b2^(κ−1) and b2^κ; there is no linear form."""

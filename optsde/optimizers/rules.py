@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -17,7 +18,11 @@ class Power(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The law of a decay β, 1 − β → κ(1 − β) or β → β**κ: its memory in samples."""
+    """The law of a decay β, 1 − β → κ(1 − β) or β → β**κ: its memory in samples.
+
+    The two agree to first order in 1 − β. In the limit κ → 0 the memory is forgotten at
+    the `rate` 1 − β or −ln β of a step, so that each form has an SDE of its own.
+    """
 
     why: str = "the average keeps its memory of 1/(1−β) steps, counted in samples"
 
@@ -43,6 +48,21 @@ def remember(name: str, beta: Scalar, kappa: Scalar, memory: str) -> Scalar:
                 f"{name}**kappa = {decay**kappa_:.3g}"
             )
     return beta + (1 - kappa) * (1 - beta)
+
+
+def rate(name: str, beta: Scalar, memory: str) -> Scalar:
+    """Returns the rate of a memory in the SDE, lim (1 − β(κ))/κ at κ → 0.
+
+    It is 1 − β in the linear form and −ln β in the power form, which has none at β = 0.
+    """
+    if memory == "linear":
+        return 1 - beta
+    if not isinstance(beta, jax.core.Tracer) and np.any(np.asarray(beta) <= 0):
+        raise ValueError(
+            f"{name}={beta}: memory='power' leaves it at 0 at every kappa, and the SDE "
+            "has no rate for that; use memory='linear'"
+        )
+    return -jnp.log(beta)
 
 
 def faded(beta: float, kappa: ArrayLike, memory: str) -> np.ndarray:

@@ -106,7 +106,8 @@ def scale(
 
     rule: "sde" (the optimizer's own), or a control to compare with: "linear" (lr·κ),
     "sqrt_lr_only" (lr·√κ) or "fixed", which leave everything else alone.
-    memory: "linear" takes decays to 1 − κ(1−β), "power" to β**κ.
+    memory: "linear" takes decays to 1 − κ(1−β), "power" to β**κ. `svag` and `sde` take
+    the same word: the limits differ, by 1 − β against −ln β.
     clip: "noise" takes the threshold to c/√κ, right where noise makes up the norm of
     the gradient; "signal" leaves it, right where the mean does.
     """

@@ -84,10 +84,11 @@ def run_all(plans, sigma, paths, seed, observe=None) -> list[Estimate]:
     return [analysis.estimate(x[:, 0]) for x in np.split(run.values, len(plans))]
 
 
-def run_sde(plan, sigma, paths, seed, substeps, observe=None, keep_signal=False, **o):
+def run_sde(plan, sigma, paths, seed, substeps, observe=None, **options):
+    """Moments at the horizon, for the SDE; `options` are those of `optsde.sde`."""
     law = from_covariance(quadratic_loss, covariance(sigma))
-    dynamics = optsde.sde(plan, law, THETA0, substeps, keep_signal)
-    return estimate(dynamics, plan.horizon, paths, seed, observe, **o)
+    dynamics = optsde.sde(plan, law, THETA0, substeps, **options)
+    return estimate(dynamics, plan.horizon, paths, seed, observe)
 
 
 def estimate(dynamics, end, paths, seed, observe=None, **options) -> Estimate:

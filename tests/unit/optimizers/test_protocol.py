@@ -246,36 +246,36 @@ def test_sde_runs(name, keep_signal, dtype):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("memory", ["linear", "power"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_rescaling_leaves_the_sde_alone(name):
+def test_rescaling_leaves_the_sde_alone(name, memory):
     """One point in the state of both plans: per step, κ times the drift at variance /κ,
-    and the same noise, of an increment that is κ times smaller. Lion's memory of m is
-    rescaled as b2^κ, which agrees to first order."""
-    kappa = 1.001 if name == "lion" else 4.0
+    and the same noise, of an increment that is κ times smaller."""
+    kappa = 4.0
     rng = np.random.default_rng(0)
     params, mean, kick, spare = (jnp.asarray(rng.normal(size=3)) for _ in range(4))
     variance = jnp.asarray(rng.uniform(1, 2, size=3))
     old = build(name)
-    new = old.rescaled(kappa)
+    new = old.rescaled(kappa, memory)
     state = jax.tree.map(
         lambda x: jnp.asarray(rng.uniform(0.5, 1, size=x.shape)),
         old.direction().init(params),
     )
     moved = old.rescale_state(state, kappa, new)
-    one = old.sde().drift(0, params, state, mean, variance)
-    two = new.sde().drift(0, params, moved, mean, variance / kappa)
+    old_sde, new_sde = old.sde(memory=memory), new.sde(memory=memory)
+    one = old_sde.drift(0, params, state, mean, variance)
+    two = new_sde.drift(0, params, moved, mean, variance / kappa)
     scaled = jax.tree.map(lambda x: kappa * x, one)
-    tolerance = 1e-6 if name == "lion" else 1e-10
-    chex.assert_trees_all_close(two[0], scaled[0], rtol=tolerance)
+    chex.assert_trees_all_close(two[0], scaled[0], rtol=1e-10)
     expected = old.rescale_state(scaled[1], kappa, new)
-    chex.assert_trees_all_close(two[1], expected, rtol=max(tolerance, 1e-4))
-    one = old.sde().noise(0, params, state, mean, variance, kick, spare)
-    two = new.sde().noise(
+    chex.assert_trees_all_close(two[1], expected, rtol=1e-10)
+    one = old_sde.noise(0, params, state, mean, variance, kick, spare)
+    two = new_sde.noise(
         0, params, moved, mean, variance / kappa, kick / kappa, spare / kappa**0.5
     )
     chex.assert_trees_all_close(two[0], one[0], rtol=1e-8)
     expected = old.rescale_state(one[1], kappa, new)
-    chex.assert_trees_all_close(two[1], expected, rtol=max(tolerance, 1e-4))
+    chex.assert_trees_all_close(two[1], expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -342,6 +342,40 @@ def test_svag_at_the_defaults_approaches_the_sde(name, paths):
     error = np.abs(discrete.mean - limit.mean)
     assert np.all(error < 4 * np.hypot(discrete.se, limit.se) + 0.02)
     assert abs(limit.mean[0] - START[0]) > 0.1
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optsde.Momentum(lr=0.4, beta=0.5),
+        optsde.HeavyBall(lr=0.2, beta=0.5),
+        optsde.Adam(lr=1.0, b1=0.5, b2=0.9, eps=2.0),
+    ],
+    ids=lambda optimizer: type(optimizer).__name__,
+)
+def test_each_form_of_memory_has_its_own_sde(optimizer):
+    """SVAG in powers approaches the SDE in powers, and not the linear one.
+
+    A step forgets at the rate −ln ½ = .69 or 1 − ½. Means of θ at t = 4, κ = 1/256,
+    with little noise: within 4 standard errors + .01, or off by more than twice that.
+    """
+    base, sigma, paths = plan(optimizer, 4.0), 0.01, 50
+    fine = optsde.svag(base, 256 ** (1 / optimizer.noise_exponent), memory="power")
+    discrete = run_discrete(fine, sigma, paths, 1)
+    error, bound = {}, {}
+    for memory in ("linear", "power"):
+        limit = run_sde(base, sigma, paths, 2, 64, memory=memory)
+        error[memory] = np.abs(discrete.mean - limit.mean)[:2].max()
+        bound[memory] = 4 * np.hypot(discrete.se, limit.se)[:2].max() + 0.01
+    assert error["power"] < bound["power"]
+    assert error["linear"] > 2 * bound["linear"]
+
+
+def test_a_power_of_nothing_has_no_sde():
+    with pytest.raises(ValueError, match="use memory='linear'"):
+        optsde.Adam(b1=0.0).sde(memory="power")
+    with pytest.raises(ValueError, match="memory='long' is not known"):
+        optsde.Lion().sde(memory="long")
 
 
 @pytest.mark.parametrize(
