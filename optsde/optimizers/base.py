@@ -215,7 +215,8 @@ class Optimizer:
 
         `keep_signal` keeps the terms by which the mean gradient enters at the base
         batch and which vanish with κ (its share of v, the saturation of a sign): with
-        it the SDE is closer to the base run, without it to SVAG.
+        it the SDE is closer to the base run, without it to SVAG. Where nothing of it
+        vanishes, as in SGD, its momenta and Signum, it changes nothing.
 
         `memory` is that of `rescaled`, whose limit it is: with "linear" a memory is
         forgotten at the rate 1 − β, with "power" at −ln β.

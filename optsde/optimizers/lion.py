@@ -26,9 +26,14 @@ class Lion(Optimizer):
     b1²(1−b2)/(1+b2) is the share of the gradient's variance that reaches the sign. Both
     decays stay positive at any κ, so there is no linear form. κ < 1 needs b1 ≤ b2.
 
-    SDE (κ → 0; a = 1 − b1/b2, G and r = a/√G as above):
+    SDE for Gaussian noise (κ → 0; a = 1 − b1/b2, G and r = a/√G as above):
     dθ = −lr·(√(2/π) (b1/b2·m + a ∇f)/√(G Σ) dt + r dB),
     dm = −ln b2·((∇f − m) dt + Σ^{1/2} dW),  d⟨B, W⟩ = √(2/π) dt.
+    `keep_signal` gives the mean and the variance of a step of the base run given m,
+    with x = (b1·m + (1−b1) ∇f)/((1−b1) √Σ):
+    dθ = −lr·(erf(x/√2) dt + dB),  d⟨B⟩ = (1 − erf²) dt,  d⟨B, W⟩ = √(2/π) e^(−x²/2) dt.
+    As for SignSGD, the drift depends on the noise's density at zero, so that SVAG
+    approaches this SDE only where the gradient noise is Gaussian.
 
     >>> import jax.numpy as jnp
     >>> transform = Lion(lr=0.1).transform()
@@ -58,24 +63,33 @@ class Lion(Optimizer):
         return optax.GradientTransformation(init, update)
 
     def limit(self, keep_signal: bool = False) -> Limit:
-        kept = self.b1 / self.b2
-        share = jnp.sqrt(_share(self.b1, self.b2))
         c, correlation = -jnp.log(self.b2), math.sqrt(2 / math.pi)
+        kept = self.b1 if keep_signal else self.b1 / self.b2
+        newest = 1 - kept
+        r = 1.0 if keep_signal else newest / jnp.sqrt(_share(self.b1, self.b2))
+
+        def leaning(m, g, s):
+            """Returns what the sign is taken of given m, without its noise, over σ."""
+            return standardized((kept * m + newest * g) / newest, s)
+
+        def mean_sign(m, g, s):
+            x = leaning(m, g, s)
+            sign = jax.lax.erf(x / math.sqrt(2)) if keep_signal else correlation * x
+            return r * sign
+
+        def sign_noise(m, g, s, k, z):
+            x = leaning(m, g, s) if keep_signal else jnp.zeros_like(m)
+            shared = correlation * jnp.exp(-x * x / 2)  # correlation of sign and g
+            own = 1 - jax.lax.erf(x / math.sqrt(2)) ** 2 - shared**2
+            own = jnp.where(s > 0, jnp.sqrt(jnp.maximum(own, 0)) * z, 0)
+            return r * (shared * standardized(k, s) + own)
 
         def drift(state, mean, variance):
-            def mean_sign(m, g, s):
-                leaning = kept * m + (1 - kept) * g
-                return correlation / share * standardized(leaning, s)
-
             u = jax.tree.map(mean_sign, state.m, mean, variance)
             return u, Velocity(jax.tree.map(lambda g, m: c * (g - m), mean, state.m))
 
         def noise(state, mean, variance, kick, spare):
-            def sign_noise(k, z, s):
-                own = jnp.where(s > 0, math.sqrt(1 - 2 / math.pi) * z, 0)
-                return (1 - kept) / share * (correlation * standardized(k, s) + own)
-
-            u = jax.tree.map(sign_noise, kick, spare, variance)
+            u = jax.tree.map(sign_noise, state.m, mean, variance, kick, spare)
             return u, Velocity(jax.tree.map(lambda k: c * k, kick))
 
         return Limit(drift, noise)

@@ -27,7 +27,8 @@ class SignSGD(Optimizer):
     the form of Compagnoni et al. (2024),
     dθ = −lr·(erf(∇f/√(2Σ)) dt + √(1 − erf²) dB). The drift depends on the noise's
     density at zero, so that SVAG, whose mix has another shape of noise, approaches this
-    SDE only where the gradient noise is Gaussian.
+    SDE only where the gradient noise is Gaussian: under Laplace noise SVAG's drift is
+    √(π/2) = 1.25 times the SDE's, that of a difference of two draws.
 
     >>> import jax.numpy as jnp
     >>> transform = SignSGD(lr=0.1).transform()
@@ -69,8 +70,9 @@ class Signum(Optimizer):
     """Signum: m ← β m + (1−β) g,  θ ← θ − lr·sign(m)  (Bernstein et al. 2018).
 
     Rule: sign(m) does not shrink with the noise, so lr follows the memory, lr·κ.
-    SDE: dθ = −lr·sign(m) dt,  dm = (1−β)((∇f − m) dt + Σ^{1/2} dW). In optax it is
-    `ema(β, debias=False)`, then `scale_by_sign()`.
+    SDE: dθ = −lr·sign(m) dt,  dm = (1−β)((∇f − m) dt + Σ^{1/2} dW). The mean gradient
+    enters m alike at every κ and nothing of it vanishes, so that `keep_signal` changes
+    nothing. In optax it is `ema(β, debias=False)`, then `scale_by_sign()`.
 
     >>> import jax.numpy as jnp
     >>> transform = Signum(lr=0.1).transform()

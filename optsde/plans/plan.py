@@ -143,8 +143,9 @@ def svag(
     """The plan of SVAG(ℓ): the SDE's rule at κ = ℓ**−noise_exponent, at the same batch.
 
     The noise that the rule asks for is made by a signed mix of two draws with the gain
-    1/κ. At ℓ = 1 it is the plan itself; as ℓ grows, it approaches the SDE. `memory` and
-    `clip` are those of `scale`.
+    1/κ. At ℓ = 1 it is the plan itself; as ℓ grows, it approaches the SDE. SignSGD and
+    Lion, which take the sign of a single gradient's noise, do so only where that noise
+    is Gaussian. `memory` and `clip` are those of `scale`.
     """
     _check_clip(clip)
     if ell < 1:

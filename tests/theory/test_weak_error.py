@@ -10,6 +10,7 @@ In small: a twentieth of the paths, the two coarsest steps of each series, no sl
 import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -217,3 +218,47 @@ def test_sign_descent_follows_both_forms_of_its_sde(size):
         if kappa == 1:
             error, se = largest_error(found, run_sde(base, sigma, size.paths, 42, 2))
             assert error < bound + 4 * se
+
+
+@pytest.mark.parametrize(("b1", "b2"), [(0.9, 0.99), (0.5, 0.9)])
+def test_lion_keeps_the_signal(b1, b2, size):
+    """σ = ½ at lr = .1: first moments of the base run at t = 16, within .02 + 4 s.e.
+
+    The limit κ → 0, where the sign is not saturated, is further off by 4 s.e. at least.
+    """
+    base = plan(optsde.Lion(lr=0.1, b1=b1, b2=b2), 16.0)
+    found = run(base, 0.5, size.paths, 50)
+
+    def error(keep_signal):
+        sde = run_sde(base, 0.5, size.paths, 51, 16, keep_signal=keep_signal)
+        mean, se = np.abs(found.mean - sde.mean)[:2], np.hypot(found.se, sde.se)[:2]
+        return mean.max(), se.max()
+
+    (kept, se), (gone, other) = error(True), error(False)
+    assert kept < 0.02 + 4 * se
+    assert gone > kept + 4 * np.hypot(se, other)
+
+
+def laplace(key, shape, dtype):
+    """Of variance 1."""
+    return jax.random.laplace(key, shape, dtype) / 2**0.5
+
+
+@pytest.mark.parametrize(
+    ("sample", "ratio"), [(jax.random.normal, 1.0), (laplace, np.sqrt(np.pi / 2))]
+)
+@pytest.mark.parametrize(
+    "optimizer", [optsde.SignSGD(lr=0.05), optsde.Lion(lr=0.05)], ids=["sign", "lion"]
+)
+def test_svag_of_signs_has_the_density_of_the_mix(optimizer, sample, ratio, size):
+    """How far θ1 moves to t = 8 under SVAG(8), in units of the SDE: within 5% + 4 s.e.
+
+    A sign's drift is 2p(0)·∇f/σ. Normal numbers have p(0) = 1/√(2π). A mix of gain c is
+    near to a difference of two draws, (z − z′)·√(c/2): for Laplace's p(0) = ½.
+    """
+    base = plan(optimizer, 8.0)
+    found = run(optsde.svag(base, 8), 1.0, size.paths, 60, sample=sample)
+    limit = run_sde(base, 1.0, size.paths, 61, 16)
+    moved = (found.mean[0] - START[0]) / (limit.mean[0] - START[0])
+    se = np.hypot(found.se[0], ratio * limit.se[0]) / abs(limit.mean[0] - START[0])
+    assert abs(moved / ratio - 1) < 0.05 + 4 * se / ratio
