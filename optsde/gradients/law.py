@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from optsde.gradients.covariance import Covariance
+from optsde.gradients.interaction import interaction_check
 from optsde.gradients.oracle import Losses
 from optsde.gradients.per_example import SumsOf, by_blocks
 from optsde.types import PyTree
@@ -59,9 +60,11 @@ def from_data(
     Σ^{1/2} dW = Σ_i dW_i (g_i − ḡ)/√(n·batch_size) with one Brownian motion for each
     example: the gradient of a randomly weighted full-batch loss. It costs about one
     full-batch gradient, and Σ is never formed. `sums` says how to add up over examples
-    (default `by_blocks`; `by_layers` is faster where the model allows it).
+    (default `by_blocks`; `by_layers` is faster where the model allows it). Losses of
+    examples that interact, as through BatchNorm, are refused (`interaction_check`).
     """
     size = jax.tree.leaves(data)[0].shape[0]
+    check = interaction_check(losses, data)
     sums = sums or by_blocks(losses, data)
 
     def shape(params):
@@ -69,6 +72,7 @@ def from_data(
         return jax.ShapeDtypeStruct((size,), dtype)
 
     def moments(params, dw):
+        check(params)
         total = sums(params, dw)
         mean = jax.tree.map(lambda g: g / size, total.grad)
         drawn = jnp.sum(dw)

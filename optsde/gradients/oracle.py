@@ -38,8 +38,10 @@ class Oracle:
     makes one of a function, and `minibatch`, `epochs` and `full_batch` of examples.
     """
 
-    independent: bool = True
-    """Whether the noise of each step is independent of all other steps' noise."""
+    @property
+    def independent(self) -> bool:
+        """Whether the noise of each step is independent of all other steps' noise."""
+        return True
 
     @property
     def stream(self) -> Stream | None:

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +29,10 @@ from optsde.gradients import (
     signed_mix,
     stable,
 )
+from optsde.gradients.interaction import interaction_check
 from optsde.gradients.mix import weights
 from optsde.models import MLP, Dense, cross_entropy, init_params, supervised
+from optsde.models.norm import BatchNorm, GroupNorm, LayerNorm
 
 N = 37
 
@@ -143,6 +146,64 @@ def test_law_of_data_has_the_exact_covariance(problem):
     np.testing.assert_allclose(flat(moments.variance), np.diag(sigma), atol=1e-13)
     np.testing.assert_allclose(flat(moments.mean), g.mean(0), rtol=1e-9, atol=1e-13)
     assert law.shape(params).shape == (N,)
+
+
+class Normed(nn.Module):
+    norm: nn.Module
+
+    @nn.compact
+    def __call__(self, x, mask=None):
+        return Dense(4)(self.norm(Dense(6)(x)))
+
+
+@pytest.mark.parametrize("norm", [LayerNorm(), GroupNorm(2), BatchNorm()])
+def test_a_law_refuses_examples_that_interact(problem, norm):
+    """The diagonal would be of single examples and the noise of a call: two Σ."""
+    net, data = Normed(norm), problem[3]
+    law = from_data(supervised(net, cross_entropy), data, 4)
+    params = jax.eval_shape(net.init, jax.random.key(0), data[0])["params"]
+
+    def moments():
+        return jax.eval_shape(law.moments, params, jnp.ones(N))
+
+    if not isinstance(norm, BatchNorm):
+        assert moments().loss.shape == ()
+        return
+    with pytest.raises(ValueError, match="changes with the others in its call"):
+        moments()
+
+
+def beside_the_mean(p, x):
+    return p * (x - jnp.mean(x)) ** 2
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("rows", [2, 16])
+def test_interaction_is_seen_whatever_is_traced(transform, rows):
+    """Traced parameters have shapes, and the check asks for no more."""
+    points, ones = jnp.ones(3), jnp.ones(rows)
+
+    def kicks(losses):
+        law = from_data(losses, WHOLE[:rows], 4)
+        return transform(jax.vmap(lambda p: law.moments(p, ones).kick))(points)
+
+    assert kicks(slope).shape == (3,)
+    with pytest.raises(ValueError, match="changes with the others in its call"):
+        kicks(beside_the_mean)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_rounding_is_no_interaction(dtype):
+    """A deep net with a loss that is large beside what examples change in it."""
+    model, x = MLP((50,) * 6 + (4,)), jnp.asarray(np.random.randn(64, 20), dtype)
+    y = jnp.zeros(64, jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+    half = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), params)
+    losses = supervised(model, lambda out, y: 1e3 + cross_entropy(out, y))
+    interaction_check(losses, (x, y))(half)
+    interaction_check(losses, (x[:1], y[:1]))(half)
+    with pytest.raises(ValueError, match=r"has the shape \(\)"):
+        interaction_check(lambda p, x: losses(p, x).mean(), (x, y))(half)
 
 
 def test_minibatch_noise_is_that_of_the_law(problem):
