@@ -11,7 +11,16 @@ from optsde import gradients, schedules
 from optsde.gradients import Sampler
 from optsde.optimizers import Optimizer
 from optsde.run import Task
-from optsde.study import Group, Integers, Names, Numbers, Seeds, UsageError, setting
+from optsde.study import (
+    Group,
+    Integers,
+    Names,
+    Numbers,
+    Seeds,
+    UsageError,
+    require,
+    setting,
+)
 from optsde.study.arms import Arm
 from optsde.study.probes import ProbeSettings
 from optsde.study.tasks import LabelSettings
@@ -217,6 +226,9 @@ def by_rule(base: optsde.Plan, kappa: float, rule: str, memory: str) -> optsde.P
 
 def sampler_of(s: Settings, task: Task) -> Sampler:
     """Returns batches of independent draws, with heavy tails where `alpha` asks."""
+    fine = s.group > 1 or not task.examples_interact
+    allowed = "the size of ghost groups, for BatchNorm's would else grow with the batch"
+    require(fine, "group", s.group, allowed)
     group = None if s.group == 1 else s.group
     sampler = gradients.minibatch(
         task.losses, task.train, group=group, augment=task.augment

@@ -32,6 +32,7 @@ An optimizer that lacks one of the last three, as sign methods do, returns None.
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar, NamedTuple, Self
 
 import jax
@@ -320,12 +321,24 @@ class Optimizer:
         assert isinstance(law, Power)
         return kappa**law.exponent
 
-    def rescale_state(self, state: PyTree, kappa: Scalar, new: Self) -> PyTree:
-        """Returns the family's state for going on as `new` = self.rescaled(κ)."""
-        changes = {
-            name: jax.tree.map(lambda x, p=power: x * kappa**p, getattr(state, name))
-            for name, power in self.state_rule.items()
-        }
+    def rescale_state(
+        self, state: PyTree, kappa: Scalar, new: Self, signal: PyTree = 0.0
+    ) -> PyTree:
+        """Returns the family's state for going on as `new` = self.rescaled(κ).
+
+        Of a second moment N + G, `signal` is the share q = G/(N + G) of the mean
+        gradient, which the larger batch does not make smaller: N/κ + G is
+        (N + G)(1 + q(κ − 1))/κ, and a sum of κ times fewer terms is κ times less.
+        """
+
+        def followed(x, q, power):
+            return (x * kappa**power * (1 + q * (kappa - 1))).astype(x.dtype)
+
+        changes = {}
+        for name, power in self.state_rule.items():
+            old = getattr(state, name)
+            shares = jax.tree.broadcast(signal, old)
+            changes[name] = jax.tree.map(partial(followed, power=power), old, shares)
         return state._replace(**changes) if changes else state
 
     def response_at(self, kappa: ArrayLike, memory: str = "linear") -> Response | None:

@@ -188,6 +188,6 @@ class HeavyBall(Momentum):
         """Returns κ for the longer step, times 1/κ' for the shorter velocity."""
         return kappa * ((1 - decays["beta"]) / (1 - self.beta))
 
-    def rescale_state(self, state, kappa, new):
+    def rescale_state(self, state, kappa, new, signal=0.0):
         shorter = (1 - self.beta) / (1 - new.beta)
         return Velocity(jax.tree.map(lambda v: v * shorter, state.m))

@@ -25,7 +25,7 @@ import optax
 from optsde.optimizers import EMA, SWA, Optimizer
 from optsde.optimizers.base import OptimizerState
 from optsde.optimizers.rules import check_memory
-from optsde.types import Scalar, Schedule
+from optsde.types import PyTree, Scalar, Schedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,12 +155,20 @@ def svag(
     return dataclasses.replace(changed, noise_gain=plan.noise_gain / kappa)
 
 
-def switch(state: OptimizerState, old: Plan, new: Plan) -> OptimizerState:
+def switch(
+    state: OptimizerState, old: Plan, new: Plan, *, signal: PyTree = 0.0
+) -> OptimizerState:
     """Returns the optimizer state of `old` for going on under `new` in mid-run.
 
     v is divided by κ (AdaGrad's sum by κ²), averages of the gradient stay, and the
     clock goes on from the same time with the new step. Of a run's state it is
     `state.optimizer` that is switched.
+
+    That is right where noise makes up v. Of v = N + G, with G of the mean gradient,
+    only N falls with the batch: N/κ + G is v/κ times 1 + q(κ − 1), for the share
+    q = G/(N + G). Without that factor the steps are too long by its root until v has
+    forgotten it, in 1/(1 − b2) steps; AdaGrad does not forget. `signal` is q, a number
+    or a tree like the parameters: `measure.gradient_noise` gives G and N.
     """
     kappa = new.dt / old.dt
     if not isinstance(state, OptimizerState):
@@ -170,10 +178,20 @@ def switch(state: OptimizerState, old: Plan, new: Plan) -> OptimizerState:
         )
     if type(old.optimizer) is not type(new.optimizer):
         raise ValueError("switch needs two plans of one optimizer")
+    for share in jax.tree.leaves(signal):
+        if isinstance(share, jax.core.Tracer):
+            continue
+        if not (np.min(share) >= 0 and np.max(share) <= 1):
+            raise ValueError(f"signal={share}: needs a share of v, from 0 to 1")
+        if np.any(share) and not old.optimizer.adaptive:
+            raise ValueError(
+                f"signal is the mean gradient's share of v, and "
+                f"{type(old.optimizer).__name__} has no v: leave it out"
+            )
     rescale = old.optimizer.rescale_state
     return OptimizerState(
         clock=state.clock.paced(new.dt),
-        direction=rescale(state.direction, kappa, new.optimizer),
+        direction=rescale(state.direction, kappa, new.optimizer, signal),
     )
 
 

@@ -169,6 +169,15 @@ def test_settings_that_cannot_run_are_refused(changes, says):
     assert says in str(error.value)
 
 
+def test_batch_norm_needs_ghost_groups():
+    """With all examples in one call, its groups would grow with κ."""
+    s = tiny(model="digitsnet", batch_size=4)
+    task = build_task(s)
+    with pytest.raises(UsageError, match=r"--config\.group=1: needs the size of ghost"):
+        rule.sampler_of(s, task)
+    rule.sampler_of(dataclasses.replace(s, group=2), task)
+
+
 def test_schedules_follow_their_settings():
     schedule = tiny(schedule=dict(warmup=10.0, milestones=(30.0,))).schedule.build()
     rates = [float(schedule(time)) for time in (5.0, 10.0, 29.0, 31.0)]

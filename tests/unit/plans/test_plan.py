@@ -218,6 +218,52 @@ def test_switch_of_sums():
         )
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optsde.Adam(b2=0.95),
+        optsde.RMSprop(beta=0.95),
+        optsde.AdaGrad(s0=0.0),
+    ],
+    ids=lambda optimizer: type(optimizer).__name__,
+)
+@pytest.mark.parametrize("tree", [True, False])
+def test_a_switch_keeps_the_share_of_the_signal(optimizer, tree):
+    """v after gradients of the mean square N + G, switched, is that of N/κ + G."""
+    old = plan(optimizer)
+    new = scale(old, KAPPA, memory="power")
+    noise, signal = np.float32([[1.0, 2.0], [3.0, 0.5]])
+    if not tree:
+        signal = 3 * noise
+
+    def after(plan, steps, second):
+        params = {"w": jnp.zeros(2)}
+        transform = plan.transform()
+        state = transform.init(params)
+        for _ in range(steps):
+            _, state = transform.update({"w": jnp.sqrt(second)}, state, params)
+        return state
+
+    share = {"w": signal / (noise + signal)} if tree else 0.75
+    at_switch = after(old, 8, noise + signal)
+    found = switch(at_switch, old, new, signal=share).direction
+    expected = after(new, 2, noise / KAPPA + signal).direction
+    for name in optimizer.state_rule:
+        ours, theirs = getattr(found, name)["w"], getattr(expected, name)["w"]
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_a_switch_refuses_shares_that_are_none():
+    old = plan(optsde.Adam())
+    state = old.transform().init(jnp.ones(2))
+    with pytest.raises(ValueError, match=r"signal=1\.5: needs a share of v"):
+        switch(state, old, scale(old, 2), signal=1.5)
+    old = plan(optsde.SGD())
+    state = old.transform().init(jnp.ones(2))
+    with pytest.raises(ValueError, match="SGD has no v"):
+        switch(state, old, scale(old, 2), signal=0.5)
+
+
 def test_a_heavy_ball_goes_on_smoothly():
     """After a switch the step per unit of time is what it was: lr·v/dt."""
     old = plan(optsde.HeavyBall(lr=0.1, beta=0.9))
