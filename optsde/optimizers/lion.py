@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -66,23 +67,22 @@ class Lion(Optimizer):
         c, correlation = -jnp.log(self.b2), math.sqrt(2 / math.pi)
         kept = self.b1 if keep_signal else self.b1 / self.b2
         newest = 1 - kept
-        r = 1.0 if keep_signal else newest / jnp.sqrt(_share(self.b1, self.b2))
+        spread = newest if keep_signal else jnp.sqrt(_share(self.b1, self.b2))
 
         def leaning(m, g, s):
-            """Returns what the sign is taken of given m, without its noise, over σ."""
-            return standardized((kept * m + newest * g) / newest, s)
+            """Returns the mean of what the sign is taken of, in its deviations."""
+            return standardized(kept * m + newest * g, s) / spread
 
         def mean_sign(m, g, s):
             x = leaning(m, g, s)
-            sign = jax.lax.erf(x / math.sqrt(2)) if keep_signal else correlation * x
-            return r * sign
+            return jax.lax.erf(x / math.sqrt(2)) if keep_signal else correlation * x
 
         def sign_noise(m, g, s, k, z):
             x = leaning(m, g, s) if keep_signal else jnp.zeros_like(m)
-            shared = correlation * jnp.exp(-x * x / 2)  # correlation of sign and g
+            shared = correlation * jnp.exp(-x * x / 2)  # of the sign and the gradient
             own = 1 - jax.lax.erf(x / math.sqrt(2)) ** 2 - shared**2
             own = jnp.where(s > 0, jnp.sqrt(jnp.maximum(own, 0)) * z, 0)
-            return r * (shared * standardized(k, s) + own)
+            return newest / spread * (shared * standardized(k, s) + own)
 
         def drift(state, mean, variance):
             u = jax.tree.map(mean_sign, state.m, mean, variance)
@@ -93,6 +93,16 @@ class Lion(Optimizer):
             return u, Velocity(jax.tree.map(lambda k: c * k, kick))
 
         return Limit(drift, noise)
+
+    def checked_start(self) -> Self:
+        """Returns itself if κ → 0 has a limit, which needs b1 ≤ b2 and b2 > 0."""
+        concrete = not any(isinstance(x, jax.core.Tracer) for x in (self.b1, self.b2))
+        if concrete and np.any(np.greater(self.b1, self.b2) | np.equal(self.b2, 0)):
+            raise ValueError(
+                f"b1={self.b1}, b2={self.b2}: Lion's SDE needs b1 ≤ b2 and b2 > 0, else "
+                "b1·b2^(κ−1) leaves [0, 1) as κ → 0"
+            )
+        return self
 
     def in_the_limit(self, memory):
         """Returns itself: its SDE is that of the powers, whatever the word."""

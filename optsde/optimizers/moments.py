@@ -40,10 +40,11 @@ def refuse_empty_start(
     and a small ε only sets where it is cut off. A start above 0 is taken for a scale of
     the gradients, and so is √eps_root + eps from `GUARD` on.
     """
-    values = start, eps, eps_root
-    if any(isinstance(x, jax.core.Tracer) for x in values):
+    given = start, eps, eps_root
+    if any(isinstance(x, jax.core.Tracer) for x in given):
         return
-    if np.any((np.asarray(start) == 0) & (np.sqrt(eps_root) + eps < GUARD)):
+    s, outside, inside = (np.asarray(x, np.float64) for x in given)
+    if np.any((s == 0) & (np.sqrt(inside) + outside < GUARD)):
         raise ValueError(
             f"{name}={start}: the SDE would divide by eps={eps} at its start, and its "
             f"noise grows without bound as eps → 0: {remedy}"

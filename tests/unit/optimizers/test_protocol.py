@@ -4,6 +4,7 @@ One family is defined here, as a user would: all that knows optimizers must know
 """
 
 import dataclasses
+import math
 
 import chex
 import jax
@@ -369,6 +370,23 @@ def test_each_form_of_memory_has_its_own_sde(optimizer):
         bound[memory] = 4 * np.hypot(discrete.se, limit.se)[:2].max() + 0.01
     assert error["power"] < bound["power"]
     assert error["linear"] > 2 * bound["linear"]
+
+
+@pytest.mark.parametrize("keep_signal", [True, False])
+def test_lion_has_an_sde_where_its_decays_are_one(keep_signal):
+    """At b1 = b2 the newest gradient enters by m alone, in the limit."""
+    one = jnp.ones(1)
+    system = optsde.Lion(lr=1.0, b1=0.9, b2=0.9).sde(keep_signal=keep_signal)
+    flow, _ = system.drift(0.0, one, Velocity(one), one, one)
+    if keep_signal:
+        expected = math.erf((0.9 + 0.1) / 0.1 / 2**0.5)
+    else:
+        share = 0.1**2 + 0.9**2 * 0.1 / 1.9
+        expected = (2 / np.pi / share) ** 0.5
+    np.testing.assert_allclose(flow, -expected, rtol=1e-6)
+    for b1, b2 in ((0.99, 0.9), (0.0, 0.0)):
+        with pytest.raises(ValueError, match="needs b1 ≤ b2 and b2 > 0"):
+            optsde.Lion(b1=b1, b2=b2).sde()
 
 
 def test_a_power_of_nothing_has_no_sde():
