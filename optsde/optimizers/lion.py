@@ -99,8 +99,8 @@ class Lion(Optimizer):
         concrete = not any(isinstance(x, jax.core.Tracer) for x in (self.b1, self.b2))
         if concrete and np.any(np.greater(self.b1, self.b2) | np.equal(self.b2, 0)):
             raise ValueError(
-                f"b1={self.b1}, b2={self.b2}: Lion's SDE needs b1 ≤ b2 and b2 > 0, else "
-                "b1·b2^(κ−1) leaves [0, 1) as κ → 0"
+                f"b1={self.b1}, b2={self.b2}: the SDE of Lion needs b1 ≤ b2 and "
+                "b2 > 0, else b1·b2^(κ−1) leaves [0, 1) as κ → 0"
             )
         return self
 
