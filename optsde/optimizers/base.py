@@ -207,6 +207,7 @@ class Optimizer:
         schedule: Schedule | None = None,
         dt: float = 1.0,
         keep_signal: bool = False,
+        *,
         memory: str = "linear",
     ) -> ItoSystem:
         """The limit κ → 0 as an Itô system; its time t counts steps of this optimizer.
