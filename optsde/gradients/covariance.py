@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optsde.gradients.draw import Use
+from optsde.gradients.draw import Use, draw_like
 from optsde.gradients.oracle import FunctionOracle, Oracle, Sampler
 from optsde.types import PyTree
 
@@ -56,7 +56,7 @@ def gaussian(
 
         def noisy(source, params, draw):
             value, grads = jax.value_and_grad(loss)(params)
-            z = _like(draw.fresh(), params, sample)
+            z = draw_like(draw.fresh(), params, sample)
             noise = covariance.spread(params, z)
             return value, jax.tree.map(lambda g, n: g + scale * n, grads, noise)
 
@@ -83,7 +83,7 @@ def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
 
     def noisy(oracle, params, draw):
         loss, grads = oracle(params, draw)
-        noise = _like(draw.stream(Use.HEAVY_TAIL).fresh(), params, sample)
+        noise = draw_like(draw.stream(Use.HEAVY_TAIL).fresh(), params, sample)
         return loss, jax.tree.map(jnp.add, grads, noise)
 
     return oracle.wrapped(noisy, (Use.HEAVY_TAIL,))
@@ -107,10 +107,3 @@ def stable(key: jax.Array, alpha: float, shape=(), dtype=jnp.float32) -> jax.Arr
     return (
         jnp.sin(alpha * angle) / cosine ** (1 / alpha) * turned ** ((1 - alpha) / alpha)
     )
-
-
-def _like(key: jax.Array, params: PyTree, sample) -> PyTree:
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [sample(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, drawn)
