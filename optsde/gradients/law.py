@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from optsde.gradients.covariance import Covariance
-from optsde.gradients.oracle import Losses
+from optsde.gradients.draw import draw_like
+from optsde.gradients.oracle import FunctionOracle, Losses, Oracle, Sampler
 from optsde.gradients.per_example import SumsOf, by_blocks
 from optsde.types import PyTree
 
@@ -83,3 +84,34 @@ def from_data(
         return Moments(total.loss / size, mean, variance, kick)
 
     return Law(shape, moments)
+
+
+def drawn_from(law_of: Callable[[int], Law]) -> Sampler:
+    """Samples ∇f + Σ^{1/2} z with z ~ N(0, I): Gaussian noise of a law's covariance.
+
+    Beside the batches themselves it tells what the shape of their noise does. A
+    gradient costs what one of the SDE does.
+
+    Args:
+      law_of: batch size -> law, such as `task.law`.
+
+        >>> from optsde.gradients import Draw, diagonal
+        >>> noise = diagonal(jnp.zeros_like)
+        >>> law_of = lambda size: from_covariance(lambda x: x**2 / 2, noise, size)
+        >>> draw = Draw(jax.random.key(0), 0)
+        >>> loss, grad = drawn_from(law_of)(8)(jnp.array(3.0), draw)
+        >>> float(loss), float(grad)
+        (4.5, 3.0)
+    """
+
+    def sampler(batch_size: int) -> Oracle:
+        law = law_of(batch_size)
+
+        def noisy(source, params, draw):
+            z = draw_like(draw.fresh(), law.shape(params), jax.random.normal)
+            loss, mean, _, kick = law.moments(params, z)
+            return loss, jax.tree.map(jnp.add, mean, kick)
+
+        return FunctionOracle(noisy)
+
+    return sampler
