@@ -10,11 +10,10 @@ import math
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from optsde.dynamics.discrete import Dynamics, State, initial_point
-from optsde.gradients.draw import Draw, Use, draw_like
-from optsde.gradients.law import Law, Moments
+from optsde.gradients.draw import Draw, Use
+from optsde.gradients.law import Law, Moments, brownian
 from optsde.optimizers import ItoSystem
 from optsde.optimizers.base import Clock, OptimizerState
 from optsde.plans.plan import Plan
@@ -88,22 +87,24 @@ def euler_step(
     increments of `parts` draws, from `draw` on.
     """
     params, state = y
-    like = law.shape(params), params
     fine = [
-        brownian(draw._replace(step=draw.step + i), like, h / parts)
+        increments(law, params, draw._replace(step=draw.step + i), h / parts)
         for i in range(parts)
     ]
-    dw, spare = jax.tree.map(lambda *increments: sum(increments), *fine)
+    dw, spare = jax.tree.map(lambda *each: sum(each), *fine)
     _, mean, variance, kick = law.moments(params, dw)
     flow = system.drift(t, params, state, mean, variance)
     noise = system.noise(t, params, state, mean, variance, kick, spare)
     return jax.tree.map(lambda x, f, n: x + (f * h + n).astype(x.dtype), y, flow, noise)
 
 
-def brownian(draw: Draw, like: PyTree, h: float) -> PyTree:
-    """Returns standard Brownian increments over a time h, named by the draw alone."""
-    key = draw.stream(Use.SDE).fresh()
-    return optax.tree.scale(math.sqrt(h), draw_like(key, like, jax.random.normal))
+def increments(law: Law, params: PyTree, draw: Draw, h: float) -> tuple:
+    """Returns what drives the law over a time h, and spare Brownian increments.
+
+    They are named by the key and the step of the draw alone.
+    """
+    own, spare = jax.random.split(draw.stream(Use.SDE).fresh())
+    return law.increment(own, law.shape(params), h), brownian(spare, params, h)
 
 
 def check_steps(**counts: int) -> None:
@@ -124,4 +125,4 @@ def _amplified(law: Law, gain: float) -> Law:
         kick = jax.tree.map(lambda k: math.sqrt(gain) * k, kick)
         return Moments(loss, mean, variance, kick)
 
-    return Law(law.shape, moments)
+    return law._replace(moments=moments)

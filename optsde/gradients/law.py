@@ -1,7 +1,7 @@
 """Laws: what an SDE asks of the gradient at a point, with noise from any source.
 
 A law turns a standard Brownian increment dW into the noise Σ^{1/2} dW of one base-batch
-gradient, beside its mean and the diagonal of Σ.
+gradient, beside its mean and the diagonal of Σ. What drives it may have jumps besides.
 """
 
 import math
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from optsde.gradients.covariance import Covariance
 from optsde.gradients.draw import draw_like
@@ -25,11 +26,22 @@ class Moments(NamedTuple):
     kick: PyTree  # Σ^{1/2} dW
 
 
+def brownian(key: jax.Array, like: PyTree, h: float) -> PyTree:
+    """Returns standard Brownian increments over a time h, of shapes like `like`."""
+    return optax.tree.scale(math.sqrt(h), draw_like(key, like, jax.random.normal))
+
+
 class Law(NamedTuple):
-    """A gradient's noise law: `shape(params)` of dW, and `moments(params, dW)`."""
+    """A gradient's noise law: `shape(params)` of dW, and `moments(params, dW)`.
+
+    `increment(key, shape, h)` draws dW over a time h, Brownian unless said otherwise.
+    `jumps` tells that it is not, and that the noise has no variance.
+    """
 
     shape: Callable[[PyTree], PyTree]
     moments: Callable[[PyTree, PyTree], Moments]
+    increment: Callable[[jax.Array, PyTree, float], PyTree] = brownian
+    jumps: bool = False
 
 
 def from_covariance(
@@ -108,7 +120,7 @@ def drawn_from(law_of: Callable[[int], Law]) -> Sampler:
         law = law_of(batch_size)
 
         def noisy(source, params, draw):
-            z = draw_like(draw.fresh(), law.shape(params), jax.random.normal)
+            z = law.increment(draw.fresh(), law.shape(params), 1.0)
             loss, mean, _, kick = law.moments(params, z)
             return loss, jax.tree.map(jnp.add, mean, kick)
 

@@ -11,7 +11,7 @@ from helpers.quadratic import THETA0, covariance, plan
 
 import optsde
 from optsde import gradients
-from optsde.dynamics.diffusion import brownian
+from optsde.dynamics.diffusion import increments
 from optsde.dynamics.sphere import sphere
 from optsde.gradients import Draw
 from optsde.optimizers.base import Clock
@@ -69,9 +69,9 @@ def test_steps_are_those_of_diffrax(parts):
 
         def evaluate(self, t0, t1=None, left=True, use_jump=True):
             step = jnp.round(t0 / h).astype(int) * parts
-            like = THETA0, THETA0
             fine = [
-                brownian(Draw(KEY, step + i), like, h / parts) for i in range(parts)
+                increments(LAW, THETA0, Draw(KEY, step + i), h / parts)
+                for i in range(parts)
             ]
             return jax.tree.map(lambda *x: sum(x), *fine)
 
@@ -80,8 +80,8 @@ def test_steps_are_those_of_diffrax(parts):
         return system.drift(t, *y, mean, variance)
 
     def diffusion(t, y, args):
-        def of_increments(increments):
-            dw, spare = increments
+        def of_increments(both):
+            dw, spare = both
             _, mean, variance, kick = LAW.moments(y[0], dw)
             return system.noise(t, *y, mean, variance, kick, spare)
 
