@@ -35,7 +35,8 @@ def sde(
 
     Args:
       plan: of which clip and average must be None.
-      law: the noise of a batch of `plan.batch_size`.
+      law: the noise of a batch of `plan.batch_size`; with jumps it is refused where the
+        optimizer has no limit under them, or the plan is one of SVAG.
       params: the initial point, or a function of the key for one.
       substeps: steps to a step of the plan.
       keep_signal: keep the terms that separate a run from the limit κ → 0, and which
@@ -49,6 +50,8 @@ def sde(
             "an SDE is that of the optimizer alone: clip and average must be None"
         )
     check_steps(substeps=substeps, parts=parts)
+    if law.jumps:
+        _check_jumps(plan)
     plan = plan.checked()
     system = plan.optimizer.sde(plan.schedule, plan.dt, keep_signal)
     law = _amplified(law, plan.noise_gain)
@@ -112,6 +115,20 @@ def check_steps(**counts: int) -> None:
     for name, count in counts.items():
         if not (isinstance(count, int) and count >= 1):
             raise ValueError(f"{name}={count} must be an integer ≥ 1")
+
+
+def _check_jumps(plan: Plan) -> None:
+    """Refuses plans that have no SDE, or another one, under noise with jumps."""
+    if not plan.optimizer.jumps:
+        raise ValueError(
+            f"{type(plan.optimizer).__name__} divides noise by its variance, which "
+            "stable noise has not; use SGD, Momentum, HeavyBall, Signum or Adam"
+        )
+    if plan.noise_gain != 1:
+        raise ValueError(
+            "SVAG's signed mix makes stable noise of another size than its rule asks "
+            "for, and has another limit; use the plan itself, or optsde.scale"
+        )
 
 
 def _amplified(law: Law, gain: float) -> Law:

@@ -86,6 +86,8 @@ def sphere(
             "the SDE on the sphere is that of the optimizer alone: schedule, clip and "
             "average must be None, and noise_gain 1"
         )
+    if law.jumps:
+        raise ValueError("the SDE on the sphere has Tr Σ, which stable noise has not")
     check_steps(substeps=substeps)
     system = sphere_system(intrinsic_rates(plan.checked().optimizer), keep_signal)
     h = 1 / substeps

@@ -71,8 +71,7 @@ def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
     α = 2 is Gaussian (of variance 2·size²); below that the variance is infinite, and
     the mean too for α ≤ 1.
     """
-    if not 0 < alpha <= 2:
-        raise ValueError(f"alpha={alpha} must lie in (0, 2]; 2 is Gaussian")
+    check_stable(alpha)
     if Use.HEAVY_TAIL in oracle.adds:
         raise ValueError(
             "an oracle takes heavy tails once: a second noise would be the same numbers"
@@ -87,6 +86,12 @@ def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
         return loss, jax.tree.map(jnp.add, grads, noise)
 
     return oracle.wrapped(noisy, (Use.HEAVY_TAIL,))
+
+
+def check_stable(alpha: float) -> None:
+    """Refuses what is no index of a stable law."""
+    if not 0 < alpha <= 2:
+        raise ValueError(f"alpha={alpha} must lie in (0, 2]; 2 is Gaussian")
 
 
 def stable(key: jax.Array, alpha: float, shape=(), dtype=jnp.float32) -> jax.Array:
