@@ -35,9 +35,7 @@ PRESETS = {
     ),
     "digits_sgd": Preset(
         "SGD, where SVAG(ℓ) is κ = 1/ℓ",
-        curves.Settings(
-            optimizer=optsde.SGD(lr=0.1), seeds=128, sde_seeds=128, substeps=2
-        ),
+        curves.Settings(optimizer=optsde.SGD(lr=0.1), seeds=128, sde_seeds=128),
     ),
     "digits_momentum": Preset(
         "SGD with momentum, 1 − β scaled with κ",

@@ -19,7 +19,7 @@ from optsde.optimizers import (
 )
 from optsde.plans import Plan, explain, scale, svag, switch
 
-# Imported when they are first used, since diffrax and flax take time.
+# Imported when they are first used, since flax takes time.
 _LATER = {
     "Progress": "run",
     "discrete": "dynamics",

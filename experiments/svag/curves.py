@@ -2,8 +2,10 @@
 
 Li, Malladi and Arora (2021) and Malladi et al. (2022) compare plain runs with SVAG(ℓ),
 which approaches the SDE; here the SDE is integrated too, with the exact covariance of
-the data. Runs at smaller batches by the scaling rule belong on SVAG of the same κ. The
-train loss of all of them stands on one clock, the steps of the base run.
+the data, at two step sizes from which the limit is extrapolated. Discrete runs with
+Gaussian noise of that covariance tell apart why a run leaves its SDE: the shape of its
+noise, or its finite steps. Runs at smaller batches by the scaling rule belong on SVAG
+of the same κ. The train loss of all stands on one clock, the steps of the base run.
 """
 
 import dataclasses
@@ -25,6 +27,7 @@ from optsde.analysis import (
     combination,
     estimate,
     percent,
+    percent_paired,
     plus_minus,
     table,
 )
@@ -53,6 +56,7 @@ from optsde.study.tasks import TaskSettings, build_task
 
 Curves = dict[str, np.ndarray]  # of each arm, train loss [seeds, grid]
 SHOWN_TIMES = 4  # columns of the table
+COARSE = "_coarse"  # ends the name of an SDE's arm at twice its step
 
 
 class Settings(TaskSettings, Seeds):
@@ -75,7 +79,7 @@ class Settings(TaskSettings, Seeds):
     )
     sde_seeds: int = setting(
         32,
-        "runs of the SDE, which costs a full-batch gradient a step",
+        "runs with noise of the data's covariance, at a full-batch gradient a step",
         at_least=2,
         needs="at least 2, for standard errors",
     )
@@ -89,7 +93,13 @@ class Settings(TaskSettings, Seeds):
     )
     curve_every: int = setting(10, "steps between points of the figure", at_least=1)
     substeps: int = setting(
-        4, "Euler–Maruyama steps of the SDE in a base step", at_least=1
+        2,
+        "Euler–Maruyama steps of the SDE in a base step; half as many run besides",
+        at_least=2,
+        multiple_of=2,
+    )
+    sde_bound: float = setting(
+        1.0, "on what halving the SDE's step changes", unit="% of loss", above=0
     )
     bound: float = setting(
         3.0,
@@ -148,6 +158,7 @@ def arm_label(s: Settings, name: str) -> str:
         return f"discrete, batch {name.removeprefix('batch')} by the rule"
     return {
         "discrete": f"discrete, batch {s.batch_size}",
+        "gaussian": "discrete, Gaussian noise",
         "sde": "Itô SDE",
         "sde_signal": "Itô SDE, mean gradient in v",
     }[name]
@@ -163,14 +174,19 @@ def task(s: Settings) -> Task:
 
 
 def simulate(s: Settings, rundir: RunDir, task: Task) -> Curves:
-    """Returns the train loss [seeds, grid] of every arm, each with seeds of its own."""
+    """Returns the train loss [seeds, grid] of every arm.
+
+    Each has seeds of its own, but for the two step sizes of an SDE, which share paths.
+    """
     arms = plans(s)
     finest = arms[svag_arm(max(s.ells))]
     print(optsde.explain(arms["discrete"], finest), end="\n\n", flush=True)
-    root = jax.random.key(s.seed)
+    root, made = jax.random.key(s.seed), dynamics(s, task)
+    numbers = {name: number for number, name in enumerate(made)}
     runs = {}
-    for number, (name, arm) in enumerate(dynamics(s, task).items()):
-        seeds = s.sde_seeds if name.startswith("sde") else s.seeds
+    for name, arm in made.items():
+        seeds = s.seeds if name in arms else s.sde_seeds
+        number = numbers[name.removesuffix(COARSE)]
         keys = jax.random.split(jax.random.fold_in(root, number), seeds)
         make = partial(run_arm, s, rundir, task, name, arm, keys)
         runs[name] = rundir.once(name, make)["train_loss"]
@@ -178,7 +194,10 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Curves:
 
 
 def dynamics(s: Settings, task: Task) -> dict[str, Dynamics]:
-    """Returns what every arm runs; adaptive methods have a second SDE."""
+    """Returns what every arm runs; adaptive methods have a second SDE.
+
+    Each SDE is run at two step sizes, on the same Brownian paths.
+    """
     params = task.init(jax.random.key(s.init_seed))
     sampler = gradients.minibatch(task.losses, task.train)
     arms = plans(s)
@@ -188,9 +207,13 @@ def dynamics(s: Settings, task: Task) -> dict[str, Dynamics]:
     except ValueError as error:
         raise UsageError(f"--config.model={s.model}: {error}") from None
     base = arms["discrete"]
-    runs["sde"] = optsde.sde(base, law, params, s.substeps)
-    if is_adaptive(s):
-        runs["sde_signal"] = optsde.sde(base, law, params, s.substeps, keep_signal=True)
+    for name, keep_signal in {"sde": False, "sde_signal": True}.items():
+        if keep_signal and not is_adaptive(s):
+            continue
+        make = partial(optsde.sde, base, law, params, keep_signal=keep_signal)
+        runs[name] = make(s.substeps)
+        runs[name + COARSE] = make(s.substeps // 2, parts=2)
+    runs["gaussian"] = optsde.discrete(base, gradients.drawn_from(task.law), params)
     return runs
 
 
@@ -198,13 +221,15 @@ def run_arm(
     s: Settings, rundir: RunDir, task: Task, name: str, arm: Dynamics, keys: jax.Array
 ) -> Curves:
     """Returns the train loss of one arm, and logs its mean."""
-    title = arm_label(s, name)
+    title = arm_label(s, name.removesuffix(COARSE))
+    if name.endswith(COARSE):
+        title += ", twice the step"
     loss = optsde.fit(
         arm,
         keys,
         max(s.times),
         probes=[task.train_loss().at(grid(s).tolist())],
-        progress=optsde.Progress(f"{title:34}"),
+        progress=optsde.Progress(f"{title:43}"),
     ).metrics["train_loss"]
     refuse_divergence(loss, title, "try a smaller --config.optimizer.lr")
     for time, mean in zip(loss.times, loss.values.mean(axis=0), strict=True):
@@ -215,22 +240,51 @@ def run_arm(
 # ---- what is made of them
 
 
+def extrapolated(runs: Curves) -> Curves:
+    """Returns the runs, the two step sizes of an SDE as one: 2·X_{h/2} − X_h.
+
+    The error of a mean is then of the order h² (Talay and Tubaro 1990).
+    """
+    fine = {name: run for name, run in runs.items() if not name.endswith(COARSE)}
+    return {
+        name: 2 * run - runs[name + COARSE] if name + COARSE in runs else run
+        for name, run in fine.items()
+    }
+
+
 def estimates(s: Settings, runs: Curves, times) -> dict[str, Estimate]:
     """Returns the mean loss of each arm at some of the times."""
     index = np.searchsorted(grid(s), times)
-    return {name: estimate(curve[:, index]) for name, curve in runs.items()}
+    limits = extrapolated(runs)
+    return {name: estimate(curve[:, index]) for name, curve in limits.items()}
 
 
 def tables(s: Settings, runs: Curves) -> Iterator[str]:
     count = len(s.times)
     few = np.unique(np.linspace(0, count - 1, SHOWN_TIMES).round().astype(int))
     times = np.array(s.times)[few]
-    rows = [
-        [arm_label(s, name), *(plus_minus(x, 4) for x in at.each())]
-        for name, at in estimates(s, runs, times).items()
-    ]
-    header = ["train loss", *(f"t = {t:g}" for t in times)]
-    yield table(header, rows, "l" + "r" * len(few))
+    at = estimates(s, runs, times)
+    losses = {arm_label(s, name): x for name, x in at.items()}
+    yield table_of("train loss", times, losses, 4)
+    yield table_of("discrete run above the SDE, % of loss", times, reasons(at), 2)
+
+
+def table_of(title: str, times, rows: dict[str, Estimate], places: int) -> str:
+    """Returns a table of estimates over time, a row for each name."""
+    header = [title, *(f"t = {t:g}" for t in times)]
+    lines = [[k, *(plus_minus(x, places) for x in v.each())] for k, v in rows.items()]
+    return table(header, lines, "l" + "r" * len(times))
+
+
+def reasons(at: dict[str, Estimate]) -> dict[str, Estimate]:
+    """Returns the gap from the SDE to the discrete run, and its two parts, in %."""
+    run, gaussian, sde = at["discrete"], at["gaussian"], at["sde"]
+    gaps = {
+        "in all": run - sde,
+        "by the shape of the noise": run - gaussian,
+        "by finite steps": gaussian - sde,
+    }
+    return {reason: 100 * gap / sde.mean for reason, gap in gaps.items()}
 
 
 def claims(s: Settings, runs: Curves) -> Iterator[Verdict]:
@@ -241,8 +295,16 @@ def claims(s: Settings, runs: Curves) -> Iterator[Verdict]:
     def same(claim: str, a: str, b: str) -> Verdict:
         return all_agree(claim, percent(at[a], at[b]).each(), s.bound, "% of loss")
 
+    index = np.searchsorted(grid(s), s.times)
+    for name in runs:
+        if name + COARSE in runs:
+            fine, coarse = (runs[x][:, index] for x in (name, name + COARSE))
+            halving = percent_paired(coarse, fine).each()
+            claim = f"{name}_has_converged"
+            yield all_agree(claim, halving, s.sde_bound, "% of loss")
     yield same(f"{ells[-1]}_matches_sde", ells[-1], "sde")
     yield same("discrete_matches_sde", "discrete", "sde")
+    yield same("discrete_matches_gaussian", "discrete", "gaussian")
     if adaptive:
         yield same("discrete_matches_sde_with_signal", "discrete", "sde_signal")
         for coarse, fine in itertools.pairwise(ells):
@@ -271,6 +333,7 @@ def figure(s: Settings, runs: Curves, path: Path) -> None:
     """Draws the loss on the common clock, and its distance from the SDE."""
     drawing, (left, right) = new_figure(2, height=4.6)
     times, styles = grid(s), line_styles(s)
+    runs = extrapolated(runs)
     for name, curve in runs.items():
         text = arm_label(s, name)
         band(left, times, estimate(curve), label=text, **styles[name])
@@ -304,6 +367,7 @@ def line_styles(s: Settings) -> dict[str, dict]:
     names = [svag_arm(ell) for ell in sorted(s.ells)]
     colours = zip(names, itertools.cycle(COLOURS[:-2]), strict=False)
     styles: dict[str, dict] = {name: dict(colour=colour) for name, colour in colours}
+    styles["gaussian"] = styles["discrete"] | dict(ls="-.")
     styles["sde"] = dict(colour="black")
     styles["sde_signal"] = dict(colour="black", ls="--", lw=1.4)
     dotted = dict(ls=(0, (1, 1.2)), lw=2.6)

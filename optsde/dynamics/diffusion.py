@@ -1,56 +1,23 @@
-"""The SDE of a plan as a dynamics: Euler–Maruyama steps of its Itô system, by diffrax.
+"""The SDE of a plan as a dynamics: Euler–Maruyama steps of its Itô system.
 
-Euler–Maruyama has weak order 1 in its own step, 1/substeps of a step of the plan.
+Euler–Maruyama has weak order 1 in its own step, 1/substeps of a step of the plan. Two
+step sizes on one Brownian path tell how far that is from the limit, and with
+2·X_{h/2} − X_h, of the means of what is observed, they have weak order 2 (Talay and
+Tubaro 1990).
 """
 
 import math
 
-import diffrax
 import jax
 import jax.numpy as jnp
 
 from optsde.dynamics.discrete import Dynamics, State, initial_point
-from optsde.gradients.law import Law, Moments
+from optsde.gradients.draw import Draw, Use
+from optsde.gradients.law import Law, Moments, brownian
 from optsde.optimizers import ItoSystem
 from optsde.optimizers.base import Clock, OptimizerState
 from optsde.plans.plan import Plan
-from optsde.types import PyTree
-
-
-class ItoTerm(diffrax.AbstractTerm):
-    """Drift and noise of an Itô system in one diffrax term, y = (params, state).
-
-    Both come from one evaluation of the gradient, so the vector field stands for itself
-    by the point (t, y), and is evaluated where it meets the increments, in `prod`.
-    """
-
-    system: ItoSystem
-    law: Law
-    path: diffrax.AbstractPath
-
-    def vf(self, t, y, args):
-        del args
-        return t, y
-
-    def contr(self, t0, t1, **kwargs):
-        return t1 - t0, self.path.evaluate(t0, t1)
-
-    def prod(self, vf, control):
-        t, (params, state) = vf
-        dt, (dw, spare) = control
-        _, mean, variance, kick = self.law.moments(params, dw)
-        flow = self.system.drift(t, params, state, mean, variance)
-        noise = self.system.noise(t, params, state, mean, variance, kick, spare)
-        return jax.tree.map(
-            lambda f, n, x: (f * dt + n).astype(x.dtype), flow, noise, (params, state)
-        )
-
-
-def ito_term(system: ItoSystem, law: Law, params: PyTree, key: jax.Array) -> ItoTerm:
-    """Returns the term of one path of the SDE, whose noise is drawn from `key`."""
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
-    path = diffrax.UnsafeBrownianPath((law.shape(params), like), key)
-    return ItoTerm(system, law, path)
+from optsde.types import PyTree, Scalar
 
 
 def sde(
@@ -61,49 +28,109 @@ def sde(
     keep_signal: bool = False,
     *,
     memory: str = "linear",
+    parts: int = 1,
 ) -> Dynamics:
     """Returns the SDE of a plan, `substeps` Euler–Maruyama steps to a step of the plan.
 
-    `law` gives the noise of a batch of `plan.batch_size`. A plan and its rescalings
-    have one and the same SDE. `keep_signal` keeps the terms that separate a run from
-    the limit κ → 0, and which depend on the plan (`Optimizer.sde`). `memory` is that of
-    `scale` and `svag`: each form of them has its own SDE.
+    A plan and its rescalings have one and the same SDE.
+
+    Args:
+      plan: of which clip and average must be None.
+      law: the noise of a batch of `plan.batch_size`; with jumps it is refused where the
+        optimizer has no limit under them, or the plan is one of SVAG.
+      params: the initial point, or a function of the key for one.
+      substeps: steps to a step of the plan.
+      keep_signal: keep the terms that separate a run from the limit κ → 0, and which
+        depend on the plan (`Optimizer.sde`).
+      memory: that of `scale` and `svag`; each form of them has its own SDE.
+      parts: each Brownian increment is the sum of so many finer ones. With one key,
+        `substeps=n, parts=2` follows the path of `substeps=2 * n` in steps of twice the
+        length.
     """
     if plan.clip is not None or plan.average is not None:
         raise ValueError(
             "an SDE is that of the optimizer alone: clip and average must be None"
         )
-    if not (isinstance(substeps, int) and substeps >= 1):
-        raise ValueError(f"substeps={substeps} must be an integer ≥ 1")
+    check_steps(substeps=substeps, parts=parts)
+    if law.jumps:
+        _check_jumps(plan)
     plan = plan.checked()
     system = plan.optimizer.sde(plan.schedule, plan.dt, keep_signal, memory=memory)
     law = _amplified(law, plan.noise_gain)
     h = 1 / substeps
-    solver = diffrax.Euler()
 
     def init(key):
         start = initial_point(params, key)
-        clock = sde_clock(plan.dt * h)
-        memory = OptimizerState(clock, system.init(start))
+        memory = OptimizerState(Clock.start(plan.dt * h), system.init(start))
         return State(jnp.int32(0), key, start, memory)
 
     def step(state: State, source: None) -> tuple[State, tuple]:
         del source
-        term = ito_term(system, law, state.params, state.key)
-        t0 = state.time / plan.dt  # the system's time counts steps of the plan
-        t1 = t0 + h
+        draw = Draw(state.key, state.step, state.time)
         y = state.params, state.optimizer.direction
-        (new, memory), *_ = solver.step(term, t0, t1, y, None, None, False)
+        t = state.time / plan.dt  # the system's time counts steps of the plan
+        new, memory = euler_step(system, law, t, y, draw, h, parts)
         clock = state.optimizer.clock.paced(plan.dt * h).tick()
         moved = OptimizerState(clock, memory)
-        return State(state.step + 1, state.key, new, moved), ()
+        return State(state.step + parts, state.key, new, moved), ()
 
     return Dynamics(init, step, plan.dt * h, paces=True)
 
 
-def sde_clock(dt: float) -> Clock:
-    """Returns a clock in float32 at any precision: its bits name the Brownian path."""
-    return Clock(jnp.int32(0), jnp.float32(0), jnp.float32(dt))
+def euler_step(
+    system: ItoSystem,
+    law: Law,
+    t: Scalar,
+    y: PyTree,
+    draw: Draw,
+    h: float,
+    parts: int = 1,
+) -> PyTree:
+    """Returns y + drift·h + noise, of y = (params, state) at time t.
+
+    One evaluation of the gradient gives drift and noise. The step takes the Brownian
+    increments of `parts` draws, from `draw` on.
+    """
+    params, state = y
+    fine = [
+        increments(law, params, draw._replace(step=draw.step + i), h / parts)
+        for i in range(parts)
+    ]
+    dw, spare = jax.tree.map(lambda *each: sum(each), *fine)
+    _, mean, variance, kick = law.moments(params, dw)
+    flow = system.drift(t, params, state, mean, variance)
+    noise = system.noise(t, params, state, mean, variance, kick, spare)
+    return jax.tree.map(lambda x, f, n: x + (f * h + n).astype(x.dtype), y, flow, noise)
+
+
+def increments(law: Law, params: PyTree, draw: Draw, h: float) -> tuple:
+    """Returns what drives the law over a time h, and spare Brownian increments.
+
+    They are named by the key and the step of the draw alone.
+    """
+    own, spare = jax.random.split(draw.stream(Use.SDE).fresh())
+    return law.increment(own, law.shape(params), h), brownian(spare, params, h)
+
+
+def check_steps(**counts: int) -> None:
+    """Refuses numbers of steps that are not whole or not positive, by name."""
+    for name, count in counts.items():
+        if not (isinstance(count, int) and count >= 1):
+            raise ValueError(f"{name}={count} must be an integer ≥ 1")
+
+
+def _check_jumps(plan: Plan) -> None:
+    """Refuses plans that have no SDE, or another one, under noise with jumps."""
+    if not plan.optimizer.jumps:
+        raise ValueError(
+            f"{type(plan.optimizer).__name__} divides noise by its variance, which "
+            "stable noise has not; use SGD, Momentum, HeavyBall, Signum or Adam"
+        )
+    if plan.noise_gain != 1:
+        raise ValueError(
+            "SVAG's signed mix makes stable noise of another size than its rule asks "
+            "for, and has another limit; use the plan itself, or optsde.scale"
+        )
 
 
 def _amplified(law: Law, gain: float) -> Law:
@@ -117,4 +144,4 @@ def _amplified(law: Law, gain: float) -> Law:
         kick = jax.tree.map(lambda k: math.sqrt(gain) * k, kick)
         return Moments(loss, mean, variance, kick)
 
-    return Law(law.shape, moments)
+    return law._replace(moments=moments)

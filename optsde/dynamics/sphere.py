@@ -12,13 +12,13 @@ Of SGD, with w̄ = w/‖w‖, λ_e = ηλ and γ = ‖w‖⁴/η², so that γ^-
 import math
 from typing import NamedTuple
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import optax
 
-from optsde.dynamics.diffusion import ito_term, sde_clock
+from optsde.dynamics.diffusion import check_steps, euler_step
 from optsde.dynamics.discrete import Dynamics, initial_point
+from optsde.gradients.draw import Draw
 from optsde.gradients.law import Law
 from optsde.measure.intrinsic import Rates, intrinsic_rates
 from optsde.optimizers import ItoSystem
@@ -30,6 +30,7 @@ from optsde.types import PyTree, Scalar
 class SphereState(NamedTuple):
     """The state of the SDE on the sphere; `state.time` is in steps of the plan."""
 
+    step: jax.Array  # int32, names the draws
     clock: Clock
     key: jax.Array  # of the whole run; never changes
     direction: PyTree  # of norm 1
@@ -85,23 +86,25 @@ def sphere(
             "the SDE on the sphere is that of the optimizer alone: schedule, clip and "
             "average must be None, and noise_gain 1"
         )
-    if not (isinstance(substeps, int) and substeps >= 1):
-        raise ValueError(f"substeps={substeps} must be an integer ≥ 1")
+    if law.jumps:
+        raise ValueError("the SDE on the sphere has Tr Σ, which stable noise has not")
+    check_steps(substeps=substeps)
     system = sphere_system(intrinsic_rates(plan.checked().optimizer), keep_signal)
-    h, solver = 1 / substeps, diffrax.Euler()
+    h = 1 / substeps
 
     def init(key):
         start = initial_point(params, key)
         gamma = jnp.asarray(system.init(start))
-        return SphereState(sde_clock(h), key, _unit(start), gamma)
+        return SphereState(jnp.int32(0), Clock.start(h), key, _unit(start), gamma)
 
     def step(state: SphereState, source: None) -> tuple[SphereState, tuple]:
-        term = ito_term(system, law, state.direction, state.key)
+        del source
+        draw = Draw(state.key, state.step, state.time)
         y = state.direction, state.gamma
-        t0 = state.time
-        (direction, gamma), *_ = solver.step(term, t0, t0 + h, y, None, None, False)
+        direction, gamma = euler_step(system, law, state.time, y, draw, h)
         clock = state.clock.paced(h).tick()
-        return SphereState(clock, state.key, _unit(direction), gamma), ()
+        new = SphereState(state.step + 1, clock, state.key, _unit(direction), gamma)
+        return new, ()
 
     return Dynamics(init, step, h, paces=True)
 

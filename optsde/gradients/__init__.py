@@ -9,7 +9,14 @@ from optsde.gradients.covariance import (
     stable,
 )
 from optsde.gradients.draw import Draw, Use
-from optsde.gradients.law import Law, Moments, from_covariance, from_data
+from optsde.gradients.law import (
+    Law,
+    Moments,
+    drawn_from,
+    from_covariance,
+    from_data,
+    heavy_tailed_law,
+)
 from optsde.gradients.mix import signed_mix
 from optsde.gradients.oracle import (
     Augment,
@@ -41,12 +48,14 @@ __all__ = [
     "by_layers",
     "dense",
     "diagonal",
+    "drawn_from",
     "epochs",
     "from_covariance",
     "from_data",
     "full_batch",
     "gaussian",
     "heavy_tailed",
+    "heavy_tailed_law",
     "minibatch",
     "penalized",
     "signed_mix",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optsde.gradients.draw import Use
+from optsde.gradients.draw import Use, draw_like
 from optsde.gradients.oracle import FunctionOracle, Oracle, Sampler
 from optsde.types import PyTree
 
@@ -56,7 +56,7 @@ def gaussian(
 
         def noisy(source, params, draw):
             value, grads = jax.value_and_grad(loss)(params)
-            z = _like(draw.fresh(), params, sample)
+            z = draw_like(draw.fresh(), params, sample)
             noise = covariance.spread(params, z)
             return value, jax.tree.map(lambda g, n: g + scale * n, grads, noise)
 
@@ -71,8 +71,7 @@ def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
     α = 2 is Gaussian (of variance 2·size²); below that the variance is infinite, and
     the mean too for α ≤ 1.
     """
-    if not 0 < alpha <= 2:
-        raise ValueError(f"alpha={alpha} must lie in (0, 2]; 2 is Gaussian")
+    check_stable(alpha)
     if Use.HEAVY_TAIL in oracle.adds:
         raise ValueError(
             "an oracle takes heavy tails once: a second noise would be the same numbers"
@@ -83,10 +82,16 @@ def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
 
     def noisy(oracle, params, draw):
         loss, grads = oracle(params, draw)
-        noise = _like(draw.stream(Use.HEAVY_TAIL).fresh(), params, sample)
+        noise = draw_like(draw.stream(Use.HEAVY_TAIL).fresh(), params, sample)
         return loss, jax.tree.map(jnp.add, grads, noise)
 
     return oracle.wrapped(noisy, (Use.HEAVY_TAIL,))
+
+
+def check_stable(alpha: float) -> None:
+    """Refuses what is no index of a stable law."""
+    if not 0 < alpha <= 2:
+        raise ValueError(f"alpha={alpha} must lie in (0, 2]; 2 is Gaussian")
 
 
 def stable(key: jax.Array, alpha: float, shape=(), dtype=jnp.float32) -> jax.Array:
@@ -107,10 +112,3 @@ def stable(key: jax.Array, alpha: float, shape=(), dtype=jnp.float32) -> jax.Arr
     return (
         jnp.sin(alpha * angle) / cosine ** (1 / alpha) * turned ** ((1 - alpha) / alpha)
     )
-
-
-def _like(key: jax.Array, params: PyTree, sample) -> PyTree:
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [sample(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, drawn)

@@ -4,10 +4,13 @@ A run has one key. Random numbers are a function of that key, the step and the u
 nothing keeps a generator, and a run that resumes draws what it would have drawn.
 """
 
+from collections.abc import Callable
 from enum import IntEnum, unique
 from typing import NamedTuple
 
 import jax
+
+from optsde.types import PyTree
 
 
 @unique
@@ -25,6 +28,7 @@ class Use(IntEnum):
     AUGMENT = 9
     INVARIANCE = 11
     SHARPNESS = 13
+    SDE = 17
 
 
 class Draw(NamedTuple):
@@ -42,3 +46,11 @@ class Draw(NamedTuple):
         """Returns an independent draw for another use at the same step."""
         key = jax.random.fold_in(self.key, 2**32 - int(use))
         return Draw(key, self.step, self.time)
+
+
+def draw_like(key: jax.Array, like: PyTree, sample: Callable) -> PyTree:
+    """Returns sample(key, shape, dtype) for every leaf, each with a key of its own."""
+    leaves, structure = jax.tree.flatten(like)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [sample(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, drawn)

@@ -1,7 +1,7 @@
 """Laws: what an SDE asks of the gradient at a point, with noise from any source.
 
 A law turns a standard Brownian increment dW into the noise Σ^{1/2} dW of one base-batch
-gradient, beside its mean and the diagonal of Σ.
+gradient, beside its mean and the diagonal of Σ. What drives it may have jumps besides.
 """
 
 import math
@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from optsde.gradients.covariance import Covariance
+from optsde.gradients.covariance import Covariance, check_stable, stable
+from optsde.gradients.draw import draw_like
 from optsde.gradients.interaction import interaction_check
-from optsde.gradients.oracle import Losses
+from optsde.gradients.oracle import FunctionOracle, Losses, Oracle, Sampler
 from optsde.gradients.per_example import SumsOf, by_blocks
 from optsde.types import PyTree
 
@@ -27,11 +29,22 @@ class Moments(NamedTuple):
     kick: PyTree  # Σ^{1/2} dW
 
 
+def brownian(key: jax.Array, like: PyTree, h: float) -> PyTree:
+    """Returns standard Brownian increments over a time h, of shapes like `like`."""
+    return optax.tree.scale(math.sqrt(h), draw_like(key, like, jax.random.normal))
+
+
 class Law(NamedTuple):
-    """A gradient's noise law: `shape(params)` of dW, and `moments(params, dW)`."""
+    """A gradient's noise law: `shape(params)` of dW, and `moments(params, dW)`.
+
+    `increment(key, shape, h)` draws dW over a time h, Brownian unless said otherwise.
+    `jumps` tells that it is not, and that the noise has no variance.
+    """
 
     shape: Callable[[PyTree], PyTree]
     moments: Callable[[PyTree, PyTree], Moments]
+    increment: Callable[[jax.Array, PyTree, float], PyTree] = brownian
+    jumps: bool = False
 
 
 def from_covariance(
@@ -40,7 +53,7 @@ def from_covariance(
     """Noise of known covariance Σ(params)/batch_size."""
 
     def shape(params):
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+        return jax.tree.map(_struct, params)
 
     def moments(params, dw):
         value, mean = jax.value_and_grad(loss)(params)
@@ -89,3 +102,85 @@ def from_data(
         return Moments(total.loss / size, mean, variance, kick)
 
     return Law(shape, moments)
+
+
+class Driven(NamedTuple):
+    """What drives a law with stable noise over a time; all of it adds up over times."""
+
+    own: PyTree  # of the law without it
+    jump: PyTree  # dL, like the parameters
+    square: PyTree  # dL²
+    time: jax.Array
+
+
+def heavy_tailed_law(law: Law, alpha: float, size: float) -> Law:
+    """Returns the law of `heavy_tailed(oracle, alpha, size)`: stable noise is added.
+
+    The noise is Σ^{1/2} dW + size·dL, with a symmetric α-stable Lévy motion L in each
+    coordinate: over a time h it moves by h^{1/α} stable numbers of scale 1. It jumps
+    and has no variance, and `moments` give diag Σ + size² dL²/h in its place, what v of
+    Adam adds up: over many steps that is Σ and the squares of the jumps.
+
+    The limit κ → 0 has it where gradients of κ times the batch have κ^{1/α − 1} times
+    the size, as means of stable numbers have.
+    """
+    check_stable(alpha)
+
+    def shape(params):
+        return law.shape(params), jax.tree.map(_struct, params)
+
+    def increment(key, like, h):
+        first, second = jax.random.split(key)
+        own, params = like
+
+        def sample(key, shape, dtype):
+            return h ** (1 / alpha) * stable(key, alpha, shape, dtype)
+
+        jump = draw_like(second, params, sample)
+        square = jax.tree.map(jnp.square, jump)
+        return Driven(law.increment(first, own, h), jump, square, jnp.asarray(h))
+
+    def moments(params, dw: Driven):
+        loss, mean, variance, kick = law.moments(params, dw.own)
+        kick = jax.tree.map(lambda k, j: k + size * j, kick, dw.jump)
+        variance = jax.tree.map(
+            lambda v, q: v + size**2 * q / dw.time.astype(q.dtype), variance, dw.square
+        )
+        return Moments(loss, mean, variance, kick)
+
+    return Law(shape, moments, increment, jumps=True)
+
+
+def _struct(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def drawn_from(law_of: Callable[[int], Law]) -> Sampler:
+    """Samples ∇f + Σ^{1/2} z with z ~ N(0, I): Gaussian noise of a law's covariance.
+
+    Beside the batches themselves it tells what the shape of their noise does. A
+    gradient costs what one of the SDE does. Noise with jumps is that of a unit of time.
+
+    Args:
+      law_of: batch size -> law, such as `task.law`.
+
+        >>> from optsde.gradients import Draw, diagonal
+        >>> noise = diagonal(jnp.zeros_like)
+        >>> law_of = lambda size: from_covariance(lambda x: x**2 / 2, noise, size)
+        >>> draw = Draw(jax.random.key(0), 0)
+        >>> loss, grad = drawn_from(law_of)(8)(jnp.array(3.0), draw)
+        >>> float(loss), float(grad)
+        (4.5, 3.0)
+    """
+
+    def sampler(batch_size: int) -> Oracle:
+        law = law_of(batch_size)
+
+        def noisy(source, params, draw):
+            z = law.increment(draw.fresh(), law.shape(params), 1.0)
+            loss, mean, _, kick = law.moments(params, z)
+            return loss, jax.tree.map(jnp.add, mean, kick)
+
+        return FunctionOracle(noisy)
+
+    return sampler

@@ -16,6 +16,8 @@ A family is one file: a frozen, keyword-only dataclass with `@register`. It must
 It may define
 
 - `noise_exponent`: 1 where SVAG(ℓ) is κ = 1/ℓ; the default 2 stands for κ = 1/ℓ²;
+- `jumps = True`, where its SDE holds under stable noise too: nothing is divided by the
+  variance of noise that enters in the same step;
 - `decays_at(kappa, memory)`, `lr_factor(kappa, decays)`: a rule that is no table;
 - `state_rule`, `rescale_state(…)`: how its state follows κ when a run switches;
 - `checked()`: what its hyperparameters need, and `checked_start()`: what its SDE needs
@@ -136,6 +138,9 @@ class Optimizer:
 
     adaptive: ClassVar[bool] = False
     """Whether P² counts the mean gradient's square as well as the noise, as E g²."""
+
+    jumps: ClassVar[bool] = False
+    """Whether its SDE is the limit under noise that jumps, too, and has no variance."""
 
     rule: ClassVar[Mapping[str, Power | Memory]] = {}
     """How each hyperparameter follows κ. Decays of the weights are in `rescaled`."""

@@ -23,6 +23,7 @@ class Descent(Optimizer):
     """The base class of families whose direction is a filter of gradients, P = 1."""
 
     noise_exponent: ClassVar[int] = 1
+    jumps: ClassVar[bool] = True
 
     def preconditioner(self, state, params):
         return filled(params, 1)

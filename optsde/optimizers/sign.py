@@ -85,6 +85,7 @@ class Signum(Optimizer):
     lr: Scalar = 1e-3
     beta: Scalar = 0.9
     noise_exponent: ClassVar[int] = 1
+    jumps: ClassVar[bool] = True
     rule = {
         "lr": Power(
             1, "sign(m) lasts for a memory of m, which has κ times fewer steps"

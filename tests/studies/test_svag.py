@@ -23,7 +23,6 @@ TINY = dict(
     small_batches=(4,),
     times=(2, 4),
     curve_every=2,
-    substeps=1,
     train_size=20,
 )
 CONV = dict(dataset="digits", model="digitsnet", options=dict(norm="group"))
@@ -53,6 +52,7 @@ def test_presets_pass_their_own_checks(preset):
         ("digits", dict(times=(55,)), "times=55: needs multiples of curve_every=10"),
         ("digits", dict(small_batches=(3,)), "needs whole steps in curve_every=10"),
         ("digits", dict(small_batches=(100,)), "kappa ≤ 10"),
+        ("digits", dict(substeps=3), "substeps=3"),
         ("digits", dict(augment="live"), "augment=live: needs none: the SDE's noise"),
         ("quadratic", dict(horizon=0.3), "horizon=0.3: needs a multiple of eta²"),
         ("quadratic", dict(eta=2.0), "eta=2.0: needs 0 < eta ≤ 0.577"),
@@ -79,13 +79,20 @@ def test_any_net_on_any_data(changes, tmp_path, capsys):
     task, rundir = curves.study.task(s), RunDir.open(tmp_path, "svag", s.config())
     rundir.begin()
     runs = curves.simulate(s, rundir, task)
-    assert list(runs) == ["discrete", "ell2", "batch4", "sde"]
+    assert list(runs) == [
+        "discrete",
+        "ell2",
+        "batch4",
+        "sde",
+        "sde_coarse",
+        "gaussian",
+    ]
     for curve in runs.values():
         assert curve.shape == (2, 3)
         assert np.ptp(curve[:, 0]) == 0  # one initial point for all seeds
     capsys.readouterr()
     again = curves.simulate(s, rundir, task)
-    assert capsys.readouterr().out.count("read from") == 4
+    assert capsys.readouterr().out.count("read from") == 6
     np.testing.assert_array_equal(again["sde"], runs["sde"])
 
 
@@ -133,19 +140,32 @@ def test_a_task_of_ones_own(tmp_path, monkeypatch, capsys):
 
 
 def test_verdicts_of_known_outcome():
-    """Losses 1, 1.3, 1.08, 1.02 and 1.01, and a little noise of seeds."""
+    """Losses 1, 1.3, 1.08, 1.02 and 1.01, and a little noise of seeds.
+
+    The SDE is .995 and .99 at its two step sizes, so 1 in the limit.
+    """
     s = settings("digits", ells=(1, 2, 4), small_batches=(2, 1), seeds=8, sde_seeds=8)
     noise = 0.001 * np.linspace(-1, 1, 8)[:, None]
     losses = dict(discrete=1.3, ell2=1.08, ell4=1.02, batch2=1.08, batch1=1.01)
-    losses |= dict(sde=1.0, sde_signal=1.3)
+    losses |= dict(sde=0.995, sde_coarse=0.99, gaussian=1.25)
+    losses |= dict(sde_signal=1.29, sde_signal_coarse=1.28)
     runs = {n: x + noise + 0 * curves.grid(s) for n, x in losses.items()}
     verdicts = {v.claim: v for v in curves.claims(s, runs)}
     assert {claim for claim, v in verdicts.items() if not v.holds} == {
-        "discrete_matches_sde"
+        "discrete_matches_sde",
+        "discrete_matches_gaussian",
     }
+    halving = verdicts["sde_has_converged"]
+    np.testing.assert_allclose(halving.value, 100 * (0.99 / 0.995 - 1))
+    at = curves.estimates(s, runs, s.times)
+    gaps = [gap.mean[0] for gap in curves.reasons(at).values()]
+    np.testing.assert_allclose(gaps, (30, 5, 25))
     assert list(verdicts) == [
+        "sde_has_converged",
+        "sde_signal_has_converged",
         "ell4_matches_sde",
         "discrete_matches_sde",
+        "discrete_matches_gaussian",
         "discrete_matches_sde_with_signal",
         "discrete_above_ell2",
         "ell2_not_below_ell4",

@@ -1,9 +1,8 @@
-"""Ensembles and SDE steps against separate runs, diffrax itself and closed forms."""
+"""Ensembles against separate runs, and the SDE against closed forms."""
 
 import io
 
 import chex
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,6 @@ from helpers.quadratic import THETA0, covariance, estimate, largest_error, plan,
 
 import optsde
 from optsde import EMA, SWA, Plan
-from optsde.dynamics import ito_term
 from optsde.gradients import Covariance, Draw, Use, from_covariance, gaussian
 from optsde.problems.quadratic import quadratic_loss
 
@@ -184,33 +182,6 @@ def test_clip_is_applied_before_the_update():
     base = plan(optsde.SGD(lr=1.0), 1.0, clip=0.01)
     end = by_hand(optsde.discrete(base, sampler(0.0), THETA0), jax.random.key(0), 1)
     assert float(jnp.linalg.norm(end.params - THETA0)) == pytest.approx(0.01, rel=1e-3)
-
-
-def test_sde_steps_are_those_of_diffeqsolve():
-    """The same Brownian path through diffrax's own loop."""
-    base = plan(optsde.Adam(lr=0.1, eps=0.5), 4.0)
-    law = from_covariance(quadratic_loss, covariance(1.0))
-    ours = optsde.ensemble(
-        optsde.sde(base, law, THETA0, 8),
-        keys(1),
-        [4],
-        lambda s: (s.params, s.optimizer.direction),
-    )
-    system = base.optimizer.sde()
-    start = THETA0, system.init(THETA0)
-    solution = diffrax.diffeqsolve(
-        ito_term(system, law, THETA0, keys(1)[0]),
-        diffrax.Euler(),
-        t0=0.0,
-        t1=4.0,
-        dt0=1 / 8,
-        y0=start,
-        adjoint=diffrax.ForwardMode(),
-    )
-    theirs = jax.tree.map(lambda x: x[-1], solution.ys)
-    chex.assert_trees_all_close(
-        jax.tree.map(lambda x: x[0, 0], ours.values), theirs, rtol=2e-5, atol=1e-6
-    )
 
 
 @pytest.mark.parametrize("paths", sized(4_000, 20_000))
