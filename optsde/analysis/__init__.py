@@ -1,12 +1,14 @@
 """Analysis: from many runs to a number with an interval, a verdict, a table, a figure.
 
 - `statistics`: estimates over replicas, their differences, intervals and tests
+- `scores`: how good predictions were, of which only an interval is seen
 - `verdicts`: claims with a bound, and whether they hold, alone and among others
 - `tables`: text tables, and numbers with their errors as text
 - `spikes`: where a series of losses shoots up and comes back
 - `plots`: figures in one style; it is imported by its own name, as it needs matplotlib
 """
 
+from optsde.analysis.scores import log_score, out_of_sample
 from optsde.analysis.spikes import Spike, SpikeDetector, find_spikes, phases
 from optsde.analysis.statistics import (
     Equivalence,
@@ -74,11 +76,13 @@ __all__ = [
     "interval",
     "jackknife",
     "least_above",
+    "log_score",
     "log_slope",
     "mark_known_false",
     "none",
     "number",
     "order",
+    "out_of_sample",
     "p_above",
     "paired",
     "percent",
