@@ -13,6 +13,14 @@ q (u − aκρ) = κρ, with a = (1−β)/(1+β), and a = 1 without momentum. So
 gives ρ, and ρ gives the loss F/u and u at every κ. The rule "holds" while both are
 within C of the base run; √2 is the factor of Li, Malladi and Arora (2021). For small q
 that is then a κ of .29/q for SGD, .71/q for RMSprop, and for Adam 1.41/(q (1+a)).
+
+AdaGrad sums squares for ever, its steps shrink and it has no equilibrium. It is judged
+by its speed alone, √((1+q)/(1+κq)) at the q = ΣG/ΣN of all the run so far.
+
+What the rule *cannot* outlast is another matter. A linear memory ends where 1 − β
+grows to 1. And weights of a scale-invariant net have their size from an equilibrium of
+weight decay with G + N, in the SDE with N alone; so SGD with decay leaves it for sure
+where κG/N passes C², at κ = C²(1 + N/G) with C = √2 (Li, Malladi and Arora 2021).
 """
 
 import dataclasses
@@ -59,12 +67,15 @@ class Expected(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
+    """How far a rule holds; `ratio` is the G/N by which it is judged."""
+
     rule: str
     kappa: float
     low: float
     high: float
     because: str
-    cannot_hold_beyond: float
+    ratio: Interval
+    cannot_hold_beyond: tuple[Bound, ...]
     limits: tuple[Bound, ...]
     expected: tuple[Expected, ...]
     cautions: tuple[str, ...]
@@ -76,14 +87,18 @@ class Prediction:
         ]
         bounds = table(["limit", "κ", "interval", "because"], rows, "lrrl")
         rows = [
-            [f"{e.kappa:g}", e.steps, *(f"{x:.2g}" for x in e[2:])]
+            [f"{e.kappa:g}", e.steps, *("–" if x != x else f"{x:.2g}" for x in e[2:])]
             for e in self.expected
         ]
         header = ["κ", "steps", "G/N", "noise loss ×", "speed ×"]
         lines = [
             f"{self.rule} rule expected to hold up to κ = {self.kappa:.3g} "
-            f"[{self.low:.3g}, {self.high:.3g}], because {self.because}; "
-            f"it cannot hold beyond κ = {self.cannot_hold_beyond:.3g}"
+            f"[{self.low:.3g}, {self.high:.3g}], because {self.because}",
+            *(
+                f"It cannot hold beyond κ = {b.kappa:.3g} [{b.low:.3g}, {b.high:.3g}]: "
+                f"{b.because}"
+                for b in self.cannot_hold_beyond
+            ),
         ]
         return "\n\n".join(
             [bounds, table(header, rows, "rrrrr"), *lines, *self.cautions]
@@ -103,18 +118,19 @@ def predict(
 
     noises: measured along a run of `plan`, one per time: a list, or stacked as
     `ensemble` gives them, [replicas, times]. The second half of the times counts, as
-    ΣG/ΣN. times: in base steps, for what is said about the start of the run.
+    ΣG/ΣN; with AdaGrad all of it. times: in base steps; without them the measurements
+    are taken for evenly spaced.
     tails: of the noise at the base batch; what they say is a caution about the SDE and
     no limit of the rule, see below. close: the factor within which loss and speed
     of learning must stay for the rule to hold.
     """
     stacked = _stacked(noises)
-    late = _ratio(stacked)
-    limits = [*_memory(plan.optimizer, memory), _signal(plan, late, memory, close)]
+    half = _half(stacked, times)
+    late = _ratio(stacked, half if plan.optimizer.forgets else 0)
+    memories = _memory(plan.optimizer, memory)
+    limits = [*memories, _signal(plan, late, memory, close)]
     least = min(limits, key=lambda bound: bound.kappa)
-    never = CLOSE**2 * (1 + 1 / late.value) if late.value > 0 else math.inf
-    hard = [b.kappa for b in limits if b.name.startswith("memory")]
-    q, loss, speed = departure(plan.optimizer, late.value, np.array(kappas), memory)
+    q, loss, speed = _expected(plan.optimizer, late.value, np.array(kappas), memory)
     steps = [math.ceil(plan.steps / kappa - 1e-9) for kappa in kappas]
     rows = zip(kappas, steps, q, loss, speed, strict=True)
     return Prediction(
@@ -123,12 +139,16 @@ def predict(
         low=min(bound.low for bound in limits),
         high=min(bound.high for bound in limits),
         because=least.because,
-        cannot_hold_beyond=min([max(never, least.kappa), *hard]),
+        ratio=late,
+        cannot_hold_beyond=(
+            *sorted(memories, key=lambda bound: bound.kappa)[:1],
+            *_invariant(plan.optimizer, late),
+        ),
         limits=tuple(limits),
         expected=tuple(Expected(*row) for row in rows),
         cautions=(
             *_tails(tails),
-            *_cautions(plan, stacked, times, late, least.kappa),
+            *_cautions(plan, stacked, times, half, late, least.kappa),
         ),
     )
 
@@ -139,14 +159,20 @@ def departure(
     """Returns (G/N, noise-driven loss, speed) at κ, the last two relative to κ = 1.
 
     ratio: G/N at κ = 1, in equilibrium. Refuses optimizers without a `response`, such
-    as sign methods: no closed form says what their momentum leaves of the noise.
+    as sign methods: no closed form says what their momentum leaves of the noise; and
+    AdaGrad, which has no equilibrium.
     """
     kappas = np.asarray(kappas, np.float64)
     response = optimizer.response_at(np.append(1.0, kappas), memory)
     if response is None:
         raise ValueError(
             f"{type(optimizer).__name__} has no response to predict by, since its step "
-            "is no filter of gradients; use SGD, a momentum, AdaGrad, RMSprop or Adam"
+            "is no filter of gradients; use SGD, a momentum, RMSprop or Adam"
+        )
+    if not optimizer.forgets:
+        raise ValueError(
+            f"{type(optimizer).__name__} has no equilibrium to depart from, since its "
+            "steps shrink for ever; predict() judges it by its speed"
         )
     if ratio <= 0:
         return np.zeros_like(kappas), np.ones_like(kappas), np.ones_like(kappas)
@@ -168,6 +194,15 @@ def departure(
         q = np.where(left > 0, step * ahead / np.where(left > 0, left, 1), np.inf)
     loss = q / step
     return q[1:], loss[1:] / loss[0], u[0] / u[1:]
+
+
+def _expected(optimizer, ratio, kappas, memory):
+    """Returns what `departure` does; without an equilibrium, the speed and no loss."""
+    if optimizer.forgets:
+        return departure(optimizer, ratio, kappas, memory)
+    q = kappas * max(ratio, 0.0)
+    speed = np.sqrt((1 + max(ratio, 0.0)) / (1 + q))
+    return q, np.full_like(q, math.nan), speed
 
 
 def _root(step: np.ndarray, a: np.ndarray, s: np.ndarray) -> np.ndarray:
@@ -201,13 +236,22 @@ def _stacked(noises: Noise | Sequence[Noise]) -> Noise:
     return jax.tree.map(lambda x: jnp.expand_dims(x, tuple(range(2 - lead))), noises)
 
 
-def _ratio(noise: Noise) -> Interval:
-    """Returns ΣG/ΣN over the second half, with its spread over replicas if any.
+def _half(noise: Noise, times: Sequence[float] | None) -> int:
+    """Returns the number of measurements up to half of the time, or half of them."""
+    count = jax.tree.leaves(noise.plain.squares)[0].shape[1]
+    if times is None:
+        return count // 2
+    if len(times) != count:
+        raise ValueError(f"times has {len(times)} entries, and noises {count}")
+    return int(np.searchsorted(times, times[-1] / 2, side="right"))
+
+
+def _ratio(noise: Noise, first: int) -> Interval:
+    """Returns ΣG/ΣN from the first time on, with its spread over replicas if any.
 
     Both are weighted by 1/P, in which the step is steepest descent.
     """
-    count = jax.tree.leaves(noise.plain.squares)[0].shape[1]
-    late = jax.tree.map(lambda x: x[:, count // 2 :], noise)
+    late = jax.tree.map(lambda x: x[:, first:], noise)
     pooled = late.total(weighted=True, pool=True)
     each = late.total(weighted=True)
     signal, size = (np.asarray(x, np.float64) for x in (each.signal, each.noise))
@@ -238,10 +282,24 @@ def _memory(optimizer: Optimizer, form: str) -> list[Bound]:
     return bounds
 
 
+def _invariant(optimizer: Optimizer, ratio: Interval):
+    """Yields the bound of Li, Malladi and Arora where P = 1 and weights decay."""
+    rates = optimizer.intrinsic_rates()
+    if rates is None or not float(rates.intrinsic) > 0:
+        return
+
+    def bound(value: float) -> float:
+        return CLOSE**2 * (1 + 1 / value) if value > 0 else math.inf
+
+    ends = (bound(x) for x in (ratio.value, ratio.high, ratio.low))
+    why = "if the net is scale-invariant: the size of its weights leaves the SDE's"
+    yield Bound("size of scale-invariant weights", *ends, why)
+
+
 def _signal(plan: Plan, ratio: Interval, memory: str, close: float) -> Bound:
     def limit(value: float) -> float:
         kappas = np.geomspace(1, 2**30, 30 * 64 + 1)
-        _, loss, speed = departure(plan.optimizer, value, kappas, memory)
+        _, loss, speed = _expected(plan.optimizer, value, kappas, memory)
         off = (loss > close) | (1 / loss > close) | (1 / speed > close)
         return float(kappas[off.argmax()]) if off.any() else math.inf
 
@@ -275,7 +333,12 @@ def _tails(tails: Tail | Sequence[Tail] | None):
         )
 
 
-def _cautions(plan, noise: Noise, times, late: Interval, kappa: float):
+def _cautions(plan, noise: Noise, times, half: int, late: Interval, kappa: float):
+    if not plan.optimizer.forgets:
+        yield (
+            f"{type(plan.optimizer).__name__} has no equilibrium: it is judged by its "
+            "speed alone, from G/N over all of the run, and its noise loss is not told"
+        )
     if late.value > 0.5:
         yield (
             f"The rule will fail: at κ = 1 already, G/N = {late.value:.2g} is above .5"
@@ -285,13 +348,10 @@ def _cautions(plan, noise: Noise, times, late: Interval, kappa: float):
     steps = math.ceil(plan.steps / kappa - 1e-9)
     if steps < FEW_STEPS:
         yield f"Only {steps} steps are left at κ = {kappa:.3g}: the schedule is coarse"
-    count = jax.tree.leaves(noise.plain.squares)[0].shape[1]
-    if not plan.optimizer.adaptive or count < 2:
+    if not plan.optimizer.adaptive or half < 1:
         return
-    if times is not None and len(times) != count:
-        raise ValueError(f"times has {len(times)} entries, and noises {count}")
     levels = noise.total(weighted=True)
-    early = np.asarray(levels.signal.sum(0) / levels.noise.sum(0))[: count // 2]
+    early = np.asarray(levels.signal.sum(0) / levels.noise.sum(0))[:half]
     slower = np.sqrt((1 + kappa * np.maximum(early, 0)) / (1 + np.maximum(early, 0)))
     if slower.max() > CLOSE:
         last = int(np.flatnonzero(slower > CLOSE)[-1])

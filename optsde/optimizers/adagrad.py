@@ -54,6 +54,7 @@ class AdaGrad(Optimizer):
     eps_root: Scalar = 0.0
     s0: Scalar = 0.1
     adaptive: ClassVar[bool] = True
+    forgets: ClassVar[bool] = False
     rule = {
         "lr": Power(0, "√s shrinks by κ, which lengthens the step by κ already"),
         "eps": Power(-1, "ε is compared with √s"),

@@ -25,7 +25,8 @@ It may define
 - `preconditioner(state, params)` and `response(state)`, together, where the direction
   is P⁻¹ Σ_k c_k g_{t−k}: they give stability threshold, critical lr, the noise's weight
   and the prediction of how far the rule holds. With `adaptive = True` where P² counts
-  the square of the mean gradient as well as the noise;
+  the square of the mean gradient as well as the noise, and `forgets = False` where P
+  only grows;
 - `intrinsic_rates(lr)`, where steps are orthogonal to scale-invariant weights. Families
   with P = 1 inherit it from `Descent`.
 
@@ -141,6 +142,9 @@ class Optimizer:
 
     jumps: ClassVar[bool] = False
     """Whether its SDE is the limit under noise that jumps, too, and has no variance."""
+
+    forgets: ClassVar[bool] = True
+    """Whether P forgets old gradients, so that a run can come to an equilibrium."""
 
     rule: ClassVar[Mapping[str, Power | Memory]] = {}
     """How each hyperparameter follows κ. Decays of the weights are in `rescaled`."""

@@ -154,12 +154,44 @@ def test_memory_bounds_kappa_in_the_linear_form_only():
     plan, noises, _ = measured(optsde.Adam(lr=1e-4, b1=0.9, b2=0.99), 100.0, 400.0)
     linear, power = predict(plan, noises), predict(plan, noises, memory="power")
     assert linear.kappa == pytest.approx(10)
-    assert linear.cannot_hold_beyond == pytest.approx(10)
+    (never,) = linear.cannot_hold_beyond
+    assert never.kappa == pytest.approx(10)
+    assert "It cannot hold beyond κ = 10 [10, 10]" in str(linear)
+    assert power.cannot_hold_beyond == ()
     assert "1 − b1 = 0.1 grows to 1" in linear.because
     assert [b.name for b in linear.limits] == ["memory of b1", "memory of b2", "signal"]
     assert [b.name for b in power.limits] == ["signal"]
     with pytest.raises(ValueError, match="no memory left"):
         optsde.scale(plan, 11)
+
+
+def test_the_bound_of_scale_invariant_weights_is_for_sgd_that_decays():
+    """κ = 2(1 + N/G), with the ends of G/N's interval, and told with its condition."""
+    plan, noises, _ = measured(optsde.SGD(lr=0.02), 3.0, 400.0)
+    assert predict(plan, noises).cannot_hold_beyond == ()
+    adamw = dataclasses.replace(plan, optimizer=optsde.RMSprop(lr=0.02, l2=0.1))
+    assert predict(adamw, noises, memory="power").cannot_hold_beyond == ()
+    for decay in (dict(l2=0.1), dict(weight_decay=0.1), dict(absolute_decay=1e-3)):
+        decays = dataclasses.replace(plan, optimizer=optsde.SGD(lr=0.02, **decay))
+        found = predict(decays, noises)
+        (never,) = found.cannot_hold_beyond
+        ends = [2 * (1 + 1 / x) for x in (found.ratio.high, found.ratio.low)]
+        np.testing.assert_allclose([never.low, never.high], ends)
+        assert never.low < never.kappa < never.high
+        assert "if the net is scale-invariant" in str(found)
+
+
+def test_adagrad_is_judged_by_its_speed():
+    """(1 + κq)/(1 + q) = C², with the q of all the run: there is no equilibrium."""
+    plan, noises, at = measured(optsde.AdaGrad(lr=0.1, s0=1e-3), 3.0, 400.0)
+    found = predict(plan, noises, at, close=1.2)
+    weighted = noises.total(weighted=True)
+    q = float(weighted.signal.sum() / weighted.noise.sum())
+    np.testing.assert_allclose(found.ratio.value, q, rtol=1e-5)
+    np.testing.assert_allclose(found.kappa, (1.44 * (1 + q) - 1) / q, rtol=0.02)
+    assert "AdaGrad has no equilibrium: it is judged by its speed" in str(found)
+    with pytest.raises(ValueError, match="AdaGrad has no equilibrium to depart from"):
+        departure(plan.optimizer, q, np.array([2.0]))
 
 
 def test_it_says_beforehand_that_the_rule_will_fail():
