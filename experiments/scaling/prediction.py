@@ -1,4 +1,8 @@
-"""How far will the rule hold? Signal and noise of the gradient along the base run."""
+"""How far will the rule hold, and how much will the loss differ where it does not?
+
+Signal and noise of the gradient, and the held-out loss, along a few seeds of the base
+run.
+"""
 
 import json
 import math
@@ -10,7 +14,7 @@ import numpy as np
 import optsde
 from experiments.scaling.rule import Settings, base_plan, keys_of, sampler_of
 from optsde import measure
-from optsde.analysis import estimate_or_exact, plus_minus, table
+from optsde.analysis import Estimate, estimate_or_exact, plus_minus, table
 from optsde.gradients import Draw
 from optsde.run import Series, Task
 from optsde.study import RunDir, refuse_divergence
@@ -19,42 +23,82 @@ FILE = "prediction.json"
 
 
 class Foreseen(NamedTuple):
-    """The part of a `measure.Prediction` that is stored, and all of it as a text."""
+    """What was predicted: how far the rule holds, by how much it is off, and why."""
 
     rule: str
-    kappa: float
+    kappa: float  # up to which noise-driven loss and speed stay within `close`
     low: float
     high: float
     because: str
-    cannot_hold_beyond: float
+    ratio: float  # G/N, by which that is judged
+    difference: measure.Difference | None  # of the held-out loss, where it was measured
     text: str
 
-    def summary(self) -> dict[str, Any]:
-        """Returns what summary.json has of it."""
-        return {k: v for k, v in self._asdict().items() if k != "text"}
+    def summary(self, bound: float) -> dict[str, Any]:
+        """Returns what summary.json has of it, also to be scored by."""
+        found = {k: v for k, v in self._asdict().items() if k != "text"}
+        if self.difference is not None:
+            found["difference"] = _stored(self.difference)
+            found["limit"] = self.difference.limit(bound)._asdict()
+        return found
 
 
 def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
     """Returns the prediction, made once and stored in prediction.json."""
     file = rundir.path / FILE
     if not file.exists():
-        rundir.write(FILE, predict(s, task)._asdict())
+        made = predict(s, task)
+        rundir.write(FILE, made._asdict() | {"difference": _stored(made.difference)})
     stored: dict[str, Any] = json.loads(file.read_text())
+    difference = stored.pop("difference")
     # JSON has no infinity; the run directory writes null.
     for name, value in stored.items():
         stored[name] = math.inf if value is None else value
-    return Foreseen(**stored)
+    return Foreseen(**stored, difference=_restored(difference))
+
+
+def _stored(difference: measure.Difference | None) -> dict[str, Any]:
+    if difference is None:
+        return {}
+    kappas, *estimates = difference
+    parts = {
+        name: {k: np.asarray(v).tolist() for k, v in x._asdict().items()}
+        for name, x in zip(measure.Difference._fields[1:], estimates, strict=True)
+    }
+    return {"kappas": list(kappas), **parts}
+
+
+def _restored(stored: dict[str, Any]) -> measure.Difference | None:
+    if not stored:
+        return None
+    kappas = tuple(stored.pop("kappas"))
+    parts = {
+        name: Estimate(**{k: np.asarray(v) for k, v in x.items()})
+        for name, x in stored.items()
+    }
+    return measure.Difference(kappas, **parts)
+
+
+def probe_times(s: Settings) -> list[float]:
+    """Returns when the base run is measured: twice an evaluation, and early on."""
+    early = s.every / 2.0 ** np.arange(6, 1, -1)
+    count = 2 * round(s.probe_until * s.evaluations)
+    times = np.concatenate([early, s.every / 2 * np.arange(1, count + 1)])
+    return [float(t) for t in np.unique(np.round(times)) if t > 0]
 
 
 def predict(s: Settings, task: Task) -> Foreseen:
     """Returns the prediction of a few seeds of the base run."""
     plan, sampler = base_plan(s), sampler_of(s, task)
-    times = [s.every * (i + 1) for i in range(round(s.probe_until * s.evaluations))]
+    times, kappas = probe_times(s), tuple(map(float, s.kappas))
+    probe = measure.noise_probe(
+        plan, sampler, s.draws, times=times, kappas=(1, *kappas)
+    )
     result = optsde.fit(
         optsde.discrete(plan, sampler, task.init),
         keys_of(s, s.probe_seeds),
         times[-1],
-        probes=[measure.noise_probe(plan, sampler, s.draws, times=times)],
+        probes=[probe, task.evaluation(times=[0.0, *times])],
         progress=optsde.Progress(f"{'predict':24}"),
     )
     noises = result.metrics["noise"].values
@@ -76,9 +120,32 @@ def predict(s: Settings, task: Task) -> Foreseen:
         memory=s.memory,
         close=s.close,
     )
-    tables = noise_table(noises, times, s.batch_size), group_table(noises)
-    stored = {n: getattr(prediction, n) for n in Foreseen._fields if n != "text"}
-    return Foreseen(**stored, text="\n\n".join([*tables, str(prediction)]))
+    texts = [
+        noise_table(noises, times, s.batch_size),
+        group_table(noises, times),
+        str(prediction),
+    ]
+    difference = None
+    if s.probe_until == 1 and s.probe_seeds > 1:
+        at = s.every * np.arange(1, s.evaluations + 1)
+        curve, at = result.metrics["test_loss"], at[second_half(at)]
+        difference = measure.loss_difference(plan, noises, times, curve, at, s.memory)
+        texts.append(str(difference))
+    return Foreseen(
+        rule=prediction.rule,
+        kappa=prediction.kappa,
+        low=prediction.low,
+        high=prediction.high,
+        because=prediction.because,
+        ratio=prediction.ratio.value,
+        difference=difference,
+        text="\n\n".join(texts),
+    )
+
+
+def second_half(times: np.ndarray) -> np.ndarray:
+    """Tells which evaluations count where an arm is compared with the base run."""
+    return times > times[-1] / 2
 
 
 def noise_table(noises: measure.Noise, times: list[float], batch_size: int) -> str:
@@ -99,9 +166,9 @@ def noise_table(noises: measure.Noise, times: list[float], batch_size: int) -> s
     return table(header, rows, "rrrrrrr")
 
 
-def group_table(noises: measure.Noise) -> str:
+def group_table(noises: measure.Noise, times: list[float]) -> str:
     """Signal and noise of each leaf of the parameters, in the later half of the run."""
-    half = jax.tree.leaves(noises.plain.squares)[0].shape[1] // 2
+    half = np.searchsorted(times, times[-1] / 2, side="right")
     late = jax.tree.map(lambda x: np.asarray(x)[:, half:], noises)
     leaves, structure = jax.tree_util.tree_flatten_with_path(late.plain.squares)
     plain, weighted = (structure.flatten_up_to(late.groups(w)) for w in (False, True))

@@ -95,12 +95,15 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
     ells: Integers = setting((2, 4), "of SVAG", above=1)
     svag_until: float = setting(0.25, "share of the run, of SVAG", above=0, at_most=1)
     evaluations: int = setting(8, "of each run", at_least=1)
-    probe_seeds: int = setting(4, "for the prediction", at_least=1)
+    probe_seeds: int = setting(16, "for the prediction; 1: not of how much", at_least=1)
     probe_until: float = setting(
-        1.0, "share of the run, for the prediction", above=0, at_most=1
+        1.0,
+        "share of the run, for the prediction; below 1: not of how much",
+        above=0,
+        at_most=1,
     )
     draws: int = setting(
-        64, "gradients of one measurement", at_least=32, multiple_of=16
+        256, "gradients of one measurement", at_least=32, multiple_of=16
     )
     close: float = setting(
         1.2, "factor of noise-driven loss and speed, for the prediction", above=1

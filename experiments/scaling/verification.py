@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import optsde
-from experiments.scaling.prediction import Foreseen, foresee
+from experiments.scaling.prediction import Foreseen, foresee, second_half
 from experiments.scaling.rule import (
     RULES,
     Settings,
@@ -24,7 +24,6 @@ from experiments.scaling.rule import (
 )
 from optsde.analysis import (
     Estimate,
-    Interval,
     Verdict,
     above,
     agrees,
@@ -38,7 +37,6 @@ from optsde.analysis import (
     stack,
     table,
     with_interval,
-    within_factor,
 )
 from optsde.analysis.plots import (
     COLOURS,
@@ -113,7 +111,7 @@ def show_plans(s: Settings) -> None:
 def late(arm: ArmRuns, like: ArmRuns, name: str) -> np.ndarray:
     """Returns each seed's mean over the second half of the evaluations of `like`."""
     times = like.test_loss.times
-    index = np.flatnonzero(times > times[-1] / 2)
+    index = np.flatnonzero(second_half(times))
     return arm[name].values[:, index].mean(axis=1)
 
 
@@ -148,7 +146,7 @@ def tables(s: Settings, outcome: Outcome) -> Iterator[str]:
     runs, metrics = outcome.runs, ("test_loss", "test_accuracy")
     if not runs:
         return
-    base = runs["base"]
+    foreseen, base = outcome.foreseen, runs["base"]
     loss, accuracy = (estimate(late(base, base, name)) for name in metrics)
     rows = [["base", "", plus_minus(loss, 4), plus_minus(100 * accuracy, 2)]]
     for name in list(runs)[1:]:
@@ -160,6 +158,20 @@ def tables(s: Settings, outcome: Outcome) -> Iterator[str]:
         rows.append([arm.title, RULES.get(arm.rule, ""), *cells])
     header = ["", "", "held-out loss, % from base", "accuracy, points from base"]
     yield table(header, rows, "llrr")
+    if foreseen.difference is not None:
+        yield difference_table(foreseen, runs)
+
+
+def difference_table(foreseen: Foreseen, runs: Runs) -> str:
+    """Predicted and seen differences of the loss, and whether the intervals meet."""
+    rows = []
+    for kappa, predicted in foreseen_at(foreseen):
+        seen = difference(runs, at_kappa(kappa))
+        ends, others = interval(predicted), interval(seen)
+        meet = ends.low <= others.high and others.low <= ends.high
+        cells = [with_interval(x, 2, sign="+") for x in (ends, others)]
+        rows.append([f"{kappa:g}", *cells, "yes" if meet else "no"])
+    return table(["κ", "predicted, %", "seen, %", "intervals meet"], rows, "rrrl")
 
 
 def claims(s: Settings, outcome: Outcome) -> Iterator[Verdict]:
@@ -176,6 +188,9 @@ def claims(s: Settings, outcome: Outcome) -> Iterator[Verdict]:
         holds.append(agrees(claim, gap, s.bound, "% of loss", expected))
     yield from holds
     yield from family("nearer", nearer(s, runs))
+    for kappa, predicted in foreseen_at(foreseen):
+        gap = difference(runs, at_kappa(kappa)) - predicted
+        yield agrees(f"foreseen_at_{kappa:g}", gap, s.bound, "% of loss from predicted")
     # Not below half of what held, not above twice what did not.
     held, failed = largest(s, holds)
     limit = Interval(foreseen.kappa, foreseen.low, foreseen.high)
@@ -192,6 +207,13 @@ def nearer(s: Settings, runs: Runs) -> Iterator[Verdict]:
                 continue  # the table tells which have diverged
             gain = distance_gain(runs, name, at_kappa(kappa))
             yield above(f"nearer_than_{rule}_at_{kappa:g}", gain, 0.0, "% of loss")
+
+
+def foreseen_at(foreseen: Foreseen) -> Iterator[tuple[float, Estimate]]:
+    """Yields each κ with the predicted difference of the loss, in %, if there are."""
+    if foreseen.difference is not None:
+        kappas, total, *_ = foreseen.difference
+        yield from zip(kappas, total.each(), strict=True)
 
 
 def largest(s: Settings, verdicts: list[Verdict]) -> tuple[float, float]:
@@ -221,7 +243,7 @@ def answer(s: Settings, outcome: Outcome, verdicts: list[Verdict]) -> str:
 
 
 def summary(s: Settings, outcome: Outcome) -> dict[str, Any]:
-    return {"prediction": outcome.foreseen.summary()}
+    return {"prediction": outcome.foreseen.summary(s.bound)}
 
 
 def figure(s: Settings, outcome: Outcome, path: Path) -> None:

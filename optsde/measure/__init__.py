@@ -8,6 +8,7 @@ from optsde.measure.curvature import (
     sharpness_probe,
     stability_threshold,
 )
+from optsde.measure.difference import Difference, loss_difference
 from optsde.measure.feature import agop, alignment
 from optsde.measure.intrinsic import (
     Intrinsic,
@@ -47,6 +48,7 @@ from optsde.measure.tails import Tail, tail_index
 __all__ = [
     "Bound",
     "Density",
+    "Difference",
     "Eigenpairs",
     "Intrinsic",
     "IntrinsicReport",
@@ -70,6 +72,7 @@ __all__ = [
     "invariance",
     "invariance_probe",
     "joint_invariance",
+    "loss_difference",
     "noise_probe",
     "noise_scale",
     "ntk",
