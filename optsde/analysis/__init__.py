@@ -49,7 +49,6 @@ from optsde.analysis.verdicts import (
     share,
     verdict_table,
     within,
-    within_factor,
 )
 
 __all__ = [
@@ -98,5 +97,4 @@ __all__ = [
     "verdict_table",
     "with_interval",
     "within",
-    "within_factor",
 ]

@@ -113,31 +113,6 @@ def within(
     return Verdict(claim, *i, (high - low) / 2, unit, holds, expected)
 
 
-def within_factor(
-    claim: str,
-    i: Interval,
-    low: float,
-    high: float,
-    unit: str,
-    expected: bool = True,
-    *,
-    factor: float = 2.0,
-) -> Verdict:
-    """Claims low/factor ≤ value ≤ factor · high, of a value that was predicted.
-
-    Args:
-        claim: its name.
-        i: the prediction with its interval, which is shown but not tested.
-        low: the least that the measured number may be; it is shown as the bound.
-        high: the most that it may be; infinite where the measurement found no end.
-        unit: of all these.
-        expected: False where the claim is known to fail.
-        factor: how far off a prediction may be.
-    """
-    holds = bool(low / factor <= i.value <= factor * high)
-    return Verdict(claim, *i, low, unit, holds, expected)
-
-
 # ---- several estimates at once
 
 

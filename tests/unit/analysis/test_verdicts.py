@@ -25,7 +25,6 @@ from optsde.analysis import (
     share,
     verdict_table,
     within,
-    within_factor,
 )
 
 NARROW, WIDE = Estimate(0.5, 0.1, 100), Estimate(0.5, 0.4, 100)
@@ -57,17 +56,6 @@ def test_what_they_show():
     assert not above("a", NARROW, 0.0, "%", errors=5).holds
     assert within("a", Interval(1.0, 0.9, 1.1), 0.5, 2.0, "").bound == 0.75
     assert below("a", exact(1.0), 1.1, "lr").high == 1.0
-
-
-@pytest.mark.parametrize(
-    ("value", "low", "high", "holds"),
-    [(4, 8, 16, True), (3.9, 8, 16, False), (32, 8, 16, True), (33, 8, 16, False)],
-)
-def test_a_prediction_within_a_factor_of_two(value, low, high, holds):
-    verdict = within_factor("a", Interval(value, 1.0, 99.0), low, high, "κ")
-    assert (verdict.holds, verdict.bound) == (holds, low)
-    assert (verdict.low, verdict.high) == (1.0, 99.0)
-    assert within_factor("a", Interval(value, 1, 99), low, np.inf, "κ", factor=3).holds
 
 
 def test_several_estimates_show_the_worst():

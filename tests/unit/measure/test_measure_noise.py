@@ -265,11 +265,11 @@ def test_what_is_left_of_the_descent_at_kappa():
     mean = jnp.array([1.0, 0.5, 0.1, 0.0])
     std, weight = jnp.array([1.0, 1.0, 2.0, 5.0]), jnp.array([1.0, 2.0, 3.0, 1.0])
 
-    def one(params, draw):
+    def one(_, params, draw):
         return 0.0, mean + std * jax.random.normal(draw.fresh(), params.shape)
 
     kappas = (1, 4, 16)
-    oracle = FunctionOracle(lambda _, params, draw: one(params, draw))
+    oracle = FunctionOracle(one)
 
     def measure(key):
         draw = Draw(key, jnp.int32(0))
