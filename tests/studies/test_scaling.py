@@ -277,7 +277,7 @@ def finished(folder, name, wide):
     runs = runs_of(s, {})
     for arm in runs.values():
         arm.test_loss.values[:] += 0.2 * ((arm.arm.kappa > wide) - (arm.arm.kappa > 4))
-    percent = [20.0 * (kappa > wide) + 0.5 for kappa in (2, 4, 8, 16)]
+    percent = [20.0 * (kappa > wide) + 0.1 for kappa in (2, 4, 8, 16)]
     outcome = verification.Outcome(foreseen(*percent, kappa=1.4 * wide), runs)
     rundir = RunDir(folder / name, "scaling", s.config())
     (folder / name).mkdir()
