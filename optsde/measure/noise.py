@@ -239,10 +239,7 @@ def _descent(means: PyTree, squares: PyTree, size: int, weight, kappas) -> Desce
         second = jnp.where(square > 0, square, 1) / (blocks * size)
 
         def left(kappa):
-            slower = [
-                jax.lax.rsqrt(1 + (kappa - 1) * jnp.maximum(x, 0) / second)
-                for x in halves
-            ]
+            slower = [_slower((kappa - 1) * x / second) for x in halves]
             return jnp.sum(w * (halves[0] * slower[1] + halves[1] * slower[0])) / 2
 
         return left(1.0), jnp.stack([left(kappa) for kappa in kappas])
@@ -251,6 +248,15 @@ def _descent(means: PyTree, squares: PyTree, size: int, weight, kappas) -> Desce
     others = (jax.tree.leaves(x) for x in (squares, weight))
     both = [leaf(*three) for three in zip(leaves, *others, strict=True)]
     return Descent(*(jax.tree.unflatten(structure, x) for x in zip(*both, strict=True)))
+
+
+def _slower(x: jax.Array) -> jax.Array:
+    """Returns (1 + x)^-½, continued to x < 0 as odd about (0, 1).
+
+    So the errors of a signal that is not there average out, where cutting them off at
+    x = 0 would slow it down.
+    """
+    return 1 - jnp.sign(x) * (1 - jax.lax.rsqrt(1 + jnp.abs(x)))
 
 
 def _levels(means: jax.Array, squares: jax.Array, pool: bool) -> Levels:
