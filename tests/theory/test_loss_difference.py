@@ -14,6 +14,7 @@ import optsde
 from optsde import analysis, gradients, measure
 
 KAPPAS = (2, 4, 8)
+SEEN = 2048
 CURVATURE = jnp.geomspace(3**0.5, 3**-0.5, 8)
 STD = jnp.geomspace(0.5, 2.0, 8)
 START = jnp.full(8, 0.6)
@@ -33,61 +34,37 @@ def run(plan, replicas, seed, probes):
     return optsde.fit(dynamics, keys, plan.horizon, probes=probes).metrics
 
 
-ADAM = optsde.Adam(lr=0.005, b1=0.9, b2=0.99)
-FULL = pytest.mark.full
-
-
+@pytest.mark.full
 @pytest.mark.parametrize(
-    ("optimizer", "schedule", "kappas", "seen"),
+    ("optimizer", "schedule"),
     [
-        pytest.param(ADAM, None, (4,), 256, id="adam, small"),
-        pytest.param(ADAM, None, KAPPAS, 2048, id="adam", marks=FULL),
-        pytest.param(
-            ADAM,
-            optsde.schedules.cosine(256.0),
-            KAPPAS,
-            2048,
-            id="adam, cosine",
-            marks=FULL,
-        ),
-        pytest.param(
-            optsde.RMSprop(lr=0.005, beta=0.99),
-            None,
-            KAPPAS,
-            2048,
-            id="rmsprop",
-            marks=FULL,
-        ),
-        pytest.param(optsde.SGD(lr=0.06), None, KAPPAS, 2048, id="sgd", marks=FULL),
-        pytest.param(
-            optsde.Momentum(lr=0.06, beta=0.9),
-            None,
-            KAPPAS,
-            2048,
-            id="momentum",
-            marks=FULL,
-        ),
+        (optsde.Adam(lr=0.005, b1=0.9, b2=0.99), None),
+        (optsde.Adam(lr=0.005, b1=0.9, b2=0.99), optsde.schedules.cosine(256.0)),
+        (optsde.RMSprop(lr=0.005, beta=0.99), None),
+        (optsde.SGD(lr=0.06), None),
+        (optsde.Momentum(lr=0.06, beta=0.9), None),
     ],
+    ids=["adam", "adam, cosine", "rmsprop", "sgd", "momentum"],
 )
-def test_the_difference_is_as_predicted(optimizer, schedule, kappas, seen):
+def test_the_difference_is_as_predicted(optimizer, schedule):
     horizon = 256.0
     plan = optsde.Plan(
         optimizer=optimizer, batch_size=1, horizon=horizon, schedule=schedule
     )
     times = np.array([8.0, *np.arange(16, horizon + 1, 16)])
     at = times[times > horizon / 2]
-    probe = measure.noise_probe(plan, SAMPLER, 256, times=times, kappas=kappas)
+    probe = measure.noise_probe(plan, SAMPLER, 256, times=times, kappas=KAPPAS)
     base = run(plan, 8, 0, [probe, VALUE.at([0, *times])])
     noises, curve = base["noise"].values, base["value"]
     options = dict(memory="power")
     found = measure.loss_difference(plan, noises, times, curve, at, **options)
 
     def late(plan):
-        values = run(plan, seen, 1, [VALUE.at(at)])["value"].values
+        values = run(plan, SEEN, 1, [VALUE.at(at)])["value"].values
         return analysis.estimate(values.mean(1))
 
     reference = late(plan)
-    for predicted, kappa in zip(found.total.each(), kappas, strict=True):
+    for predicted, kappa in zip(found.total.each(), KAPPAS, strict=True):
         scaled = late(optsde.scale(plan, kappa, **options))
         true = analysis.percent(scaled, reference)
         gap = predicted - true
