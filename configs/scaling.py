@@ -42,6 +42,7 @@ NORMALISED = dict(
     rules=("rule", "fixed"),
     ells=(),
     seeds=8,
+    probe_seeds=8,
 )
 
 # ---- text
@@ -58,6 +59,8 @@ SMALL = dict(
     controls_until=8.0,
     ells=(2,),
     seeds=6,
+    probe_seeds=6,
+    draws=128,
 )
 GPT_ADAM = Adam(lr=6e-4, b1=0.975, b2=0.995, weight_decay=0.1)
 GPT = dict(dtype="bfloat16", depth=12, width=768, heads=12, length=128)
@@ -68,6 +71,7 @@ LARGE = dict(
     group=32,
     probe_seeds=1,
     probe_until=0.25,
+    draws=64,
     horizon=20_480.0,
     schedule=dict(warmup=1024.0),
     controls_until=4.0,
@@ -80,7 +84,7 @@ MASKED = dict(augment="masked")
 
 EPOCH = 50_000 / 256
 CIFAR10 = dict(dataset="cifar10", augment="live", group=128, evaluations=20, seeds=3)
-CIFAR10 |= dict(probe_seeds=1, probe_until=0.1, svag_until=0.05)
+CIFAR10 |= dict(probe_seeds=1, probe_until=0.1, draws=64, svag_until=0.05)
 ADAPTIVE = dict(
     batch_size=256,
     horizon=97_280.0,  # 498 epochs, a multiple of every κ
