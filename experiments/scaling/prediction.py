@@ -60,23 +60,25 @@ def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
 def _stored(difference: measure.Difference | None) -> dict[str, Any]:
     if difference is None:
         return {}
-    kappas, *estimates = difference
-    parts = {
+    return {
         name: {k: np.asarray(v).tolist() for k, v in x._asdict().items()}
-        for name, x in zip(measure.Difference._fields[1:], estimates, strict=True)
+        if isinstance(x, Estimate)
+        else list(x)
+        for name, x in difference._asdict().items()
     }
-    return {"kappas": list(kappas), **parts}
 
 
 def _restored(stored: dict[str, Any]) -> measure.Difference | None:
     if not stored:
         return None
-    kappas = tuple(stored.pop("kappas"))
-    parts = {
-        name: Estimate(**{k: np.asarray(v) for k, v in x.items()})
-        for name, x in stored.items()
-    }
-    return measure.Difference(kappas, **parts)
+    return measure.Difference(
+        **{
+            name: Estimate(**{k: np.asarray(v, np.float64) for k, v in x.items()})
+            if isinstance(x, dict)
+            else tuple(x)
+            for name, x in stored.items()
+        }
+    )
 
 
 def probe_times(s: Settings) -> list[float]:

@@ -203,8 +203,8 @@ def nearer(s: Settings, runs: Runs) -> Iterator[Verdict]:
 def foreseen_at(foreseen: Foreseen) -> Iterator[tuple[float, Estimate]]:
     """Yields each κ with the predicted difference of the loss, in %, if there are."""
     if foreseen.difference is not None:
-        kappas, total, *_ = foreseen.difference
-        yield from zip(kappas, total.each(), strict=True)
+        found = foreseen.difference
+        yield from zip(found.kappas, found.total.each(), strict=True)
 
 
 def largest(verdicts: Iterable[Verdict]) -> tuple[float, float]:

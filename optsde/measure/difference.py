@@ -16,7 +16,8 @@ weighed by ḡ_i²/P_i. The run at κ is then taken for the base run at an earli
 which is exact where all s_i are equal, and else exact at first order in the time: later
 the coordinates that lagged have more of the descent left to do. Where lr follows a
 schedule, time is ∫ schedule dt. Optimizers that do not count the mean gradient do not
-lag. Where P sums instead of averaging, as in AdaGrad, G_i/N_i is that of all the past.
+lag. G_i/N_i is that of the past which P remembers: all of it, in AdaGrad. The ε that
+may be in P is taken for small beside √v.
 
 *The loss that noise keeps up* is lr/4 Σ N_i/P_i at equilibrium, and changes by what
 `departure` says of the ratio ΣG/ΣN then. That takes all signal for kept up by noise: on
@@ -28,7 +29,8 @@ speed of coordinates with some signal is measured too high, by .035 at most for 
 draws.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -40,6 +42,7 @@ from optsde.analysis.statistics import Estimate, Interval, interval, jackknife
 from optsde.analysis.tables import table, with_interval
 from optsde.measure.noise import Noise
 from optsde.measure.prediction import departure
+from optsde.optimizers import Optimizer
 from optsde.plans.plan import Plan
 
 FINE = 4096  # steps in which the lag is integrated
@@ -56,6 +59,7 @@ class Difference(NamedTuple):
     total: Estimate  # [kappas]
     lag: Estimate  # [kappas], the part of slower descent
     kept: Estimate  # [kappas], the part of the loss that noise keeps up
+    cautions: tuple[str, ...]  # what is known to be left out
 
     def limit(self, bound: float) -> Interval:
         """Returns the κ at which the difference passes ± bound percent, and its ends.
@@ -77,7 +81,7 @@ class Difference(NamedTuple):
             cells = [interval(x.at(i)) for x in columns]
             rows.append([f"{kappa:g}", *(with_interval(x, 2, sign="+") for x in cells)])
         header = ["κ", "loss, % from base", "slower descent", "noise keeps up"]
-        return table(header, rows, "rrrr")
+        return "\n\n".join([table(header, rows, "rrrr"), *self.cautions])
 
 
 def _passes(kappas: Sequence[float], sizes: np.ndarray, bound: float) -> float:
@@ -150,7 +154,21 @@ def loss_difference(
         return np.stack([both.sum(0), *both])
 
     found = jackknife(parts, base, slowed, signal, noise, losses)
-    return Difference(kappas, *found.each())
+    return Difference(kappas, *found.each(), tuple(_cautions(plan.optimizer)))
+
+
+def _cautions(optimizer: Optimizer) -> Iterator[str]:
+    decays = float(optimizer.weight_decay) > 0 or float(optimizer.absolute_decay) > 0
+    if optimizer.adaptive and decays:
+        yield (
+            "The weights decay as fast as before where the gradient is slower. That "
+            "moves the loss, and is not in this prediction"
+        )
+    if math.isinf(float(optimizer.preconditioner_memory())):
+        yield (
+            f"{type(optimizer).__name__} has no equilibrium, so what noise keeps up "
+            "is not told: at large κ, where finite steps add to it, the loss is higher"
+        )
 
 
 def _clock(plan: Plan, end: float) -> tuple[np.ndarray, np.ndarray]:
@@ -176,11 +194,14 @@ def _speeds(plan: Plan, times, kappas, base, slowed) -> np.ndarray:
     some = base[:, None] > 0
     speeds = np.where(some, slowed / np.where(some, base[:, None], 1), 1)
     speeds = np.clip(speeds, np.power(kappas, -0.5), 1)
-    if plan.optimizer.forgets:
-        return speeds
-    # s = (1 + (κ − 1) r)^−½, with r the share of the signal in all that P has summed.
-    shares = np.diff(times, prepend=0)[:, None] * (speeds**-2 - 1)
-    return (1 + np.cumsum(shares, axis=0) / times[:, None]) ** -0.5
+    # s = (1 + (κ − 1) r)^-½, where r is the signal's share of all that P remembers.
+    fine = np.linspace(0, times[-1], FINE + 1)
+    shares = [np.interp(fine, times, x) for x in (speeds**-2 - 1).T]
+    span = max(float(plan.optimizer.preconditioner_memory()), 1.0)
+    ages = times[:, None] - fine
+    weights = np.where(ages >= 0, np.exp(-np.maximum(ages, 0) / span), 0)
+    remembered = weights @ np.array(shares).T / weights.sum(1, keepdims=True)
+    return (1 + remembered) ** -0.5
 
 
 def _delayed(mean, at, clock, times, speed) -> float:
@@ -194,7 +215,7 @@ def _delayed(mean, at, clock, times, speed) -> float:
 
 def _kept(plan, at, times, signal, noise, kappas, memory) -> np.ndarray:
     """Returns the change of the loss that noise keeps up, at each κ."""
-    if not plan.optimizer.forgets:
+    if math.isinf(float(plan.optimizer.preconditioner_memory())):
         return np.zeros(len(kappas))
     here = np.interp(at, times, noise)
     ratio = np.maximum(np.interp(at, times, signal) / here, 0)

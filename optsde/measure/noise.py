@@ -46,7 +46,10 @@ class Counts(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """The descent Σ w_i ḡ_i² of each leaf, and what of it is left at κ."""
+    """The descent Σ ḡ_i²/√(E g_i²) of each leaf, and what of it is left at κ.
+
+    It is that of a step which is divided by the root of the squares that it averages.
+    """
 
     base: PyTree  # leaves [...]
     slowed: PyTree  # leaves [..., kappas], each coordinate by its own signal in v
@@ -148,7 +151,7 @@ def gradient_noise(
         plain=Products(jax.tree.map(_products, means, ones), plain),
         weighted=Products(jax.tree.map(_products, means, weight), weighted),
         counts=_counts(means, squares, size, kappas),
-        descent=_descent(means, squares, size, weight, kappas),
+        descent=_descent(means, squares, size, kappas),
         kappas=tuple(kappas),
     )
 
@@ -221,7 +224,7 @@ def _counts(means: PyTree, squares: PyTree, size: int, kappas) -> Counts:
     return Counts(*(jax.tree.unflatten(structure, x) for x in zip(*both, strict=True)))
 
 
-def _descent(means: PyTree, squares: PyTree, size: int, weight, kappas) -> Descent:
+def _descent(means: PyTree, squares: PyTree, size: int, kappas) -> Descent:
     """Returns the descent, where one half of the blocks weighs and the other slows.
 
     The halves are independent, so that the noise of a signal which is not there weighs
@@ -233,10 +236,11 @@ def _descent(means: PyTree, squares: PyTree, size: int, weight, kappas) -> Desce
         across = jnp.sum(mean, axis=0) ** 2 - jnp.sum(mean**2, axis=0)
         return across / (blocks * (blocks - 1))
 
-    def leaf(mean, square, w):
+    def leaf(mean, square):
         blocks = mean.shape[0]
         halves = signal(mean[: blocks // 2]), signal(mean[blocks // 2 :])
         second = jnp.where(square > 0, square, 1) / (blocks * size)
+        w = jax.lax.rsqrt(second)
 
         def left(kappa):
             slower = [_slower((kappa - 1) * x / second) for x in halves]
@@ -245,8 +249,7 @@ def _descent(means: PyTree, squares: PyTree, size: int, weight, kappas) -> Desce
         return left(1.0), jnp.stack([left(kappa) for kappa in kappas])
 
     leaves, structure = jax.tree.flatten(means)
-    others = (jax.tree.leaves(x) for x in (squares, weight))
-    both = [leaf(*three) for three in zip(leaves, *others, strict=True)]
+    both = [leaf(*pair) for pair in zip(leaves, jax.tree.leaves(squares), strict=True)]
     return Descent(*(jax.tree.unflatten(structure, x) for x in zip(*both, strict=True)))
 
 

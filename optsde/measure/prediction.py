@@ -126,7 +126,7 @@ def predict(
     """
     stacked = _stacked(noises)
     half = _half(stacked, times)
-    late = _ratio(stacked, half if plan.optimizer.forgets else 0)
+    late = _ratio(stacked, 0 if _sums(plan.optimizer) else half)
     memories = _memory(plan.optimizer, memory)
     limits = [*memories, _signal(plan, late, memory, close)]
     least = min(limits, key=lambda bound: bound.kappa)
@@ -169,7 +169,7 @@ def departure(
             f"{type(optimizer).__name__} has no response to predict by, since its step "
             "is no filter of gradients; use SGD, a momentum, RMSprop or Adam"
         )
-    if not optimizer.forgets:
+    if _sums(optimizer):
         raise ValueError(
             f"{type(optimizer).__name__} has no equilibrium to depart from, since its "
             "steps shrink for ever; predict() judges it by its speed"
@@ -198,7 +198,7 @@ def departure(
 
 def _expected(optimizer, ratio, kappas, memory):
     """Returns what `departure` does; without an equilibrium, the speed and no loss."""
-    if optimizer.forgets:
+    if not _sums(optimizer):
         return departure(optimizer, ratio, kappas, memory)
     q = kappas * max(ratio, 0.0)
     speed = np.sqrt((1 + max(ratio, 0.0)) / (1 + q))
@@ -214,6 +214,11 @@ def _root(step: np.ndarray, a: np.ndarray, s: np.ndarray) -> np.ndarray:
         above = (middle**2 - 1) * left > step * (middle + 2 * s * a * step)
         low, high = np.where(above, low, middle), np.where(above, middle, high)
     return high
+
+
+def _sums(optimizer: Optimizer) -> bool:
+    """Tells whether P sums for ever, so that no run comes to an equilibrium."""
+    return math.isinf(float(optimizer.preconditioner_memory()))
 
 
 def _power_of_lr(optimizer: Optimizer) -> float:
@@ -334,7 +339,7 @@ def _tails(tails: Tail | Sequence[Tail] | None):
 
 
 def _cautions(plan, noise: Noise, times, half: int, late: Interval, kappa: float):
-    if not plan.optimizer.forgets:
+    if _sums(plan.optimizer):
         yield (
             f"{type(plan.optimizer).__name__} has no equilibrium: it is judged by its "
             "speed alone, from G/N over all of the run, and its noise loss is not told"

@@ -6,6 +6,7 @@ itself: lr stays, and what is compared with s follows it.
 """
 
 import dataclasses
+import math
 from typing import ClassVar, NamedTuple, Self
 
 import jax
@@ -54,7 +55,6 @@ class AdaGrad(Optimizer):
     eps_root: Scalar = 0.0
     s0: Scalar = 0.1
     adaptive: ClassVar[bool] = True
-    forgets: ClassVar[bool] = False
     rule = {
         "lr": Power(0, "√s shrinks by κ, which lengthens the step by κ already"),
         "eps": Power(-1, "ε is compared with √s"),
@@ -80,6 +80,9 @@ class AdaGrad(Optimizer):
 
     def preconditioner(self, state, params):
         return denominator(state.s, self.eps, self.eps_root)
+
+    def preconditioner_memory(self):
+        return math.inf
 
     def response(self, state=None):
         return Response()

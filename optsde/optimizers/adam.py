@@ -90,6 +90,9 @@ class Adam(Optimizer):
         v = debias_or(state.v, state.v_weight, filled(params, 1))
         return denominator(v, self.eps, self.eps_root)
 
+    def preconditioner_memory(self):
+        return 1 / (1 - self.b2)
+
     def response(self, state=None):
         """Returns the response of m̂, that is of m/γ with the γ of the next step.
 

@@ -25,8 +25,7 @@ It may define
 - `preconditioner(state, params)` and `response(state)`, together, where the direction
   is P⁻¹ Σ_k c_k g_{t−k}: they give stability threshold, critical lr, the noise's weight
   and the prediction of how far the rule holds. With `adaptive = True` where P² counts
-  the square of the mean gradient as well as the noise, and `forgets = False` where P
-  only grows;
+  the square of the mean gradient as well as the noise, and `preconditioner_memory()`;
 - `intrinsic_rates(lr)`, where steps are orthogonal to scale-invariant weights. Families
   with P = 1 inherit it from `Descent`.
 
@@ -143,9 +142,6 @@ class Optimizer:
     jumps: ClassVar[bool] = False
     """Whether its SDE is the limit under noise that jumps, too, and has no variance."""
 
-    forgets: ClassVar[bool] = True
-    """Whether P forgets old gradients, so that a run can come to an equilibrium."""
-
     rule: ClassVar[Mapping[str, Power | Memory]] = {}
     """How each hyperparameter follows κ. Decays of the weights are in `rescaled`."""
 
@@ -166,6 +162,10 @@ class Optimizer:
         `state` is the family's own. Averages that are still empty count as 1.
         """
         return None
+
+    def preconditioner_memory(self) -> Scalar:
+        """Returns over how many steps P averages: 0 if it is fixed, ∞ if it sums."""
+        return 0.0
 
     def response(self, state: PyTree = None) -> Response | None:
         """Returns the direction's response to gradients with P fixed, or None.

@@ -106,7 +106,7 @@ def foreseen(*percent, kappa=5.0):
     count = len(percent)
     total = Estimate(np.array(percent), np.full(count, 0.1), np.full(count, 7.0))
     kappas = tuple(2.0 ** np.arange(1, count + 1))
-    difference = measure.Difference(kappas, total, total, 0 * total)
+    difference = measure.Difference(kappas, total, total, 0 * total, ())
     return Foreseen("square-root", kappa, 4.0, 6.0, "", 0.01, difference, "")
 
 
