@@ -71,14 +71,12 @@ def _stored(difference: measure.Difference | None) -> dict[str, Any]:
 def _restored(stored: dict[str, Any]) -> measure.Difference | None:
     if not stored:
         return None
-    return measure.Difference(
-        **{
-            name: Estimate(**{k: np.asarray(v, np.float64) for k, v in x.items()})
-            if isinstance(x, dict)
-            else tuple(x)
-            for name, x in stored.items()
-        }
+    total, lag, kept = (
+        Estimate(**{k: np.asarray(v, np.float64) for k, v in stored[name].items()})
+        for name in ("total", "lag", "kept")
     )
+    kappas, cautions = tuple(stored["kappas"]), tuple(stored["cautions"])
+    return measure.Difference(kappas, total, lag, kept, cautions)
 
 
 def probe_times(s: Settings) -> list[float]:

@@ -90,9 +90,21 @@ def read(folder: Path) -> Case:
     for kappa, value in zip(predicted["difference"]["kappas"], total, strict=True):
         ends = found_at("rule_holds", kappa), found_at("foreseen", kappa)
         gaps.append(Gap(kappa, value, *ends))
-    numbers = predicted["kappa"], predicted["limit"]["value"], predicted["ratio"]
-    numbers = (math.inf if x is None else x for x in numbers)  # JSON has no infinity
-    return Case(folder.name, *largest(verdicts.values()), *numbers, tuple(gaps))
+    held, failed = largest(verdicts.values())
+    return Case(
+        name=folder.name,
+        held=held,
+        failed=failed,
+        kappa=_number(predicted["kappa"]),
+        limit=_number(predicted["limit"]["value"]),
+        ratio=_number(predicted["ratio"]),
+        gaps=tuple(gaps),
+    )
+
+
+def _number(stored: float | None) -> float:
+    """Returns a number of a JSON file, which has null for infinity."""
+    return math.inf if stored is None else stored
 
 
 def report(cases: Sequence[Case]) -> Iterator[str]:

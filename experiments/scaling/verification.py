@@ -39,7 +39,6 @@ from optsde.analysis import (
     with_interval,
 )
 from optsde.analysis.plots import (
-    COLOURS,
     band,
     colours,
     label,
@@ -276,24 +275,21 @@ def figure(s: Settings, outcome: Outcome, path: Path) -> None:
             x = np.array(ran) * 1.03 ** (number - (len(s.rules) - 1) / 2)
             gaps = stack([difference(runs, at_kappa(k, rule)) for k in ran])
             points(right, x, gaps, colour=colour[rule], ls="-", ms=4)
-    edge = kappas[-1] * 2
+    if (predicted := foreseen.difference) is not None:
+        style = dict(label="predicted for the rule", colour="black", ls="--")
+        band(right, np.array(predicted.kappas), predicted.total, **style)
     spans(right, [(-s.bound, s.bound)], along="y")
-    limits = min(foreseen.low, edge), min(foreseen.high, edge)
-    spans(right, [limits], colour=COLOURS[0], alpha=0.10)
-    if foreseen.kappa < edge:
-        style = dict(color=COLOURS[0], ls="--", lw=1.2)
-        right.axvline(foreseen.kappa, label="predicted limit", **style)
     right.set_xscale("log", base=2)
     right.set_yscale("symlog", linthresh=2 * s.bound)
     right.yaxis.set_major_formatter("{x:g}")
-    right.set_xlim(kappas[0] / 1.3, edge / 1.4)
+    right.set_xlim(kappas[0] / 1.3, kappas[-1] * 1.4)
     right.set_xticks(kappas, [f"{k:g}" for k in kappas])
     label(
         right,
         x="κ, batch in units of the base batch",
         y="held-out loss, % from the base run",
         title=f"grey: ±{s.bound:g}%, bars 95%",
-        legend="best" if foreseen.kappa < edge else None,
+        legend="best" if predicted is not None else None,
     )
     save(drawing, path)
 

@@ -154,7 +154,8 @@ def loss_difference(
         return np.stack([both.sum(0), *both])
 
     found = jackknife(parts, base, slowed, signal, noise, losses)
-    return Difference(kappas, *found.each(), tuple(_cautions(plan.optimizer)))
+    total, lag, kept = found.each()
+    return Difference(kappas, total, lag, kept, tuple(_cautions(plan.optimizer)))
 
 
 def _cautions(optimizer: Optimizer) -> Iterator[str]:

@@ -296,9 +296,9 @@ def _invariant(optimizer: Optimizer, ratio: Interval):
     def bound(value: float) -> float:
         return CLOSE**2 * (1 + 1 / value) if value > 0 else math.inf
 
-    ends = (bound(x) for x in (ratio.value, ratio.high, ratio.low))
+    kappa, low, high = (bound(x) for x in (ratio.value, ratio.high, ratio.low))
     why = "if the net is scale-invariant: the size of its weights leaves the SDE's"
-    yield Bound("size of scale-invariant weights", *ends, why)
+    yield Bound("size of scale-invariant weights", kappa, low, high, why)
 
 
 def _signal(plan: Plan, ratio: Interval, memory: str, close: float) -> Bound:
