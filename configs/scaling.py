@@ -131,6 +131,7 @@ PRESETS = {
         "Adam where the noise dies out, with the true labels",
         Adam(**ADAM),
         seeds=192,  # of so small a loss
+        probe_seeds=48,
         ells=(2,),
     ),
     "digits_signal": preset(
@@ -140,6 +141,7 @@ PRESETS = {
         batch_size=64,
         kappas=(2, 4, 8),
         evaluations=4,
+        probe_seeds=64,
         known_false=(
             "nearer_than_linear_at_2",
             "nearer_than_linear_at_4",
