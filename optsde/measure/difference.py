@@ -13,20 +13,20 @@ weighed by ḡ_i²/P_i. The run at κ is then taken for the base run at an earli
 
     dτ/dt = s(τ),    L_κ(t) = L(τ(t)),
 
-which is exact where all s_i are equal, and else exact at first order in the time: later
-the coordinates that lagged have more of the descent left to do. Where lr follows a
-schedule, time is ∫ schedule dt. Optimizers that do not count the mean gradient do not
-lag. G_i/N_i is that of the past which P remembers: all of it, in AdaGrad. The ε that
-may be in P is taken for small beside √v.
+which is exact where all s_i are equal, and else at first order in the lag: later the
+coordinates that lagged have more of the descent left to do. The G_i in v is the average
+over what v remembers, in AdaGrad over all the past. Where lr follows a schedule, time
+is ∫ schedule dt. Optimizers that do not count the mean gradient do not lag. The ε that
+may be in P is taken for small beside √v, and m for ḡ.
 
 *The loss that noise keeps up* is lr/4 Σ N_i/P_i at equilibrium, and changes by what
 `departure` says of the ratio ΣG/ΣN then. That takes all signal for kept up by noise: on
 a descent it says too much, of what is then a small part of the loss.
 
 That √(N + κG) governs v is in Compagnoni et al. (2411.15958). Of G_i the error is about
-N_i·√8/draws, since halves of the draws are used; where κ times that is not small, the
-speed of coordinates with some signal is measured too high, by .035 at most for 4κ
-draws.
+N_i·√8/draws, as halves of the draws weigh and slow. Where κ times that is not small,
+the speed of coordinates with some signal is measured too high: for draws = 4κ by .035
+at most.
 """
 
 import math
