@@ -90,15 +90,14 @@ def probe_times(s: Settings) -> list[float]:
 def predict(s: Settings, task: Task) -> Foreseen:
     """Returns the prediction of a few seeds of the base run."""
     plan, sampler = base_plan(s), sampler_of(s, task)
-    times, kappas = probe_times(s), tuple(map(float, s.kappas))
-    probe = measure.noise_probe(
-        plan, sampler, s.draws, times=times, kappas=(1, *kappas)
-    )
+    times, kappas = probe_times(s), (1, *s.kappas)
+    noise = measure.noise_probe(plan, sampler, s.draws, times=times, kappas=kappas)
+    curve = task.evaluation(times=[0.0, *times])._replace(finite=False)
     result = optsde.fit(
         optsde.discrete(plan, sampler, task.init),
         keys_of(s, s.probe_seeds),
         times[-1],
-        probes=[probe, task.evaluation(times=[0.0, *times])],
+        probes=[noise, curve],
         progress=optsde.Progress(f"{'predict':24}"),
     )
     noises = result.metrics["noise"].values
@@ -128,8 +127,8 @@ def predict(s: Settings, task: Task) -> Foreseen:
     difference = None
     if s.probe_until == 1 and s.probe_seeds > 1:
         at = s.every * np.arange(1, s.evaluations + 1)
-        curve, at = result.metrics["test_loss"], at[second_half(at)]
-        difference = measure.loss_difference(plan, noises, times, curve, at, s.memory)
+        losses, at = result.metrics["test_loss"], at[second_half(at)]
+        difference = measure.loss_difference(plan, noises, times, losses, at, s.memory)
         texts.append(str(difference))
     return Foreseen(
         rule=prediction.rule,

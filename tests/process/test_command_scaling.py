@@ -54,6 +54,6 @@ def test_only_a_prediction_and_a_base_run_that_diverges(tmp_path):
     assert not (one / "run" / "arms").exists()
     ended = command(two, *sgd, "--config.optimizer.lr=1e30")
     assert ended.returncode == 1
-    assert "diverged: the base run between t = 0 and 8" in ended.stderr
+    assert "diverged: the base run between t = 0 and 1;" in ended.stderr
     summary = json.loads((two / "run" / "summary.json").read_text())
     assert summary["status"] == "diverged"
