@@ -111,12 +111,18 @@ PRESETS = {
         NOISY,
         known_false=("nearer_than_sqrt_lr_only_at_2", "nearer_than_sqrt_lr_only_at_8"),
     ),
-    "digits_adamw": preset("AdamW", Adam(**ADAM, weight_decay=0.5), NOISY),
+    "digits_adamw": preset(
+        "AdamW",
+        Adam(**ADAM, weight_decay=0.5),
+        NOISY,
+        known_false=("foreseen_at_32", "foreseen_at_64"),
+    ),
     "digits_sgd": preset(
         "SGD, whose rule is linear",
         SGD(lr=0.01),
         NOISY,
         PLAIN,
+        known_false=("foreseen_at_64",),
     ),
     "digits_momentum": preset(
         "SGD with momentum, 1 − β scaled with κ", Momentum(lr=0.01, beta=0.995), NOISY
@@ -125,7 +131,11 @@ PRESETS = {
         "AdaGrad, whose lr does not follow the batch",
         AdaGrad(lr=2e-2, s0=1e-3),
         NOISY,
-        known_false=("nearer_than_fixed_at_2", "nearer_than_fixed_at_4"),
+        known_false=(
+            "nearer_than_fixed_at_2",
+            "nearer_than_fixed_at_4",
+            "foreseen_at_64",
+        ),
     ),
     "digits_clean": preset(
         "Adam where the noise dies out, with the true labels",
@@ -133,6 +143,7 @@ PRESETS = {
         seeds=192,  # of so small a loss
         probe_seeds=48,
         ells=(2,),
+        known_false=tuple(f"foreseen_at_{kappa}" for kappa in (8, 16, 32, 64)),
     ),
     "digits_signal": preset(
         "Adam at a large batch, where the signal rules",
@@ -148,6 +159,9 @@ PRESETS = {
             "nearer_than_sqrt_lr_only_at_2",
             "nearer_than_sqrt_lr_only_at_4",
             "nearer_than_sqrt_lr_only_at_8",
+            "foreseen_at_2",
+            "foreseen_at_4",
+            "foreseen_at_8",
         ),
     ),
     "digits_imbalanced": preset(
@@ -176,7 +190,10 @@ PRESETS = {
         options=SMALL_NET,
         kappas=(2, 4, 8, 16, 32),
         bound=1.5,
-        known_false=("svag2_matches_base",),
+        known_false=(
+            "svag2_matches_base",
+            *(f"foreseen_at_{kappa}" for kappa in (2, 4, 8, 16, 32)),
+        ),
     ),
     "lm_masked": preset(
         "AdamW, a masked transformer on the same",
