@@ -7,7 +7,8 @@ three weight decays are the same for all families and stand here:
 
 A family is one file: a frozen, keyword-only dataclass with `@register`. It must define
 
-- its hyperparameters, as fields. Those annotated `bool` are static, all others traced;
+- its hyperparameters, as fields. Those annotated `bool` are static, all others traced
+  (but for one that sets shapes, which has jax's metadata `static=True`);
 - `direction()`: an optax transform from gradient to direction. Memory of past gradients
   is a `NamedTuple` of arrays like the parameters;
 - `limit(keep_signal)`: drift and noise of the SDE;
@@ -19,10 +20,11 @@ It may define
 - `decays_at(kappa, memory)`, `lr_factor(kappa, decays)`: a rule that is no table;
 - `state_rule`, `rescale_state(…)`: how its state follows κ when a run switches;
 - `checked()`: what its hyperparameters need;
+- `micro_batches(noise_gain)`, where the direction takes `squares.Squares`;
 - `preconditioner(state, params)` and `response(state)`, together, where the direction
   is P⁻¹ Σ_k c_k g_{t−k}: they give stability threshold, critical lr, the noise's weight
   and the prediction of how far the rule holds. With `adaptive = True` where P² counts
-  the square of the mean gradient as well as the noise;
+  the square of the mean gradient, by a share that grows with κ;
 - `intrinsic_rates(lr)`, where steps are orthogonal to scale-invariant weights. Families
   with P = 1 inherit it from `Descent`.
 
@@ -42,6 +44,7 @@ from numpy.typing import ArrayLike
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.response import Rates, Response
 from optsde.optimizers.rules import Memory, Power, check_memory, faded, remember
+from optsde.squares import shifted
 from optsde.types import PyTree, Scalar, Schedule
 
 
@@ -95,10 +98,15 @@ REGISTRY: dict[str, type["Optimizer"]] = {}
 def register(cls: type["Optimizer"]) -> type["Optimizer"]:
     """Registers a family by its lower-case name, and as a pytree of hyperparameters.
 
-    Fields of type `bool` are static; all others are leaves of the pytree.
+    Fields of type `bool`, and those with jax's metadata `static=True`, are static; all
+    others are leaves of the pytree.
     """
     fields = dataclasses.fields(cls)
-    static = [field.name for field in fields if field.type in (bool, "bool")]
+    static = [
+        field.name
+        for field in fields
+        if field.type in (bool, "bool") or field.metadata.get("static", False)
+    ]
     traced = [field.name for field in fields if field.name not in static]
     jax.tree_util.register_dataclass(cls, data_fields=traced, meta_fields=static)
     REGISTRY[cls.__name__.lower()] = cls
@@ -133,7 +141,7 @@ class Optimizer:
     """SVAG(ℓ) is a rescaling by κ = ℓ**−noise_exponent."""
 
     adaptive: ClassVar[bool] = False
-    """Whether P² counts the mean gradient's square as well as the noise, as E g²."""
+    """Whether P² is E g² of a batch, of which the signal's share grows with κ."""
 
     rule: ClassVar[Mapping[str, Power | Memory]] = {}
     """How each hyperparameter follows κ. Decays of the weights are in `rescaled`."""
@@ -148,6 +156,13 @@ class Optimizer:
     def limit(self, keep_signal: bool = False) -> Limit:
         """Returns the family's own part of the SDE, from the gradient's moments."""
         raise NotImplementedError(f"{type(self).__name__} must define limit()")
+
+    def micro_batches(self, noise_gain: float = 1.0) -> int | None:
+        """Returns how many micro-batches of a draw the direction takes the squares of.
+
+        None where it takes the gradient alone. `noise_gain` is that of the plan.
+        """
+        return None
 
     def preconditioner(self, state: PyTree, params: PyTree) -> PyTree | None:
         """Returns P > 0 like `params`, by which the direction is divided, or None.
@@ -234,7 +249,7 @@ class Optimizer:
         """Returns g + l2·θ."""
         if not _present(self.l2):
             return grads
-        return jax.tree.map(lambda g, x: g + self.l2 * x, grads, params)
+        return shifted(grads, jax.tree.map(lambda x: self.l2 * x, params))
 
     def _velocity(self, u: jax.Array, x: jax.Array) -> jax.Array:
         """Returns lr · (u + λ x) + w x, without the terms that are switched off."""

@@ -25,6 +25,7 @@ import optax
 from optsde.optimizers import EMA, SWA, Optimizer
 from optsde.optimizers.base import OptimizerState
 from optsde.optimizers.rules import check_memory
+from optsde.squares import clipped
 from optsde.types import Scalar, Schedule
 
 
@@ -85,13 +86,12 @@ class Plan:
         update = self.optimizer.transform(self.schedule, self.dt)
         if self.clip is None:
             return update
-        clip = optax.clip_by_global_norm(self.clip)
+        largest = self.clip
 
-        def clipped(grads, state, params=None):
-            grads, _ = clip.update(grads, optax.EmptyState(), params)
-            return update.update(grads, state, params)
+        def clip_first(grads, state, params=None):
+            return update.update(clipped(grads, largest), state, params)
 
-        return optax.GradientTransformation(update.init, clipped)  # type: ignore
+        return optax.GradientTransformation(update.init, clip_first)  # type: ignore
 
 
 def scale(
