@@ -69,7 +69,7 @@ def sde(
     if not (isinstance(substeps, int) and substeps >= 1):
         raise ValueError(f"substeps={substeps} must be an integer ≥ 1")
     plan = plan.checked()
-    system = plan.optimizer.sde(plan.schedule, plan.dt, keep_signal)
+    system = plan.optimizer.sde(plan.schedule, plan.dt, keep_signal, plan.boost)
     law = _amplified(law, plan.noise_gain)
     h = 1 / substeps
     solver = diffrax.Euler()

@@ -58,6 +58,7 @@ class Adam(Optimizer):
     eps: Scalar = 1e-8
     eps_root: Scalar = 0.0
     adaptive: ClassVar[bool] = True
+    decay_of_v: ClassVar[str | None] = "b2"
     rule = {
         "lr": Power(0.5, "√v shrinks by √κ, which lengthens the step by √κ already"),
         "b1": Memory(),

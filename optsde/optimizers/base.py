@@ -3,7 +3,10 @@
 A family turns gradients g into a *direction* u; learning rate lr, schedule s(t) and the
 three weight decays are the same for all families and stand here:
 
-    θ ← θ − s(t) · (lr · (u + λ θ) + w θ),     u = direction(g + l2 · θ)
+    θ ← θ − s(t) · (lr · (b(t) u + λ θ) + w θ),     u = direction(g + l2 · θ)
+
+where a plan may lengthen the direction alone by a boost b(t), which is 1 but under the
+signal rule.
 
 A family is one file: a frozen, keyword-only dataclass with `@register`. It must define
 
@@ -21,6 +24,7 @@ It may define
 - `state_rule`, `rescale_state(…)`: how its state follows κ when a run switches;
 - `checked()`: what its hyperparameters need;
 - `micro_batches(noise_gain)`, where the direction takes `squares.Squares`;
+- `decay_of_v`, where P² averages g²: then the signal rule of `scale` is for it;
 - `preconditioner(state, params)` and `response(state)`, together, where the direction
   is P⁻¹ Σ_k c_k g_{t−k}: they give stability threshold, critical lr, the noise's weight
   and the prediction of how far the rule holds. With `adaptive = True` where P² counts
@@ -143,6 +147,9 @@ class Optimizer:
     adaptive: ClassVar[bool] = False
     """Whether P² is E g² of a batch, of which the signal's share grows with κ."""
 
+    decay_of_v: ClassVar[str | None] = None
+    """The decay of the average of a batch's g² that P² is, where it is one."""
+
     rule: ClassVar[Mapping[str, Power | Memory]] = {}
     """How each hyperparameter follows κ. Decays of the weights are in `rescaled`."""
 
@@ -187,7 +194,10 @@ class Optimizer:
         return None
 
     def transform(
-        self, schedule: Schedule | None = None, dt: float = 1.0
+        self,
+        schedule: Schedule | None = None,
+        dt: float = 1.0,
+        boost: Schedule | None = None,
     ) -> optax.GradientTransformation:
         """The optax transform; step k happens at time k·dt of the schedule."""
         direction = self.direction()
@@ -203,6 +213,8 @@ class Optimizer:
                 )
             grads = self._coupled(updates, params)
             u, inner = direction.update(grads, state.direction, params)
+            if boost is not None:
+                u = _times(boost(state.clock.time), u)
             s = 1.0 if schedule is None else schedule(state.clock.time)
             change = jax.tree.map(
                 lambda u, x: (-s * self._velocity(u, x)).astype(x.dtype), u, params
@@ -216,6 +228,7 @@ class Optimizer:
         schedule: Schedule | None = None,
         dt: float = 1.0,
         keep_signal: bool = False,
+        boost: Schedule | None = None,
     ) -> ItoSystem:
         """The limit κ → 0 as an Itô system; its time t counts steps of this optimizer.
 
@@ -233,6 +246,7 @@ class Optimizer:
 
         def drift(t, params, state, mean, variance):
             u, dstate = limit.drift(state, self._coupled(mean, params), variance)
+            u = u if boost is None else _times(boost(t * dt), u)
             s = speed(t)
             flow = jax.tree.map(lambda u, x: -s * self._velocity(u, x), u, params)
             return flow, dstate
@@ -240,6 +254,7 @@ class Optimizer:
         def noise(t, params, state, mean, variance, kick, spare):
             mean = self._coupled(mean, params)
             u, dstate = limit.noise(state, mean, variance, kick, spare)
+            u = u if boost is None else _times(boost(t * dt), u)
             s = speed(t)
             return jax.tree.map(lambda u: -s * self.lr * u, u), dstate
 
@@ -388,6 +403,10 @@ def ema(old: PyTree, new: PyTree, decay: Scalar) -> PyTree:
     return jax.tree.map(
         lambda o, n: (decay * o + (1 - decay) * n).astype(o.dtype), old, new
     )
+
+
+def _times(factor: Scalar, tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree)
 
 
 def _present(value: Scalar) -> bool:

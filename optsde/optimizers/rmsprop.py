@@ -59,6 +59,7 @@ class RMSprop(Optimizer):
     bias_correction: bool = True
     lagged: bool = False
     adaptive: ClassVar[bool] = True
+    decay_of_v: ClassVar[str | None] = "beta"
     rule = {
         "lr": Power(0.5, "√v shrinks by √κ, which lengthens the step by √κ already"),
         "beta": Memory(),

@@ -4,12 +4,22 @@ The noisy quadratic with Adam at lr .01, b1 = .98, b2 = .99 for 200 steps, noise
 batch of one. Errors are the largest of five θ-moments against the base run's.
 """
 
+import jax
 import numpy as np
 import pytest
 from helpers import sized
-from helpers.quadratic import exponential, largest_error, plan, run, run_sde
+from helpers.quadratic import (
+    THETA0,
+    exponential,
+    largest_error,
+    plan,
+    run,
+    run_sde,
+    sampler,
+)
 
 import optsde
+from optsde import measure
 
 HYPER = dict(lr=0.01, b1=0.98, b2=0.99)
 HORIZON = 200.0
@@ -56,3 +66,36 @@ def test_svag_approaches_the_sde_of_micro_batches(paths):
     )
     assert fine < plain / 4 + 4 * se
     assert plain > fine + 4 * np.hypot(se, plain_se)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "sigma", "kappa"),
+    [
+        (optsde.Adam(**HYPER), 0.5, 8),
+        pytest.param(optsde.Adam(**HYPER), 1.0, 4, marks=pytest.mark.full),
+        pytest.param(
+            optsde.RMSprop(lr=0.01, beta=0.99), 0.5, 8, marks=pytest.mark.full
+        ),
+    ],
+)
+@pytest.mark.parametrize("paths", sized(2_000, 20_000))
+def test_the_signal_rule_keeps_most_of_the_run(optimizer, sigma, kappa, paths):
+    """G/N is 1 at the start. Bound, stated beforehand: a fifth of what √κ is off by,
+    and 4 standard errors; it cannot be exact, since the two coordinates share a ratio.
+    """
+    base, times = plan(optimizer, HORIZON), np.arange(5.0, HORIZON + 1, 5.0)
+    probe = measure.noise_probe(base, sampler(sigma), 128, times=times)
+    keys = jax.random.split(jax.random.key(7), 32)
+    dynamics = optsde.discrete(base, sampler(sigma), THETA0)
+    noises = optsde.fit(dynamics, keys, HORIZON, probes=[probe]).metrics["noise"].values
+    ratio = measure.signal_ratio(base, noises, times)
+    reference = run(base, sigma, paths, 0)
+    root, signal = (
+        largest_error(
+            run(optsde.scale(base, kappa, memory="power", **rule), sigma, paths, 1),
+            reference,
+        )
+        for rule in ({}, dict(rule="signal", ratio=ratio))
+    )
+    assert root[0] > 0.1
+    assert signal[0] < root[0] / 5 + 4 * np.hypot(signal[1], root[1] / 5)
