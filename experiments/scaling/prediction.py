@@ -13,6 +13,7 @@ from experiments.scaling.rule import Settings, base_plan, keys_of, sampler_of
 from optsde import measure
 from optsde.analysis import estimate_or_exact, plus_minus, table
 from optsde.gradients import Draw
+from optsde.plans.plan import has_signal_rule
 from optsde.run import Series, Task
 from optsde.study import RunDir, refuse_divergence
 from optsde.types import Schedule
@@ -109,7 +110,7 @@ def signal_of(
     plan: optsde.Plan, noises: measure.Noise, times: list[float]
 ) -> list[list[float]]:
     """Returns times and the G/N of the signal rule; nothing where there is no such."""
-    if plan.optimizer.decay_of_v is None:
+    if not has_signal_rule(plan.optimizer):
         return []
     ratio = measure.signal_ratio(plan, noises, times)
     return [times, [float(ratio(time)) for time in times]]

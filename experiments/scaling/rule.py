@@ -10,6 +10,7 @@ import optsde
 from optsde import gradients, schedules
 from optsde.gradients import Sampler
 from optsde.optimizers import Optimizer
+from optsde.plans.plan import has_signal_rule
 from optsde.run import Task
 from optsde.study import Group, Integers, Names, Numbers, Seeds, UsageError, setting
 from optsde.study.arms import Arm
@@ -124,7 +125,7 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
         fine = self.optimizer.response() is not None
         yield fine, "optimizer.name", "a preconditioner to weigh noise by"
         yield "rule" in self.rules, "rules", "'rule' among them"
-        fine = "signal" not in self.rules or self.optimizer.decay_of_v is not None
+        fine = "signal" not in self.rules or has_signal_rule(self.optimizer)
         yield fine, "rules", "no 'signal' where the optimizer averages no g²"
         fine = "invariant" not in self.rules or type(self.optimizer) is optsde.Adam
         yield fine, "rules", "no 'invariant' where the optimizer is not Adam"

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optsde.measure.noise import Noise
-from optsde.plans.plan import Plan, memory_of_v
+from optsde.plans.plan import Plan, refuse_without_signal_rule
 from optsde.types import Schedule
 
 FINE = 1024  # points of the integral over v's memory
@@ -25,7 +25,9 @@ def signal_ratio(plan: Plan, noises: Noise, times: Sequence[float]) -> Schedule:
       noises: metric of `noise_probe`, one for each time, [times] or [replicas, times].
       times: in base steps, increasing; early ones count where the run starts steeply.
     """
-    memory, levels = float(memory_of_v(plan)), noises.total(weighted=True)
+    refuse_without_signal_rule(plan.optimizer)
+    memory = float(plan.optimizer.preconditioner_memory()) * plan.dt
+    levels = noises.total(weighted=True)
     known = np.asarray(times, np.float64)
     shape = np.shape(levels.signal)
     if not shape or shape[-1] != len(known) or np.any(np.diff(known) <= 0):

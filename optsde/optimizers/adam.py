@@ -58,7 +58,6 @@ class Adam(Optimizer):
     eps: Scalar = 1e-8
     eps_root: Scalar = 0.0
     adaptive: ClassVar[bool] = True
-    decay_of_v: ClassVar[str | None] = "b2"
     rule = {
         "lr": Power(0.5, "√v shrinks by √κ, which lengthens the step by √κ already"),
         "b1": Memory(),
@@ -98,6 +97,9 @@ class Adam(Optimizer):
     def preconditioner(self, state, params):
         v = debias_or(state.v, state.v_weight, filled(params, 1))
         return denominator(v, self.eps, self.eps_root)
+
+    def preconditioner_memory(self):
+        return 1 / (1 - self.b2)
 
     def response(self, state=None):
         """Returns the response of m̂, that is of m/γ with the γ of the next step.

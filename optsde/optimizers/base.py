@@ -24,11 +24,11 @@ It may define
 - `state_rule`, `rescale_state(…)`: how its state follows κ when a run switches;
 - `checked()`: what its hyperparameters need;
 - `micro_batches(noise_gain)`, where the direction takes `squares.Squares`;
-- `decay_of_v`, where P² averages g²: then the signal rule of `scale` is for it;
 - `preconditioner(state, params)` and `response(state)`, together, where the direction
   is P⁻¹ Σ_k c_k g_{t−k}: they give stability threshold, critical lr, the noise's weight
   and the prediction of how far the rule holds. With `adaptive = True` where P² counts
-  the square of the mean gradient, by a share that grows with κ;
+  the square of the mean gradient, by a share that grows with κ; then also
+  `preconditioner_memory()`, over how many steps;
 - `intrinsic_rates(lr)`, where steps are orthogonal to scale-invariant weights. Families
   with P = 1 inherit it from `Descent`.
 
@@ -147,9 +147,6 @@ class Optimizer:
     adaptive: ClassVar[bool] = False
     """Whether P² is E g² of a batch, of which the signal's share grows with κ."""
 
-    decay_of_v: ClassVar[str | None] = None
-    """The decay of the average of a batch's g² that P² is, where it is one."""
-
     rule: ClassVar[Mapping[str, Power | Memory]] = {}
     """How each hyperparameter follows κ. Decays of the weights are in `rescaled`."""
 
@@ -177,6 +174,10 @@ class Optimizer:
         `state` is the family's own. Averages that are still empty count as 1.
         """
         return None
+
+    def preconditioner_memory(self) -> Scalar:
+        """Returns over how many steps P averages: 0 if it is fixed, ∞ if it sums."""
+        return 0.0
 
     def response(self, state: PyTree = None) -> Response | None:
         """Returns the direction's response to gradients with P fixed, or None.

@@ -46,7 +46,6 @@ class InvariantAdam(Adam):
 
     micros: float = dataclasses.field(default=1.0, metadata=dict(static=True))
     adaptive: ClassVar[bool] = False
-    decay_of_v: ClassVar[str | None] = None  # not of the batch
     noise_exponent: ClassVar[int] = 1
     rule = {
         "lr": Power(1, "v is the same at any batch, and κ times fewer steps go as far"),

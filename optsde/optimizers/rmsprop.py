@@ -59,7 +59,6 @@ class RMSprop(Optimizer):
     bias_correction: bool = True
     lagged: bool = False
     adaptive: ClassVar[bool] = True
-    decay_of_v: ClassVar[str | None] = "beta"
     rule = {
         "lr": Power(0.5, "√v shrinks by √κ, which lengthens the step by √κ already"),
         "beta": Memory(),
@@ -110,6 +109,9 @@ class RMSprop(Optimizer):
         if self.bias_correction:
             v = debias_or(v, state.weight, filled(params, 1))
         return denominator(v, self.eps, self.eps_root)
+
+    def preconditioner_memory(self):
+        return 1 / (1 - self.beta)
 
     def response(self, state=None):
         return Response()

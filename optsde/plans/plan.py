@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optsde.optimizers import EMA, SWA, Optimizer
+from optsde.optimizers import EMA, SWA, Optimizer, Power
 from optsde.optimizers.base import OptimizerState
 from optsde.optimizers.rules import check_memory
 from optsde.squares import clipped
@@ -154,21 +154,25 @@ def scale(
     return dataclasses.replace(changed, batch_size=round(batch))
 
 
-def memory_of_v(plan: Plan) -> float:
-    """Returns how many base steps v averages g² over; refuses other optimizers."""
-    name = plan.optimizer.decay_of_v
-    if name is None:
+def has_signal_rule(optimizer: Optimizer) -> bool:
+    """Tells whether √κ is the optimizer's rule for want of signal in its v."""
+    lr = optimizer.rule.get("lr")
+    return optimizer.adaptive and isinstance(lr, Power) and lr.exponent == 0.5
+
+
+def refuse_without_signal_rule(optimizer: Optimizer) -> None:
+    """Refuses optimizers that the signal rule is not for."""
+    if not has_signal_rule(optimizer):
         raise ValueError(
             "the signal rule is for optimizers that divide by an average of g² of the "
-            f"batch, such as Adam; {type(plan.optimizer).__name__} does not, and its "
-            "own rule is that of rule='sde'"
+            f"batch, such as Adam; {type(optimizer).__name__} does not, and its own "
+            "rule is that of rule='sde'"
         )
-    return plan.dt / (1 - getattr(plan.optimizer, name))
 
 
 def _boost(plan: Plan, kappa: float, ratio: Schedule) -> Schedule:
     """Returns √((1 + κ G/N)/(1 + G/N)), by which √κ falls short at each time."""
-    memory_of_v(plan)
+    refuse_without_signal_rule(plan.optimizer)
     before = plan.boost
 
     def boost(time):
