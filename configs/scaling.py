@@ -31,6 +31,9 @@ FORESEEN = "prediction_within_a_factor_2"
 
 ADAM = dict(lr=1.4e-3, b1=0.998, b2=0.998)
 NOISY = dict(label_noise=0.3)
+WAYS_OUT = dict(  # and the controls
+    rules=("rule", "signal", "invariant", "linear", "sqrt_lr_only", "fixed")
+)
 PLAIN = dict(rules=("rule", "sqrt_lr_only", "fixed"))  # the rule is the linear one
 HEAVY = dict(alpha=1.2, tail_size=0.1, seeds=32, kappas=(8, 64), ells=(2,))
 HEAVY |= dict(rules=("rule", "sqrt_lr_only"))  # stable numbers take time to draw
@@ -101,7 +104,7 @@ def preset(text: str, optimizer, *changes: dict, **more) -> Preset:
 
 PRESETS = {
     "digits": preset(
-        "Adam on digits, with 30% of the labels random", Adam(**ADAM), NOISY
+        "Adam on digits, with 30% of the labels random", Adam(**ADAM), NOISY, WAYS_OUT
     ),
     "digits_rmsprop": preset(
         "RMSprop",
@@ -135,6 +138,7 @@ PRESETS = {
     "digits_signal": preset(
         "Adam at a large batch, where the signal rules",
         Adam(lr=8e-3, b1=0.9, b2=0.99),
+        WAYS_OUT,
         horizon=320.0,
         batch_size=64,
         kappas=(2, 4, 8),
@@ -145,6 +149,23 @@ PRESETS = {
             "nearer_than_sqrt_lr_only_at_2",
             "nearer_than_sqrt_lr_only_at_4",
             "nearer_than_sqrt_lr_only_at_8",
+            *(f"signal_holds_at_{kappa}" for kappa in (2, 4, 8)),
+            *(f"invariant_holds_at_{kappa}" for kappa in (4, 8)),
+        ),
+    ),
+    "digits_descent": preset(
+        "Adam on its first descent, with the true labels",
+        Adam(lr=2e-4, b1=0.98, b2=0.995),
+        WAYS_OUT,
+        horizon=3200.0,
+        evaluations=5,
+        svag_until=0.2,
+        seeds=32,
+        known_false=(
+            *(f"rule_holds_at_{kappa}" for kappa in (4, 8, 16, 32)),
+            *(f"signal_holds_at_{kappa}" for kappa in (4, 8, 16, 32, 64)),
+            "svag4_matches_base",
+            FORESEEN,
         ),
     ),
     "digits_imbalanced": preset(
@@ -170,6 +191,7 @@ PRESETS = {
         "AdamW, a causal transformer on the standard library's text",
         LM,
         SMALL,
+        WAYS_OUT,
         options=SMALL_NET,
         kappas=(2, 4, 8, 16, 32),
         bound=1.5,

@@ -5,6 +5,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import optsde
@@ -12,8 +13,10 @@ from experiments.scaling.rule import Settings, base_plan, keys_of, sampler_of
 from optsde import measure
 from optsde.analysis import estimate_or_exact, plus_minus, table
 from optsde.gradients import Draw
+from optsde.plans.plan import has_signal_rule
 from optsde.run import Series, Task
 from optsde.study import RunDir, refuse_divergence
+from optsde.types import Schedule
 
 FILE = "prediction.json"
 
@@ -28,10 +31,18 @@ class Foreseen(NamedTuple):
     because: str
     cannot_hold_beyond: float
     text: str
+    signal: list[list[float]]  # times, and G/N there as v remembers it; or neither
 
     def summary(self) -> dict[str, Any]:
         """Returns what summary.json has of it."""
-        return {k: v for k, v in self._asdict().items() if k != "text"}
+        return {k: v for k, v in self._asdict().items() if k not in ("text", "signal")}
+
+    def signal_ratio(self) -> Schedule | None:
+        """Returns G/N over time for the signal rule, where the optimizer has that."""
+        if not self.signal:
+            return None
+        times, ratios = (jnp.asarray(x, float) for x in self.signal)
+        return lambda time: jnp.interp(time, times, ratios)
 
 
 def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
@@ -49,7 +60,7 @@ def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
 def predict(s: Settings, task: Task) -> Foreseen:
     """Returns the prediction of a few seeds of the base run."""
     plan, sampler = base_plan(s), sampler_of(s, task)
-    times = [s.every * (i + 1) for i in range(round(s.probe_until * s.evaluations))]
+    times = probe_times(s)
     result = optsde.fit(
         optsde.discrete(plan, sampler, task.init),
         keys_of(s, s.probe_seeds),
@@ -58,6 +69,10 @@ def predict(s: Settings, task: Task) -> Foreseen:
         progress=optsde.Progress(f"{'predict':24}"),
     )
     noises = result.metrics["noise"].values
+    signal = signal_of(plan, noises, times)
+    regular = np.isin(times, s.every * np.arange(1, s.evaluations + 1))
+    noises = jax.tree.map(lambda x: x[:, regular], noises)
+    times = [time for time, kept in zip(times, regular, strict=True) if kept]
     size = Series(np.array(times), noises.total().noise)
     refuse_divergence(size, "the base run", "try a smaller --config.optimizer.lr")
     last = jax.tree.map(lambda x: x[0], result.state)
@@ -77,8 +92,28 @@ def predict(s: Settings, task: Task) -> Foreseen:
         close=s.close,
     )
     tables = noise_table(noises, times, s.batch_size), group_table(noises)
-    stored = {n: getattr(prediction, n) for n in Foreseen._fields if n != "text"}
-    return Foreseen(**stored, text="\n\n".join([*tables, str(prediction)]))
+    own = "text", "signal"
+    stored = {n: getattr(prediction, n) for n in Foreseen._fields if n not in own}
+    text = "\n\n".join([*tables, str(prediction)])
+    return Foreseen(**stored, text=text, signal=signal)
+
+
+def probe_times(s: Settings) -> list[float]:
+    """Returns when the base run is measured: twice an evaluation, and early on."""
+    early = s.every / 2.0 ** np.arange(6, 1, -1)
+    count = 2 * round(s.probe_until * s.evaluations)
+    times = np.concatenate([early, s.every / 2 * np.arange(1, count + 1)])
+    return [float(t) for t in np.unique(np.round(times)) if t > 0]
+
+
+def signal_of(
+    plan: optsde.Plan, noises: measure.Noise, times: list[float]
+) -> list[list[float]]:
+    """Returns times and the G/N of the signal rule; nothing where there is no such."""
+    if not has_signal_rule(plan.optimizer):
+        return []
+    ratio = measure.signal_ratio(plan, noises, times)
+    return [times, [float(ratio(time)) for time in times]]
 
 
 def noise_table(noises: measure.Noise, times: list[float], batch_size: int) -> str:

@@ -55,7 +55,9 @@ def sde(
     if law.jumps:
         _check_jumps(plan)
     plan = plan.checked()
-    system = plan.optimizer.sde(plan.schedule, plan.dt, keep_signal, memory=memory)
+    system = plan.optimizer.sde(
+        plan.schedule, plan.dt, keep_signal, memory=memory, boost=plan.boost
+    )
     law = _amplified(law, plan.noise_gain)
     h = 1 / substeps
 

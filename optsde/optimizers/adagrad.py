@@ -6,6 +6,7 @@ itself: lr stays, and what is compared with s follows it.
 """
 
 import dataclasses
+import math
 from typing import ClassVar, NamedTuple, Self
 
 import jax
@@ -79,6 +80,9 @@ class AdaGrad(Optimizer):
 
     def preconditioner(self, state, params):
         return denominator(state.s, self.eps, self.eps_root)
+
+    def preconditioner_memory(self):
+        return math.inf
 
     def response(self, state=None):
         return Response()

@@ -120,6 +120,9 @@ class RMSprop(Optimizer):
             v = debias_or(v, state.weight, filled(params, 1))
         return denominator(v, self.eps, self.eps_root)
 
+    def preconditioner_memory(self):
+        return 1 / (1 - self.beta)
+
     def response(self, state=None):
         return Response()
 
