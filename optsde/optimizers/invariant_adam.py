@@ -46,6 +46,7 @@ class InvariantAdam(Adam):
 
     micros: float = dataclasses.field(default=1.0, metadata=dict(static=True))
     adaptive: ClassVar[bool] = False
+    jumps: ClassVar[bool] = False  # micros·diag Σ needs a variance
     noise_exponent: ClassVar[int] = 1
     rule = {
         "lr": Power(1, "v is the same at any batch, and κ times fewer steps go as far"),
