@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,18 +32,20 @@ class Foreseen(NamedTuple):
     because: str
     cannot_hold_beyond: float
     text: str
-    signal: list[list[float]]  # times, and G/N there as v remembers it; or neither
+    signal: dict[str, list[float]]  # "times", and the signal rule's boosts at each κ
 
     def summary(self) -> dict[str, Any]:
         """Returns what summary.json has of it."""
         return {k: v for k, v in self._asdict().items() if k not in ("text", "signal")}
 
-    def signal_ratio(self) -> Schedule | None:
-        """Returns G/N over time for the signal rule, where the optimizer has that."""
-        if not self.signal:
-            return None
-        times, ratios = (jnp.asarray(x, float) for x in self.signal)
-        return lambda time: jnp.interp(time, times, ratios)
+    def boosts(self) -> dict[float, Schedule]:
+        """Returns the signal rule's boost at each κ, where the optimizer has that."""
+        known = {name: jnp.asarray(x, float) for name, x in self.signal.items()}
+        return {
+            float(name): lambda t, boost=boost: jnp.interp(t, known["times"], boost)
+            for name, boost in known.items()
+            if name != "times"
+        }
 
 
 def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
@@ -65,11 +68,15 @@ def predict(s: Settings, task: Task) -> Foreseen:
         optsde.discrete(plan, sampler, task.init),
         keys_of(s, s.probe_seeds),
         times[-1],
-        probes=[measure.noise_probe(plan, sampler, s.draws, times=times)],
+        probes=[
+            measure.noise_probe(
+                plan, sampler, s.draws, times=times, kappas=(1, *s.kappas)
+            )
+        ],
         progress=optsde.Progress(f"{'predict':24}"),
     )
     noises = result.metrics["noise"].values
-    signal = signal_of(plan, noises, times)
+    signal = signal_of(plan, noises, times, s.kappas)
     regular = np.isin(times, s.every * np.arange(1, s.evaluations + 1))
     noises = jax.tree.map(lambda x: x[:, regular], noises)
     times = [time for time, kept in zip(times, regular, strict=True) if kept]
@@ -107,13 +114,19 @@ def probe_times(s: Settings) -> list[float]:
 
 
 def signal_of(
-    plan: optsde.Plan, noises: measure.Noise, times: list[float]
-) -> list[list[float]]:
-    """Returns times and the G/N of the signal rule; nothing where there is no such."""
+    plan: optsde.Plan,
+    noises: measure.Noise,
+    times: list[float],
+    kappas: Sequence[int],
+) -> dict[str, list[float]]:
+    """Returns times, and the boost at each κ; nothing where there is no signal rule."""
     if not has_signal_rule(plan.optimizer):
-        return []
-    ratio = measure.signal_ratio(plan, noises, times)
-    return [times, [float(ratio(time)) for time in times]]
+        return {}
+    stored = {"times": times}
+    for kappa in kappas:
+        boost = measure.signal_boost(plan, noises, times, kappa)
+        stored[str(kappa)] = [float(boost(time)) for time in times]
+    return stored
 
 
 def noise_table(noises: measure.Noise, times: list[float], batch_size: int) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 
@@ -196,11 +196,14 @@ def base_plan(s: Settings) -> optsde.Plan:
     ).checked()
 
 
-def arms(s: Settings, ratio: Schedule | None = None) -> Iterator[RuleArm]:
+def arms(
+    s: Settings, boosts: Mapping[float, Schedule] | None = None
+) -> Iterator[RuleArm]:
     """Yields the base run, SVAG at each ℓ, and every rule at each κ.
 
-    The signal rule is among them where `ratio`, its G/N over time, is known.
+    The signal rule is among them where `boosts`, its boost at each κ, are known.
     """
+    boosts = boosts or {}
     base = base_plan(s)
     yield RuleArm("base", base)
     for ell in s.ells:
@@ -209,10 +212,10 @@ def arms(s: Settings, ratio: Schedule | None = None) -> Iterator[RuleArm]:
         yield RuleArm(at_ell(ell), plan, ell=ell)
     for kappa, rule in itertools.product(s.kappas, s.rules):
         late = kappa > s.controls_until and rule not in ("rule", *WAYS_OUT)
-        if late or (rule == "signal" and ratio is None):
+        if late or (rule == "signal" and kappa not in boosts):
             continue
         try:
-            plan = by_rule(base, kappa, rule, s.memory, ratio)
+            plan = by_rule(base, kappa, rule, s.memory, boosts.get(kappa))
         except ValueError as error:
             message = f"--config.kappas: {kappa:g} among them: {error}"
             raise UsageError(message) from None
@@ -224,7 +227,7 @@ def by_rule(
     kappa: float,
     rule: str,
     memory: str,
-    ratio: Schedule | None = None,
+    boost: Schedule | None = None,
 ) -> optsde.Plan:
     """Returns the plan at κ under one of the rules of `RULES`.
 
@@ -233,7 +236,7 @@ def by_rule(
     if rule in ("linear", "sqrt_lr_only", "fixed"):
         return optsde.scale(base, kappa, rule)
     if rule == "signal":
-        return optsde.scale(base, kappa, rule, memory=memory, ratio=ratio)
+        return optsde.scale(base, kappa, rule, memory=memory, boost=boost)
     if rule == "invariant":
         same = optsde.InvariantAdam(**vars(base.optimizer))
         base = dataclasses.replace(base, optimizer=same)

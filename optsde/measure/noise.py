@@ -45,9 +45,19 @@ class Counts(NamedTuple):
     dominated: PyTree  # leaves [..., kappas], those of them where noise dominates
 
 
+class Descent(NamedTuple):
+    """The descent Σ ḡ_i²/√(E g_i²) of each leaf, and what of it is left at κ.
+
+    It is that of a step which is divided by the root of the squares that it averages.
+    """
+
+    base: PyTree  # leaves [...]
+    slowed: PyTree  # leaves [..., kappas], each coordinate by its own signal in v
+
+
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["plain", "weighted", "counts"],
+    data_fields=["plain", "weighted", "counts", "descent"],
     meta_fields=["kappas"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +67,7 @@ class Noise:
     plain: Products
     weighted: Products
     counts: Counts
+    descent: Descent
     kappas: tuple[float, ...]
 
     def groups(self, weighted: bool = False) -> PyTree:
@@ -140,6 +151,7 @@ def gradient_noise(
         plain=Products(jax.tree.map(_products, means, ones), plain),
         weighted=Products(jax.tree.map(_products, means, weight), weighted),
         counts=_counts(means, squares, size, kappas),
+        descent=_descent(means, squares, size, kappas),
         kappas=tuple(kappas),
     )
 
@@ -150,6 +162,7 @@ def noise_probe(
     draws: int = 64,
     blocks: int = 16,
     times: Times = None,
+    kappas: tuple[float, ...] = KAPPAS,
 ) -> Probe:
     """Returns the probe of the gradient's signal and noise: a `Noise`, as "noise".
 
@@ -168,7 +181,9 @@ def noise_probe(
         divisor = plan.optimizer.preconditioner(direction, state.params)
         weight = jax.tree.map(lambda p: 1 / p, divisor)
         draw = Draw(state.key, state.step, state.time)
-        noise = gradient_noise(oracle, state.params, draw, draws, blocks, weight)
+        noise = gradient_noise(
+            oracle, state.params, draw, draws, blocks, weight, kappas
+        )
         return {"noise": noise}
 
     oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
@@ -207,6 +222,45 @@ def _counts(means: PyTree, squares: PyTree, size: int, kappas) -> Counts:
     leaves, structure = jax.tree.flatten(means)
     both = [count(*pair) for pair in zip(leaves, jax.tree.leaves(squares), strict=True)]
     return Counts(*(jax.tree.unflatten(structure, x) for x in zip(*both, strict=True)))
+
+
+def _descent(means: PyTree, squares: PyTree, size: int, kappas) -> Descent:
+    """Returns the descent, where one half of the blocks weighs and the other slows.
+
+    The halves are independent, so that the noise of a signal which is not there weighs
+    nothing on the average. Within a half ḡ² is the mean product of different blocks.
+    """
+
+    def signal(mean):
+        blocks = mean.shape[0]
+        across = jnp.sum(mean, axis=0) ** 2 - jnp.sum(mean**2, axis=0)
+        return across / (blocks * (blocks - 1))
+
+    def leaf(mean, square):
+        blocks = mean.shape[0]
+        halves = signal(mean[: blocks // 2]), signal(mean[blocks // 2 :])
+        second = square / (blocks * size)
+        second = jnp.where(second > 0, second, 1)  # also where it underflows
+        w = jax.lax.rsqrt(second)
+
+        def left(kappa):
+            slower = [_slower((kappa - 1) * x / second) for x in halves]
+            return jnp.sum(w * (halves[0] * slower[1] + halves[1] * slower[0])) / 2
+
+        return left(1.0), jnp.stack([left(kappa) for kappa in kappas])
+
+    leaves, structure = jax.tree.flatten(means)
+    both = [leaf(*pair) for pair in zip(leaves, jax.tree.leaves(squares), strict=True)]
+    return Descent(*(jax.tree.unflatten(structure, x) for x in zip(*both, strict=True)))
+
+
+def _slower(x: jax.Array) -> jax.Array:
+    """Returns (1 + x)^-½, continued to x < 0 as odd about (0, 1).
+
+    So the errors of a signal that is not there average out, where cutting them off at
+    x = 0 would slow it down.
+    """
+    return 1 - jnp.sign(x) * (1 - jax.lax.rsqrt(1 + jnp.abs(x)))
 
 
 def _levels(means: jax.Array, squares: jax.Array, pool: bool) -> Levels:

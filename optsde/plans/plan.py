@@ -19,7 +19,6 @@ import math
 from typing import Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -106,7 +105,7 @@ def scale(
     *,
     memory: str = "linear",
     clip: str = "noise",
-    ratio: Schedule | None = None,
+    boost: Schedule | None = None,
 ) -> Plan:
     """The plan at κ times its batch: same samples, 1/κ of the steps.
 
@@ -115,9 +114,9 @@ def scale(
     noise N (Adam, RMSprop; ε must be small beside √v); or a control to compare with:
     "linear" (lr·κ), "sqrt_lr_only" (lr·√κ) or "fixed", which leave everything else
     alone.
-    ratio: for the signal rule, G/N of a batch of this plan as a function of time, as
-    `measure.signal_ratio` makes it of measurements. One for all parameters: where their
-    ratios differ, those with the larger ones still lag.
+    boost: for the signal rule, √((N+κG)/(N+G)) as a function of time, as
+    `measure.signal_boost` makes it of measurements. One for all parameters: where their
+    G/N differ, those with more of it than those that it is made for still lag.
     memory: "linear" takes decays to 1 − κ(1−β), "power" to β**κ. `svag` and `sde` take
     the same word: the limits differ, by 1 − β against −ln β.
     clip: "noise" takes the threshold to c/√κ, right where noise makes up the norm of
@@ -133,16 +132,17 @@ def scale(
             "the batch must stay a positive whole number (for steps finer than a "
             "batch of 1, use svag)"
         )
-    if (ratio is not None) != (rule == "signal"):
+    if (boost is not None) != (rule == "signal"):
         raise ValueError(
-            f"rule={rule!r} with ratio={ratio}: the signal rule, and no other, needs "
-            "ratio, G/N over time, as measure.signal_ratio gives it"
+            f"rule={rule!r} with boost={boost}: the signal rule, and no other, needs a "
+            "boost over time, as measure.signal_boost gives it"
         )
     if rule == "sde":
         changed = rescaled(plan, kappa, memory, clip)
-    elif ratio is not None:
+    elif boost is not None:
+        refuse_without_signal_rule(plan.optimizer)
         changed = dataclasses.replace(
-            rescaled(plan, kappa, memory, clip), boost=_boost(plan, kappa, ratio)
+            rescaled(plan, kappa, memory, clip), boost=_product(plan.boost, boost)
         )
     elif rule in CONTROLS:
         lr = plan.optimizer.lr * kappa ** CONTROLS[rule]
@@ -170,17 +170,10 @@ def refuse_without_signal_rule(optimizer: Optimizer) -> None:
         )
 
 
-def _boost(plan: Plan, kappa: float, ratio: Schedule) -> Schedule:
-    """Returns √((1 + κ G/N)/(1 + G/N)), by which √κ falls short at each time."""
-    refuse_without_signal_rule(plan.optimizer)
-    before = plan.boost
-
-    def boost(time):
-        q = jnp.maximum(ratio(time), 0)
-        longer = jnp.sqrt((1 + kappa * q) / (1 + q))
-        return longer if before is None else before(time) * longer
-
-    return boost
+def _product(first: Schedule | None, second: Schedule) -> Schedule:
+    if first is None:
+        return second
+    return lambda time: first(time) * second(time)
 
 
 CONTROLS = {"linear": 1.0, "sqrt_lr_only": 0.5, "fixed": 0.0}

@@ -82,12 +82,12 @@ def test_stacked_arms_are_the_arms_run_alone(tmp_path, clip):
     assert np.ptp([run.test_loss.values[0, -1] for run in together.values()]) > 1e-3
 
 
-def runs_of(s, late, ratio=None):
+def runs_of(s, late, boosts=None):
     """Losses 1 + those of `late` from evaluation 1 on, and a little noise of seeds."""
     noise = 0.001 * np.linspace(-1, 1, 8)[:, None]
     times = s.every * np.arange(s.evaluations + 1)
     runs = {}
-    for arm in rule.arms(s, ratio):
+    for arm in rule.arms(s, boosts):
         loss = np.full((8, len(times)), 1.0 + late.get(arm.rule or arm.group, 0.0))
         if arm.kappa > 4 and arm.rule == "rule":
             loss += 0.2
@@ -108,7 +108,9 @@ class Predicted:
 
 
 def test_verdicts_of_known_outcome(tmp_path):
-    s = tiny(seeds=8, kappas=(2, 4, 8, 16), horizon=64.0, ells=(2,), svag_until=0.5)
+    changes = dict(horizon=64.0, ells=(2,), svag_until=0.5)
+    rules = "rule", "linear", "sqrt_lr_only", "fixed"
+    s = tiny(seeds=8, kappas=(2, 4, 8, 16), rules=rules, **changes)
     runs = runs_of(s, {"linear": 0.1, "sqrt_lr_only": -0.06, "svag2": 0.07})
     outcome = verification.Outcome(Predicted, runs)
     verdicts = {v.claim: v for v in verification.claims(s, outcome)}
@@ -148,7 +150,7 @@ def test_verdicts_of_known_outcome(tmp_path):
     ("changes", "says"),
     [
         (dict(kappas=(3,)), "whole steps in horizon/evaluations = 640 base steps"),
-        (dict(rules=("rule", "quadratic")), "some of rule, linear, sqrt_lr_only"),
+        (dict(rules=("rule", "quadratic")), "some of rule, signal, invariant, linear"),
         (dict(rules=("linear",)), "'rule' among them"),
         (
             dict(rules=("rule", "signal"), optimizer=optsde.SGD(lr=0.1)),
@@ -196,22 +198,20 @@ def test_the_signal_rule_goes_by_the_prediction(tmp_path):
     first = prediction.foresee(s, rundir, build_task(s))
     again = prediction.foresee(s, rundir, None)
     assert first.signal == again.signal
-    times, ratios = again.signal
+    times, boosts = again.signal["times"], again.signal["2"]
     assert times == prediction.probe_times(s)
     assert times[0] <= s.every / 8
-    ratio = again.signal_ratio()
-    np.testing.assert_allclose(ratio(times[3]), ratios[3], rtol=1e-5)
-    *_, arm = rule.arms(s, ratio)
+    *_, arm = rule.arms(s, again.boosts())
     assert (arm.rule, arm.group) == ("signal", "kappa2_signal")
-    q = max(ratios[3], 0)
-    rates = [arm.plan.rate(times[3]), s.optimizer.lr]
-    factor = 2 * ((q + 0.5) / (q + 1)) ** 0.5
-    np.testing.assert_allclose(rates[0] / rates[1], factor, rtol=1e-5)
+    assert 1 <= min(boosts) <= max(boosts) <= 2**0.5
+    np.testing.assert_allclose(
+        arm.plan.rate(times[3]), s.optimizer.lr * 2**0.5 * boosts[3], rtol=1e-5
+    )
 
 
 def test_ways_out_have_claims_of_their_own():
     s = tiny("digits_signal", seeds=8, kappas=(2, 4))
-    runs = runs_of(s, {"signal": 0.3}, ratio=lambda time: 0.1)
+    runs = runs_of(s, {"signal": 0.3}, boosts={2.0: lambda t: 1.1, 4.0: lambda t: 1.2})
     verdicts = {v.claim: v for v in verification.ways_out(s, runs)}
     assert [v.holds for v in verdicts.values()] == [False, False, True, True]
     np.testing.assert_allclose(verdicts["signal_holds_at_4"].value, 30.0)

@@ -81,21 +81,23 @@ def test_svag_approaches_the_sde_of_micro_batches(paths):
 @pytest.mark.parametrize("paths", sized(2_000, 20_000))
 def test_the_signal_rule_keeps_most_of_the_run(optimizer, sigma, kappa, paths):
     """G/N is 1 at the start. Bound, stated beforehand: a fifth of what √κ is off by,
-    and 4 standard errors; it cannot be exact, since the two coordinates share a ratio.
+    and 4 standard errors; it cannot be exact, since the two coordinates share a boost.
     """
     base, times = plan(optimizer, HORIZON), np.arange(5.0, HORIZON + 1, 5.0)
-    probe = measure.noise_probe(base, sampler(sigma), 128, times=times)
+    probe = measure.noise_probe(
+        base, sampler(sigma), 128, times=times, kappas=(1, kappa)
+    )
     keys = jax.random.split(jax.random.key(7), 32)
     dynamics = optsde.discrete(base, sampler(sigma), THETA0)
     noises = optsde.fit(dynamics, keys, HORIZON, probes=[probe]).metrics["noise"].values
-    ratio = measure.signal_ratio(base, noises, times)
+    boost = measure.signal_boost(base, noises, times, kappa)
     reference = run(base, sigma, paths, 0)
     root, signal = (
         largest_error(
             run(optsde.scale(base, kappa, memory="power", **rule), sigma, paths, 1),
             reference,
         )
-        for rule in ({}, dict(rule="signal", ratio=ratio))
+        for rule in ({}, dict(rule="signal", boost=boost))
     )
     assert root[0] > 0.1
     assert signal[0] < root[0] / 5 + 4 * np.hypot(signal[1], root[1] / 5)

@@ -152,16 +152,15 @@ def test_controls_change_only_lr(rule, lr):
 
 
 @pytest.mark.parametrize("optimizer", [optsde.Adam(b1=0.9, b2=0.99), optsde.RMSprop()])
-def test_signal_rule_is_root_in_noise_and_linear_in_signal(optimizer):
-    """lr·κ·√((N/κ + G)/(N + G)); twice 2, with the ratio that has doubled, is 4."""
+def test_signal_rule_is_the_rule_times_a_boost(optimizer):
+    """lr·√κ·b(t); twice √κ is κ, and so is the product of the boosts."""
     base = plan(optimizer)
-    for ratio, lr in ((-0.1, 2), (0, 2), (1e9, 4), (0.6, 4 * (0.85 / 1.6) ** 0.5)):
-        big = scale(base, KAPPA, "signal", ratio=lambda t, q=ratio: q + 0 * t)
-        assert big.optimizer == scale(base, KAPPA).optimizer
-        np.testing.assert_allclose(big.rate(7.0) / base.rate(7.0), lr, rtol=1e-6)
-    twice = scale(base, 2, "signal", ratio=lambda t: t / 10)
-    twice = scale(twice, 2, "signal", ratio=lambda t: 2 * t / 10)
-    np.testing.assert_allclose(twice.rate(6.0) / base.rate(6.0), lr, rtol=1e-6)
+    big = scale(base, KAPPA, "signal", boost=lambda t: 1 + t)
+    assert big.optimizer == scale(base, KAPPA).optimizer
+    np.testing.assert_allclose(big.rate(0.5) / base.rate(0.5), 2 * 1.5, rtol=1e-6)
+    twice = scale(base, 2, "signal", boost=lambda t: 1 + t)
+    twice = scale(twice, 2, "signal", boost=lambda t: 2 + t)
+    np.testing.assert_allclose(twice.rate(0.5) / base.rate(0.5), 2 * 1.5 * 2.5)
     assert "lr over time" in optsde.explain(base, big)
     assert "departure" not in optsde.explain(base, big)
 
@@ -171,7 +170,7 @@ def test_signal_rule_is_root_in_noise_and_linear_in_signal(optimizer):
 )
 def test_signal_rule_is_refused_to_those_without_an_average_of_squares(optimizer):
     with pytest.raises(ValueError, match="does not, and its own rule is that of rule="):
-        scale(plan(optimizer), 2, "signal", ratio=lambda t: 1.0)
+        scale(plan(optimizer), 2, "signal", boost=lambda t: 1.0)
 
 
 @pytest.mark.usefixtures("x64")
@@ -221,8 +220,11 @@ def test_refuses_stacked_decays_by_the_fastest():
             lambda p: scale(p, 2, "cubic"),
             "one of: sde, signal, linear, sqrt_lr_only, fixed",
         ),
-        (lambda p: scale(p, 2, "signal"), "the signal rule, and no other, needs ratio"),
-        (lambda p: scale(p, 2, ratio=cosine(9)), "the signal rule, and no other"),
+        (
+            lambda p: scale(p, 2, "signal"),
+            "the signal rule, and no other, needs a boost",
+        ),
+        (lambda p: scale(p, 2, boost=cosine(9)), "the signal rule, and no other"),
         (lambda p: scale(p, 2, memory="short"), "one of: linear, power"),
         (lambda p: scale(p, 2, clip="none"), "one of: noise, signal"),
         (lambda p: svag(p, 2, clip="none"), "one of: noise, signal"),
