@@ -20,7 +20,7 @@ What is known to be false did not hold, or was not resolved, in the runs that
 docs/scaling.md reports.
 """
 
-from experiments.scaling.rule import Settings
+from experiments.scaling.rule import WAYS_OUT, Settings
 from optsde.models import SCALE_INVARIANT
 from optsde.optimizers import SGD, AdaGrad, Adam, Momentum, RMSprop
 from optsde.study import Preset, presets
@@ -29,6 +29,7 @@ from optsde.study import Preset, presets
 
 ADAM = dict(lr=1.4e-3, b1=0.998, b2=0.998)
 NOISY = dict(label_noise=0.3)
+ALL_WAYS = dict(rules=("rule", *WAYS_OUT, "linear", "sqrt_lr_only", "fixed"))
 PLAIN = dict(rules=("rule", "sqrt_lr_only", "fixed"))  # the rule is the linear one
 HEAVY = dict(alpha=1.2, tail_size=0.1, seeds=32, kappas=(8, 64), ells=(2,))
 HEAVY |= dict(rules=("rule", "sqrt_lr_only"))  # stable numbers take time to draw
@@ -103,7 +104,7 @@ def preset(text: str, optimizer, *changes: dict, **more) -> Preset:
 
 PRESETS = {
     "digits": preset(
-        "Adam on digits, with 30% of the labels random", Adam(**ADAM), NOISY
+        "Adam on digits, with 30% of the labels random", Adam(**ADAM), NOISY, ALL_WAYS
     ),
     "digits_rmsprop": preset(
         "RMSprop",
@@ -148,6 +149,7 @@ PRESETS = {
     "digits_signal": preset(
         "Adam at a large batch, where the signal rules",
         Adam(lr=8e-3, b1=0.9, b2=0.99),
+        ALL_WAYS,
         horizon=320.0,
         batch_size=64,
         kappas=(2, 4, 8),
@@ -162,6 +164,22 @@ PRESETS = {
             "foreseen_at_2",
             "foreseen_at_4",
             "foreseen_at_8",
+            *(f"signal_holds_at_{kappa}" for kappa in (2, 4, 8)),
+            *(f"invariant_holds_at_{kappa}" for kappa in (4, 8)),
+        ),
+    ),
+    "digits_descent": preset(
+        "Adam on its first descent, with the true labels",
+        Adam(lr=2e-4, b1=0.98, b2=0.995),
+        ALL_WAYS,
+        horizon=3200.0,
+        evaluations=5,
+        svag_until=0.2,
+        seeds=32,
+        known_false=(
+            *(f"rule_holds_at_{kappa}" for kappa in (4, 8, 16, 32)),
+            *(f"signal_holds_at_{kappa}" for kappa in (32, 64)),
+            "svag4_matches_base",
         ),
     ),
     "digits_imbalanced": preset(
@@ -187,12 +205,14 @@ PRESETS = {
         "AdamW, a causal transformer on the standard library's text",
         LM,
         SMALL,
+        ALL_WAYS,
         options=SMALL_NET,
         kappas=(2, 4, 8, 16, 32),
         bound=1.5,
         known_false=(
             "svag2_matches_base",
             *(f"foreseen_at_{kappa}" for kappa in (2, 4, 8, 16, 32)),
+            *(f"{way}_holds_at_{kappa}" for way in WAYS_OUT for kappa in (8, 16, 32)),
         ),
     ),
     "lm_masked": preset(

@@ -6,9 +6,11 @@ run.
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import optsde
@@ -16,8 +18,10 @@ from experiments.scaling.rule import Settings, base_plan, keys_of, sampler_of
 from optsde import measure
 from optsde.analysis import Estimate, estimate_or_exact, plus_minus, table
 from optsde.gradients import Draw
+from optsde.plans.plan import has_signal_rule
 from optsde.run import Series, Task
 from optsde.study import RunDir, refuse_divergence
+from optsde.types import Schedule
 
 FILE = "prediction.json"
 
@@ -33,14 +37,24 @@ class Foreseen(NamedTuple):
     ratio: float  # G/N, by which that is judged
     difference: measure.Difference | None  # of the held-out loss, where it was measured
     text: str
+    signal: dict[str, list[float]]  # "times", and the signal rule's boosts at each κ
 
     def summary(self, bound: float) -> dict[str, Any]:
         """Returns what summary.json has of it, also to be scored by."""
-        found = {k: v for k, v in self._asdict().items() if k != "text"}
+        found = {k: v for k, v in self._asdict().items() if k not in ("text", "signal")}
         if self.difference is not None:
             found["difference"] = _stored(self.difference)
             found["limit"] = self.difference.limit(bound)._asdict()
         return found
+
+    def boosts(self) -> dict[float, Schedule]:
+        """Returns the signal rule's boost at each κ, where the optimizer has that."""
+        known = {name: jnp.asarray(x, float) for name, x in self.signal.items()}
+        return {
+            float(name): lambda t, boost=boost: jnp.interp(t, known["times"], boost)
+            for name, boost in known.items()
+            if name != "times"
+        }
 
 
 def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
@@ -101,6 +115,10 @@ def predict(s: Settings, task: Task) -> Foreseen:
         progress=optsde.Progress(f"{'predict':24}"),
     )
     noises = result.metrics["noise"].values
+    signal = signal_of(plan, noises, times, s.kappas)
+    regular = np.isin(times, s.every * np.arange(1, s.evaluations + 1))
+    noises = jax.tree.map(lambda x: x[:, regular], noises)
+    times = [time for time, kept in zip(times, regular, strict=True) if kept]
     size = Series(np.array(times), noises.total().noise)
     refuse_divergence(size, "the base run", "try a smaller --config.optimizer.lr")
     last = jax.tree.map(lambda x: x[0], result.state)
@@ -139,12 +157,29 @@ def predict(s: Settings, task: Task) -> Foreseen:
         ratio=prediction.ratio.value,
         difference=difference,
         text="\n\n".join(texts),
+        signal=signal,
     )
 
 
 def second_half(times: np.ndarray) -> np.ndarray:
     """Tells which evaluations count where an arm is compared with the base run."""
     return times > times[-1] / 2
+
+
+def signal_of(
+    plan: optsde.Plan,
+    noises: measure.Noise,
+    times: list[float],
+    kappas: Sequence[int],
+) -> dict[str, list[float]]:
+    """Returns times, and the boost at each κ; nothing where there is no signal rule."""
+    if not has_signal_rule(plan.optimizer):
+        return {}
+    stored = {"times": times}
+    for kappa in kappas:
+        boost = measure.signal_boost(plan, noises, times, kappa)
+        stored[str(kappa)] = [float(boost(time)) for time in times]
+    return stored
 
 
 def noise_table(noises: measure.Noise, times: list[float], batch_size: int) -> str:

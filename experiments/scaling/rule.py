@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 
@@ -10,6 +10,7 @@ import optsde
 from optsde import gradients, schedules
 from optsde.gradients import Sampler
 from optsde.optimizers import Optimizer
+from optsde.plans.plan import has_signal_rule
 from optsde.run import Task
 from optsde.study import (
     Group,
@@ -28,6 +29,8 @@ from optsde.types import Schedule
 
 RULES = {
     "rule": "the rule",
+    "signal": "the rule, lr by the signal's share",
+    "invariant": "lr × κ, v of micro-batches",
     "linear": "lr × κ, all else alone",
     "sqrt_lr_only": "lr × √κ, all else alone",
     "fixed": "nothing changed",
@@ -37,6 +40,7 @@ RULES = {
     "rule_but_eps_fixed": "the rule, but ε alone",
     "rule_but_decay_fixed": "the rule, but λ alone",
 }
+WAYS_OUT = "signal", "invariant"  # where the signal rules; no controls of the rule
 JUDGED_UNTIL = 8  # largest κ at which the rule must lie nearer than each control
 
 
@@ -133,6 +137,10 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
         fine = self.optimizer.response() is not None
         yield fine, "optimizer.name", "a preconditioner to weigh noise by"
         yield "rule" in self.rules, "rules", "'rule' among them"
+        fine = "signal" not in self.rules or has_signal_rule(self.optimizer)
+        yield fine, "rules", "no 'signal' where the optimizer averages no g²"
+        fine = "invariant" not in self.rules or type(self.optimizer) is optsde.Adam
+        yield fine, "rules", "no 'invariant' where the optimizer is not Adam"
         for arm in arms(self):
             steps = self.every / arm.plan.dt
             fine = abs(steps - round(steps)) < 1e-9 and round(steps) >= 1
@@ -155,7 +163,8 @@ class RuleArm(Arm):
     @property
     def group(self) -> str:
         """The folder of the arms that run as one ensemble."""
-        return self.name.partition("/")[0]
+        folder = self.name.partition("/")[0]
+        return f"{folder}_{self.rule}" if self.rule in WAYS_OUT else folder
 
     @property
     def title(self) -> str:
@@ -190,8 +199,14 @@ def base_plan(s: Settings) -> optsde.Plan:
     ).checked()
 
 
-def arms(s: Settings) -> Iterator[RuleArm]:
-    """Yields the base run, SVAG at each ℓ, and every rule at each κ."""
+def arms(
+    s: Settings, boosts: Mapping[float, Schedule] | None = None
+) -> Iterator[RuleArm]:
+    """Yields the base run, SVAG at each ℓ, and every rule at each κ.
+
+    The signal rule is among them where `boosts`, its boost at each κ, are known.
+    """
+    boosts = boosts or {}
     base = base_plan(s)
     yield RuleArm("base", base)
     for ell in s.ells:
@@ -199,20 +214,36 @@ def arms(s: Settings) -> Iterator[RuleArm]:
         plan = dataclasses.replace(plan, horizon=s.horizon * s.svag_until)
         yield RuleArm(at_ell(ell), plan, ell=ell)
     for kappa, rule in itertools.product(s.kappas, s.rules):
-        if rule != "rule" and kappa > s.controls_until:
+        late = kappa > s.controls_until and rule not in ("rule", *WAYS_OUT)
+        if late or (rule == "signal" and kappa not in boosts):
             continue
         try:
-            plan = by_rule(base, kappa, rule, s.memory)
+            plan = by_rule(base, kappa, rule, s.memory, boosts.get(kappa))
         except ValueError as error:
             message = f"--config.kappas: {kappa:g} among them: {error}"
             raise UsageError(message) from None
         yield RuleArm(at_kappa(kappa, rule), plan, rule=rule, kappa=kappa)
 
 
-def by_rule(base: optsde.Plan, kappa: float, rule: str, memory: str) -> optsde.Plan:
-    """Returns the plan at κ under one of the rules of `RULES`."""
+def by_rule(
+    base: optsde.Plan,
+    kappa: float,
+    rule: str,
+    memory: str,
+    boost: Schedule | None = None,
+) -> optsde.Plan:
+    """Returns the plan at κ under one of the rules of `RULES`.
+
+    Adam is the invariant Adam of one micro-batch, so that the base run is that of both.
+    """
     if rule in ("linear", "sqrt_lr_only", "fixed"):
         return optsde.scale(base, kappa, rule)
+    if rule == "signal":
+        return optsde.scale(base, kappa, rule, memory=memory, boost=boost)
+    if rule == "invariant":
+        same = optsde.InvariantAdam(**vars(base.optimizer))
+        base = dataclasses.replace(base, optimizer=same)
+        return optsde.scale(base, kappa, memory=memory)
     plan = optsde.scale(base, kappa, memory=memory)
     old, new = base.optimizer, plan.optimizer
     names = [field.name for field in dataclasses.fields(old)]

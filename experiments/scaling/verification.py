@@ -4,6 +4,7 @@ Every arm is compared with the base run on the clock of samples, paired by seed,
 the second half of its evaluations.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import optsde
 from experiments.scaling.prediction import Foreseen, foresee, second_half
 from experiments.scaling.rule import (
     RULES,
+    WAYS_OUT,
     Settings,
     arms,
     at_ell,
@@ -67,7 +69,7 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Outcome:
     foreseen = foresee(s, rundir, task)
     print(f"{foreseen.text}\n", flush=True)
     runs = Runs({})
-    for group in stacks(arms(s)) if s.verify else ():
+    for group in stacks(arms(s, foreseen.boosts())) if s.verify else ():
         runs |= train_group(s, task, group, rundir.path / "arms" / group[0].group)
     return Outcome(foreseen, runs)
 
@@ -157,6 +159,8 @@ def tables(s: Settings, outcome: Outcome) -> Iterator[str]:
         rows.append([arm.title, RULES.get(arm.rule, ""), *cells])
     header = ["", "", "held-out loss, % from base", "accuracy, points from base"]
     yield table(header, rows, "llrr")
+    if any(rule in s.rules for rule in WAYS_OUT):
+        yield ways_out_table(s, runs)
     if foreseen.difference is not None:
         yield difference_table(foreseen, runs)
 
@@ -171,6 +175,21 @@ def difference_table(foreseen: Foreseen, runs: Runs) -> str:
     return table(["κ", "predicted, %", "seen, %", "not foreseen, %"], rows, "rrrr")
 
 
+def ways_out_table(s: Settings, runs: Runs) -> str:
+    """The loss by κ under the rule, and under what needs no noise to dominate."""
+    rules = [rule for rule in ("rule", *WAYS_OUT) if rule in s.rules]
+
+    def cell(kappa, rule):
+        arm = runs[at_kappa(kappa, rule)]
+        if not np.isfinite(arm.test_loss.values).all():
+            return "diverged"
+        return with_interval(interval(difference(runs, arm.arm.name)), 2, sign="+")
+
+    rows = [[f"{kappa:g}", *(cell(kappa, r) for r in rules)] for kappa in s.kappas]
+    header = ["κ", *(f"{RULES[rule]}: loss, % from base" for rule in rules)]
+    return table(header, rows, "r" * len(header))
+
+
 def claims(s: Settings, outcome: Outcome) -> Iterator[Verdict]:
     foreseen, runs = outcome
     if not runs:
@@ -182,18 +201,28 @@ def claims(s: Settings, outcome: Outcome) -> Iterator[Verdict]:
         gap, claim = difference(runs, at_kappa(kappa)), f"rule_holds_at_{kappa:g}"
         expected = kappa <= foreseen.kappa
         yield agrees(claim, gap, s.bound, "% of loss", expected)
+    yield from ways_out(s, runs)
     yield from family("nearer", nearer(s, runs))
     for kappa, predicted in foreseen_at(foreseen):
         gap = difference(runs, at_kappa(kappa)) - predicted
         yield agrees(f"foreseen_at_{kappa:g}", gap, s.bound, "% of loss from predicted")
 
 
+def ways_out(s: Settings, runs: Runs) -> Iterator[Verdict]:
+    """Yields that what needs no noise to dominate holds at each κ."""
+    for rule, kappa in itertools.product(WAYS_OUT, s.kappas):
+        name = at_kappa(kappa, rule)
+        if name in runs and np.isfinite(runs[name].test_loss.values).all():
+            gap, claim = difference(runs, name), f"{rule}_holds_at_{kappa:g}"
+            yield agrees(claim, gap, s.bound, "% of loss")
+
+
 def nearer(s: Settings, runs: Runs) -> Iterator[Verdict]:
     """Yields that the rule lies nearer to the base run than each control at each κ."""
     for kappa in judged(s):
-        for rule in s.rules:
+        for rule in [r for r in s.rules if r not in ("rule", *WAYS_OUT)]:
             name = at_kappa(kappa, rule)
-            if rule == "rule" or not np.isfinite(runs[name].test_loss.values).all():
+            if not np.isfinite(runs[name].test_loss.values).all():
                 continue  # the table tells which have diverged
             gain = distance_gain(runs, name, at_kappa(kappa))
             yield above(f"nearer_than_{rule}_at_{kappa:g}", gain, 0.0, "% of loss")

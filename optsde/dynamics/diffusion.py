@@ -55,7 +55,9 @@ def sde(
     if law.jumps:
         _check_jumps(plan)
     plan = plan.checked()
-    system = plan.optimizer.sde(plan.schedule, plan.dt, keep_signal, memory=memory)
+    system = plan.optimizer.sde(
+        plan.schedule, plan.dt, keep_signal, memory=memory, boost=plan.boost
+    )
     law = _amplified(law, plan.noise_gain)
     h = 1 / substeps
 
@@ -92,11 +94,12 @@ def euler_step(
     increments of `parts` draws, from `draw` on.
     """
     params, state = y
-    fine = [
-        increments(law, params, draw._replace(step=draw.step + i), h / parts)
-        for i in range(parts)
-    ]
-    dw, spare = jax.tree.map(lambda *each: sum(each), *fine)
+
+    def fine(i):
+        return increments(law, params, draw._replace(step=draw.step + i), h / parts)
+
+    each = jax.vmap(fine)(jnp.arange(parts))
+    dw, spare = jax.tree.map(lambda x: jnp.sum(x, axis=0), each)
     _, mean, variance, kick = law.moments(params, dw)
     flow = system.drift(t, params, state, mean, variance)
     noise = system.noise(t, params, state, mean, variance, kick, spare)

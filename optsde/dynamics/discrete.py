@@ -11,6 +11,7 @@ from optsde.data.stream import Stream
 from optsde.gradients import Draw, Oracle, Sampler, signed_mix
 from optsde.optimizers.base import Clock, OptimizerState
 from optsde.plans.plan import Plan
+from optsde.squares import step_gradient
 from optsde.types import PyTree
 
 
@@ -74,13 +75,7 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
     """
     plan = plan.checked()
     transform: Any = plan.transform()
-    oracle = sampler(plan.batch_size)
-    if not isinstance(oracle, Oracle):
-        raise TypeError(
-            f"the sampler gives {type(oracle).__name__}, no oracle: wrap a function "
-            "(source, params, draw) -> (loss, grads) as gradients.FunctionOracle(it)"
-        )
-    oracle = signed_mix(oracle, plan.noise_gain)
+    oracle = signed_mix(_draws(plan, sampler), plan.noise_gain)
     average = plan.average
 
     def init(key):
@@ -97,9 +92,26 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
         if average is not None:
             mean = average.update(mean, new, memory.clock.time, plan.dt)
         moved = State(state.step + 1, state.key, new, memory, mean)
-        return moved, Info(loss, optax.tree.norm(grads))
+        return moved, Info(loss, optax.tree.norm(step_gradient(grads)))
 
     return Dynamics(init, step, plan.dt, oracle, oracle.stream)
+
+
+def _draws(plan: Plan, sampler: Sampler) -> Oracle:
+    """Returns the oracle of a batch, or of its micro-batches if the optimizer asks."""
+    micros = plan.optimizer.micro_batches(plan.noise_gain)
+    if plan.batch_size % (micros or 1):
+        raise ValueError(
+            f"batch_size={plan.batch_size} is not {micros} equal micro-batches: "
+            "change the optimizer's `micros`, or the batch"
+        )
+    oracle = sampler(plan.batch_size // (micros or 1))
+    if not isinstance(oracle, Oracle):
+        raise TypeError(
+            f"the sampler gives {type(oracle).__name__}, no oracle: wrap a function "
+            "(source, params, draw) -> (loss, grads) as gradients.FunctionOracle(it)"
+        )
+    return oracle if micros is None else oracle.squared(micros)
 
 
 def initial_point(params: PyTree, key: jax.Array) -> PyTree:

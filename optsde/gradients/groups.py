@@ -109,17 +109,29 @@ def weighted(function: Callable[[PyTree, Groups], PyTree]) -> WeightedSum:
     """Returns Σ_b w_b function(params, group b), each group's numbers by itself."""
 
     def part(params, groups):
-        if groups.index.shape[0] == 1:
-            only = jax.tree.map(lambda x: x[0], groups)
-            return jax.tree.map(
-                lambda x: only.weight.astype(x.dtype) * x, function(params, only)
-            )
-        each = jax.vmap(function, (None, 0))(params, groups)
-        return jax.tree.map(
-            lambda x: jnp.tensordot(groups.weight.astype(x.dtype), x, 1), each
-        )
+        return weighted_sum(groups.weight, each_group(function, params, groups))
 
     return part
+
+
+def each_group(
+    function: Callable[[PyTree, Groups], PyTree], params: PyTree, groups: Groups
+) -> PyTree:
+    """Returns function(params, group) of every group, leaves [groups, …]."""
+    if groups.index.shape[0] > 1:
+        return jax.vmap(function, (None, 0))(params, groups)
+    only = jax.tree.map(lambda x: x[0], groups)
+    return jax.tree.map(lambda x: x[None], function(params, only))
+
+
+def weighted_sum(weight: jax.Array | np.ndarray, each: PyTree) -> PyTree:
+    """Returns Σ_b w_b x_b of leaves [groups, …]."""
+
+    def total(x):
+        w = weight.astype(x.dtype)
+        return w[0] * x[0] if len(w) == 1 else jnp.tensordot(w, x, 1)
+
+    return jax.tree.map(total, each)
 
 
 def _my_share(groups: Groups, at_once: int) -> tuple[Groups, int]:

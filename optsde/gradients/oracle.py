@@ -13,10 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optsde import squares
 from optsde.data.stream import Stream
 from optsde.gradients.draw import Draw, Use
-from optsde.gradients.groups import Groups, grouped, sum_over_groups, weighted
+from optsde.gradients.groups import (
+    Groups,
+    each_group,
+    grouped,
+    sum_over_groups,
+    weighted,
+    weighted_sum,
+)
 from optsde.mesh import data_shards
+from optsde.squares import Squares
 from optsde.types import PyTree
 
 Losses = Callable[..., jax.Array]
@@ -68,10 +77,33 @@ class Oracle:
         def mix(oracle, params, draw):
             loss_1, grads_1 = oracle(params, draw.stream(Use.MIX_FIRST))
             loss_2, grads_2 = oracle(params, draw.stream(Use.MIX_SECOND))
-            grads = jax.tree.map(lambda a, b: first * a + second * b, grads_1, grads_2)
+            grads = squares.mixed(first, grads_1, second, grads_2)
             return first * loss_1 + second * loss_2, grads
 
         return self.wrapped(mix)
+
+    def squared(self, count: int) -> "Oracle":
+        """Returns the oracle of `count` draws in one, as micro-batches of a step.
+
+        Its gradient is `Squares`: the mean of the draws' gradients, and of their
+        squares. Draw j of step k is that of step k·count + j of this oracle, so that
+        runs with other numbers of the same micro-batches read the same examples.
+        """
+
+        def draws(oracle, params, draw):
+            def add(total, number):
+                one = draw._replace(step=draw.step * count + number)
+                loss, g = oracle(params, one)
+                more = loss, g, jax.tree.map(jnp.square, g)
+                return jax.tree.map(jnp.add, total, more), None
+
+            loss, g = jax.eval_shape(oracle, params, draw)
+            zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, g, g))
+            total, _ = jax.lax.scan(add, zero, jnp.arange(count))
+            loss, mean, square = jax.tree.map(lambda x: x / count, total)
+            return loss, Squares(mean, mean, square)
+
+        return self.wrapped(draws, self.adds)
 
     def wrapped(self, function: Callable, adds: tuple[Use, ...] = ()) -> "Oracle":
         """Returns the oracle function(this oracle, params, draw) -> (loss, grads)."""
@@ -145,6 +177,7 @@ Sampler: TypeAlias = Callable[[int], Oracle]  # batch size -> oracle
         "uses",
         "gains",
         "independent",
+        "micros",
     ],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,6 +199,8 @@ class ExampleOracle(Oracle):
       of_group: forms a group's gradient in place of ∇loss, such as with a penalty.
       uses, gains: draws that are mixed; each draw's groups stay among themselves.
       independent: whether `choose` draws each step's examples independently.
+      micros: micro-batches of `size` examples in a draw, each a group of its own, whose
+        gradients give `Squares`. None: the gradient alone.
     """
 
     source: Any
@@ -180,30 +215,50 @@ class ExampleOracle(Oracle):
     uses: tuple[Use, ...] = ()
     gains: tuple[float, ...] = (1.0,)
     independent: bool = True
+    micros: int | None = None
 
     @property
     def stream(self) -> Stream | None:
         return self.source.stream
 
+    @property
+    def examples(self) -> int:
+        """The number of examples that one step reads."""
+        return self.size * (self.micros or 1) * len(self.gains)
+
     def __call__(self, params: PyTree, draw: Draw) -> tuple[jax.Array, PyTree]:
         rows, at_once = self.group, self.at_once
-        if rows is None:
+        if self.micros is not None:
+            rows = self.size
+        elif rows is None:
             rows, at_once = -(-self.size // data_shards()), len(self.gains)
         data, index = self.source.at(draw.step, self.index(draw))
-        share = self.weights(rows)
+        share = np.tile(self.weights(rows), self.micros or 1) / (self.micros or 1)
         weights = np.concatenate([gain * share for gain in self.gains])
         groups = grouped(index, rows, weights)
         total = partial(self._total, data, draw.stream(Use.AUGMENT).fresh())
-        if self.of_group is None:
-            part: Any = jax.value_and_grad(total)
-        else:
+        if self.micros is not None:
+            part: Any = partial(self._squares, total, draw.time)
+        elif self.of_group is not None:
             part = weighted(partial(self._gradient, total, draw.time))
-        return sum_over_groups(part, params, groups, at_once)
+        else:
+            part = jax.value_and_grad(total)
+        loss, grads = sum_over_groups(part, params, groups, at_once)
+        if self.micros is not None and not self.uses:
+            grads = grads._replace(mean=grads.grad)
+        return loss, grads
 
     def index(self, draw: Draw) -> jax.Array:
-        """Returns the examples of a draw, [draws that are mixed, size]."""
+        """Returns the examples of a draw, [draws in it, size]."""
         draws = [draw.stream(use) for use in self.uses] or [draw]
-        return jnp.stack([self.choose(d) for d in draws])
+        if self.micros is None:
+            return jnp.stack([self.choose(d) for d in draws])
+        steps = draw.step * self.micros + jnp.arange(self.micros)
+
+        def choose(draw):
+            return jax.vmap(lambda step: self.choose(draw._replace(step=step)))(steps)
+
+        return jnp.concatenate([choose(d) for d in draws])
 
     def mixed(self, first: float, second: float) -> Oracle:
         """Returns first·(one draw) + second·(another), as one weighted mean."""
@@ -219,15 +274,44 @@ class ExampleOracle(Oracle):
             raise ValueError("an oracle takes one penalty, and this one has it")
         return dataclasses.replace(self, of_group=of_group)
 
+    def squared(self, count: int) -> "ExampleOracle":
+        """Returns the oracle of `count` draws in one, in a single pass over groups."""
+        if self.group not in (None, self.size):
+            raise ValueError(
+                f"group={self.group} splits a micro-batch of {self.size} examples, "
+                "whose gradient is squared as a whole: use group=None, or "
+                f"micro-batches of {self.group}"
+            )
+        if self.uses or self.micros is not None:
+            raise ValueError(
+                "squared() takes an oracle of single draws, before any signed mix"
+            )
+        return dataclasses.replace(self, micros=count)
+
     def reading(self, window: Any) -> "ExampleOracle":
         """Returns the oracle of these examples that takes them from a window."""
         return dataclasses.replace(self, source=window)
 
     def _gradient(self, total, time, params: PyTree, group: Groups):
-        """Returns what `of_group` makes of one group's mean loss."""
-        assert self.of_group is not None
+        """Returns one group's mean loss and its gradient, or what `of_group` makes."""
         only = jax.tree.map(lambda x: x[None], group)._replace(weight=jnp.ones(1))
+        if self.of_group is None:
+            return jax.value_and_grad(total)(params, only)
         return self.of_group(lambda p: total(p, only), params, time)
+
+    def _squares(self, total, time, params: PyTree, groups: Groups):
+        """Returns Σ_b w_b·loss_b, and the `Squares` of micro-batches, which are groups.
+
+        Copies that only fill up a pass have the weight 0. The mean is left out where it
+        is the gradient.
+        """
+        assert self.micros is not None
+        each = each_group(partial(self._gradient, total, time), params, groups)
+        loss, grad = weighted_sum(groups.weight, each)
+        alike = jnp.where(groups.weight == 0, 0, 1 / (self.micros * len(self.gains)))
+        square = weighted_sum(alike, jax.tree.map(jnp.square, each[1]))
+        mean = weighted_sum(alike, each[1]) if self.uses else ()
+        return loss, Squares(grad, mean, square)
 
     def _total(
         self, data: PyTree, key: jax.Array, params: PyTree, groups: Groups

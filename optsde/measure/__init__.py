@@ -35,6 +35,7 @@ from optsde.measure.noise import (
 from optsde.measure.ntk import ntk_probe
 from optsde.measure.prediction import Bound, Prediction, departure, predict
 from optsde.measure.probe import Probe, probe
+from optsde.measure.signal import signal_boost
 from optsde.measure.spectrum import (
     Density,
     Eigenpairs,
@@ -82,6 +83,7 @@ __all__ = [
     "probe",
     "random_vectors",
     "sharpness_probe",
+    "signal_boost",
     "spectral_density",
     "sphere_noise_probe",
     "stability_threshold",

@@ -91,12 +91,13 @@ def stability_threshold(plan: Plan, state: OptimizerState) -> jax.Array:
 
     That is, at the learning rate of the next step. The clip is left out.
     """
-    optimizer = plan.optimizer
+    optimizer, time = plan.optimizer, state.clock.time
     if plan.schedule is not None:
-        s = plan.schedule(state.clock.time)
+        s = plan.schedule(time)
         lr, decay = s * optimizer.lr, s * optimizer.absolute_decay
         optimizer = dataclasses.replace(optimizer, lr=lr, absolute_decay=decay)
-    return jnp.asarray(optimizer.stability_threshold(state.direction))
+    threshold = jnp.asarray(optimizer.stability_threshold(state.direction))
+    return threshold if plan.boost is None else threshold / plan.boost(time)
 
 
 def sharpness_probe(

@@ -239,7 +239,8 @@ def _descent(means: PyTree, squares: PyTree, size: int, kappas) -> Descent:
     def leaf(mean, square):
         blocks = mean.shape[0]
         halves = signal(mean[: blocks // 2]), signal(mean[blocks // 2 :])
-        second = jnp.where(square > 0, square, 1) / (blocks * size)
+        second = square / (blocks * size)
+        second = jnp.where(second > 0, second, 1)  # also where it underflows
         w = jax.lax.rsqrt(second)
 
         def left(kappa):

@@ -74,9 +74,10 @@ class Adam(Optimizer):
             return AdamState(zeros, zeros, jnp.zeros(()), jnp.zeros(()))
 
         def update(updates, state, params=None):
+            grad, squares = self._entering(updates)
             state = AdamState(
-                m=ema(state.m, updates, self.b1),
-                v=ema(state.v, square(updates), self.b2),
+                m=ema(state.m, grad, self.b1),
+                v=ema(state.v, squares, self.b2),
                 m_weight=ema(state.m_weight, jnp.ones(()), self.b1),
                 v_weight=ema(state.v_weight, jnp.ones(()), self.b2),
             )
@@ -85,6 +86,14 @@ class Adam(Optimizer):
             return precondition(m, v, self.eps, self.eps_root), state
 
         return optax.GradientTransformation(init, update)
+
+    def _entering(self, updates: PyTree) -> tuple[PyTree, PyTree]:
+        """Returns what enters m, and what enters v."""
+        return updates, square(updates)
+
+    def _second_moment(self, mean: PyTree, variance: PyTree, keep_signal: bool):
+        """Returns the mean of what enters v, in the SDE."""
+        return second_moment(mean, variance, keep_signal)
 
     def preconditioner(self, state, params):
         v = debias_or(state.v, state.v_weight, filled(params, 1))
@@ -107,7 +116,7 @@ class Adam(Optimizer):
         c1, c2 = 1 - self.b1, 1 - self.b2
 
         def drift(state, mean, variance):
-            second = second_moment(mean, variance, keep_signal)
+            second = self._second_moment(mean, variance, keep_signal)
             flow = AdamState(
                 m=jax.tree.map(lambda g, m: c1 * (g - m), mean, state.m),
                 v=jax.tree.map(lambda s, v: c2 * (s - v), second, state.v),

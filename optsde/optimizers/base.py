@@ -3,11 +3,15 @@
 A family turns gradients g into a *direction* u; learning rate lr, schedule s(t) and the
 three weight decays are the same for all families and stand here:
 
-    θ ← θ − s(t) · (lr · (u + λ θ) + w θ),     u = direction(g + l2 · θ)
+    θ ← θ − s(t) · (lr · (b(t) u + λ θ) + w θ),     u = direction(g + l2 · θ)
+
+where a plan may lengthen the direction alone by a boost b(t), which is 1 but under the
+signal rule.
 
 A family is one file: a frozen, keyword-only dataclass with `@register`. It must define
 
-- its hyperparameters, as fields. Those annotated `bool` are static, all others traced;
+- its hyperparameters, as fields. Those annotated `bool` are static, all others traced
+  (but for one that sets shapes, which has jax's metadata `static=True`);
 - `direction()`: an optax transform from gradient to direction. Memory of past gradients
   is a `NamedTuple` of arrays like the parameters;
 - `limit(keep_signal)`: drift and noise of the SDE;
@@ -22,10 +26,12 @@ It may define
 - `state_rule`, `rescale_state(…)`: how its state follows κ when a run switches;
 - `checked()`: what its hyperparameters need, and `checked_start()`: what its SDE needs
   of them besides;
+- `micro_batches(noise_gain)`, where the direction takes `squares.Squares`;
 - `preconditioner(state, params)` and `response(state)`, together, where the direction
   is P⁻¹ Σ_k c_k g_{t−k}: they give stability threshold, critical lr, the noise's weight
   and the prediction of how far the rule holds. With `adaptive = True` where P² counts
-  the square of the mean gradient as well as the noise, and `preconditioner_memory()`;
+  the square of the mean gradient, by a share that grows with κ; then also
+  `preconditioner_memory()`, over how many steps;
 - `intrinsic_rates(lr)`, where steps are orthogonal to scale-invariant weights. Families
   with P = 1 inherit it from `Descent`.
 
@@ -46,6 +52,7 @@ from numpy.typing import ArrayLike
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.response import Rates, Response
 from optsde.optimizers.rules import Memory, Power, check_memory, faded, rate, remember
+from optsde.squares import shifted
 from optsde.types import PyTree, Scalar, Schedule
 
 
@@ -99,10 +106,15 @@ REGISTRY: dict[str, type["Optimizer"]] = {}
 def register(cls: type["Optimizer"]) -> type["Optimizer"]:
     """Registers a family by its lower-case name, and as a pytree of hyperparameters.
 
-    Fields of type `bool` are static; all others are leaves of the pytree.
+    Fields of type `bool`, and those with jax's metadata `static=True`, are static; all
+    others are leaves of the pytree.
     """
     fields = dataclasses.fields(cls)
-    static = [field.name for field in fields if field.type in (bool, "bool")]
+    static = [
+        field.name
+        for field in fields
+        if field.type in (bool, "bool") or field.metadata.get("static", False)
+    ]
     traced = [field.name for field in fields if field.name not in static]
     jax.tree_util.register_dataclass(cls, data_fields=traced, meta_fields=static)
     REGISTRY[cls.__name__.lower()] = cls
@@ -137,7 +149,7 @@ class Optimizer:
     """SVAG(ℓ) is a rescaling by κ = ℓ**−noise_exponent."""
 
     adaptive: ClassVar[bool] = False
-    """Whether P² counts the mean gradient's square as well as the noise, as E g²."""
+    """Whether P² is E g² of a batch, of which the signal's share grows with κ."""
 
     jumps: ClassVar[bool] = False
     """Whether its SDE is the limit under noise that jumps, too, and has no variance."""
@@ -155,6 +167,13 @@ class Optimizer:
     def limit(self, keep_signal: bool = False) -> Limit:
         """Returns the family's own part of the SDE, from the gradient's moments."""
         raise NotImplementedError(f"{type(self).__name__} must define limit()")
+
+    def micro_batches(self, noise_gain: float = 1.0) -> int | None:
+        """Returns how many micro-batches of a draw the direction takes the squares of.
+
+        None where it takes the gradient alone. `noise_gain` is that of the plan.
+        """
+        return None
 
     def preconditioner(self, state: PyTree, params: PyTree) -> PyTree | None:
         """Returns P > 0 like `params`, by which the direction is divided, or None.
@@ -183,7 +202,10 @@ class Optimizer:
         return None
 
     def transform(
-        self, schedule: Schedule | None = None, dt: float = 1.0
+        self,
+        schedule: Schedule | None = None,
+        dt: float = 1.0,
+        boost: Schedule | None = None,
     ) -> optax.GradientTransformation:
         """Returns the optax transform, whose steps read the schedule at their time.
 
@@ -203,6 +225,8 @@ class Optimizer:
                 )
             grads = self._coupled(updates, params)
             u, inner = direction.update(grads, state.direction, params)
+            if boost is not None:
+                u = _times(boost(state.clock.time), u)
             s = 1.0 if schedule is None else schedule(state.clock.time)
             change = jax.tree.map(
                 lambda u, x: (-s * self._velocity(u, x)).astype(x.dtype), u, params
@@ -218,6 +242,7 @@ class Optimizer:
         keep_signal: bool = False,
         *,
         memory: str = "linear",
+        boost: Schedule | None = None,
     ) -> ItoSystem:
         """The limit κ → 0 as an Itô system; its time t counts steps of this optimizer.
 
@@ -248,6 +273,7 @@ class Optimizer:
         def drift(t, params, state, mean, variance):
             mean = self._coupled(mean, params)
             u, dstate = limit.drift(theirs(state), mean, variance)
+            u = u if boost is None else _times(boost(t * dt), u)
             s = speed(t)
             flow = jax.tree.map(lambda u, x: -s * limiting._velocity(u, x), u, params)
             return flow, ours(dstate)
@@ -255,6 +281,7 @@ class Optimizer:
         def noise(t, params, state, mean, variance, kick, spare):
             mean = self._coupled(mean, params)
             u, dstate = limit.noise(theirs(state), mean, variance, kick, spare)
+            u = u if boost is None else _times(boost(t * dt), u)
             s = speed(t)
             return jax.tree.map(lambda u: -s * limiting.lr * u, u), ours(dstate)
 
@@ -264,7 +291,7 @@ class Optimizer:
         """Returns g + l2·θ."""
         if not _present(self.l2):
             return grads
-        return jax.tree.map(lambda g, x: g + self.l2 * x, grads, params)
+        return shifted(grads, jax.tree.map(lambda x: self.l2 * x, params))
 
     def _velocity(self, u: jax.Array, x: jax.Array) -> jax.Array:
         """Returns lr · (u + λ x) + w x, without the terms that are switched off."""
@@ -441,6 +468,10 @@ def ema(old: PyTree, new: PyTree, decay: Scalar) -> PyTree:
     return jax.tree.map(
         lambda o, n: (decay * o + (1 - decay) * n).astype(o.dtype), old, new
     )
+
+
+def _times(factor: Scalar, tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree)
 
 
 def _present(value: Scalar) -> bool:

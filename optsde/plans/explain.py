@@ -66,6 +66,9 @@ def explain(before: Plan, after: Plan) -> str:
     inverse = round(1 / kappa)
     exact = kappa < 1 and math.isclose(inverse * kappa, 1)
     shown = f"1/{inverse}" if exact else f"{kappa:g}"
+    if before.boost is not after.boost:
+        why = "the signal's share of v, which shrinks less than √κ says"
+        rows.append(["lr over time", "1", "b(t)", "", why])
     for name, old, new in _unruled(before, after):
         rows.append(
             [name, old, new, "", "a departure: no rule adds, removes or replaces this"]

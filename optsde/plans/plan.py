@@ -22,9 +22,10 @@ import jax
 import numpy as np
 import optax
 
-from optsde.optimizers import EMA, SWA, Optimizer
+from optsde.optimizers import EMA, SWA, Optimizer, Power
 from optsde.optimizers.base import OptimizerState
 from optsde.optimizers.rules import check_memory
+from optsde.squares import clipped
 from optsde.types import PyTree, Scalar, Schedule
 
 
@@ -34,6 +35,8 @@ class Plan:
 
     horizon: length of the run, in steps of the base run.
     schedule: multiplier of lr as a function of time, in steps of the base run.
+    boost: multiplier of the optimizer's direction as a function of time, which leaves
+    the decays of the weights alone; `scale(…, rule="signal")` sets it.
     clip: largest global norm of the gradient, applied before everything else.
     average: EMA(decay) or SWA(start, every) of the weights.
     dt: base steps per step; noise_gain: factor of the gradient variance that SVAG's
@@ -48,6 +51,7 @@ class Plan:
     average: EMA | SWA | None = None
     dt: float = 1.0
     noise_gain: float = 1.0
+    boost: Schedule | None = None
 
     @property
     def steps(self) -> int:
@@ -73,25 +77,25 @@ class Plan:
 
     def rate(self, time: Scalar) -> Scalar:
         """Returns the learning rate at a time, in base steps, such as `state.time`."""
-        if self.schedule is None:
-            return self.optimizer.lr
-        return self.optimizer.lr * self.schedule(time)
+        rate = self.optimizer.lr
+        for factor in (self.schedule, self.boost):
+            rate = rate if factor is None else rate * factor(time)
+        return rate
 
     def transform(self) -> optax.GradientTransformation:
         """Returns the optax transform: clip, then the optimizer on this plan's clock.
 
         Its state is an `OptimizerState`, with the clock and the optimizer's memory.
         """
-        update = self.optimizer.transform(self.schedule, self.dt)
+        update = self.optimizer.transform(self.schedule, self.dt, self.boost)
         if self.clip is None:
             return update
-        clip = optax.clip_by_global_norm(self.clip)
+        largest = self.clip
 
-        def clipped(grads, state, params=None):
-            grads, _ = clip.update(grads, optax.EmptyState(), params)
-            return update.update(grads, state, params)
+        def clip_first(grads, state, params=None):
+            return update.update(clipped(grads, largest), state, params)
 
-        return optax.GradientTransformation(update.init, clipped)  # type: ignore
+        return optax.GradientTransformation(update.init, clip_first)  # type: ignore
 
 
 def scale(
@@ -101,11 +105,18 @@ def scale(
     *,
     memory: str = "linear",
     clip: str = "noise",
+    boost: Schedule | None = None,
 ) -> Plan:
     """The plan at κ times its batch: same samples, 1/κ of the steps.
 
-    rule: "sde" (the optimizer's own), or a control to compare with: "linear" (lr·κ),
-    "sqrt_lr_only" (lr·√κ) or "fixed", which leave everything else alone.
+    rule: "sde" (the optimizer's own); "signal", the same with lr·κ·√((N/κ+G)/(N+G)) in
+    place of lr·√κ, right also where the signal G of a batch is not small beside its
+    noise N (Adam, RMSprop; ε must be small beside √v); or a control to compare with:
+    "linear" (lr·κ), "sqrt_lr_only" (lr·√κ) or "fixed", which leave everything else
+    alone.
+    boost: for the signal rule, √((N+κG)/(N+G)) as a function of time, as
+    `measure.signal_boost` makes it of measurements. One for all parameters: where their
+    G/N differ, those with more of it than those that it is made for still lag.
     memory: "linear" takes decays to 1 − κ(1−β), "power" to β**κ. `svag` and `sde` take
     the same word: the limits differ, by 1 − β against −ln β.
     clip: "noise" takes the threshold to c/√κ, right where noise makes up the norm of
@@ -121,16 +132,48 @@ def scale(
             "the batch must stay a positive whole number (for steps finer than a "
             "batch of 1, use svag)"
         )
+    if (boost is not None) != (rule == "signal"):
+        raise ValueError(
+            f"rule={rule!r} with boost={boost}: the signal rule, and no other, needs a "
+            "boost over time, as measure.signal_boost gives it"
+        )
     if rule == "sde":
         changed = rescaled(plan, kappa, memory, clip)
+    elif boost is not None:
+        refuse_without_signal_rule(plan.optimizer)
+        changed = dataclasses.replace(
+            rescaled(plan, kappa, memory, clip), boost=_product(plan.boost, boost)
+        )
     elif rule in CONTROLS:
         lr = plan.optimizer.lr * kappa ** CONTROLS[rule]
         optimizer = dataclasses.replace(plan.optimizer, lr=lr)
         changed = dataclasses.replace(plan, optimizer=optimizer, dt=plan.dt * kappa)
     else:
-        allowed = ", ".join(["sde", *CONTROLS])
+        allowed = ", ".join(["sde", "signal", *CONTROLS])
         raise ValueError(f"rule={rule!r} is not known; one of: {allowed}")
     return dataclasses.replace(changed, batch_size=round(batch))
+
+
+def has_signal_rule(optimizer: Optimizer) -> bool:
+    """Tells whether √κ is the optimizer's rule for want of signal in its v."""
+    lr = optimizer.rule.get("lr")
+    return optimizer.adaptive and isinstance(lr, Power) and lr.exponent == 0.5
+
+
+def refuse_without_signal_rule(optimizer: Optimizer) -> None:
+    """Refuses optimizers that the signal rule is not for."""
+    if not has_signal_rule(optimizer):
+        raise ValueError(
+            "the signal rule is for optimizers that divide by an average of g² of the "
+            f"batch, such as Adam; {type(optimizer).__name__} does not, and its own "
+            "rule is that of rule='sde'"
+        )
+
+
+def _product(first: Schedule | None, second: Schedule) -> Schedule:
+    if first is None:
+        return second
+    return lambda time: first(time) * second(time)
 
 
 CONTROLS = {"linear": 1.0, "sqrt_lr_only": 0.5, "fixed": 0.0}
@@ -222,5 +265,5 @@ def _check_clip(clip: str) -> None:
 jax.tree_util.register_dataclass(
     Plan,
     data_fields=["optimizer", "clip", "average"],
-    meta_fields=["batch_size", "horizon", "schedule", "dt", "noise_gain"],
+    meta_fields=["batch_size", "horizon", "schedule", "dt", "noise_gain", "boost"],
 )

@@ -51,7 +51,7 @@ class Feed:
         self.stream: Stream = self.oracle.source
         self._spread = spread
         self._example = self.stream.fetch(np.zeros(1, int))
-        self._batch = self.oracle.size * len(self.oracle.gains)
+        self._batch = self.oracle.examples
         size = sum(x.nbytes for x in jax.tree.leaves(self._example))
         fitting = WINDOW_BYTES // (size * self._batch * replicas)
         self.length = max(1, min(LONGEST_WINDOW, fitting))

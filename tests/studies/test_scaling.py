@@ -40,7 +40,7 @@ def test_presets_pass_their_own_checks(preset):
 
 
 def test_arms_change_what_their_names_tell():
-    rules = tuple(rule.RULES)
+    rules = tuple(name for name in rule.RULES if name != "signal")
     s = tiny("digits_adamw", rules=rules, kappas=(4,), ells=(2,), svag_until=0.5)
     adamw = dataclasses.replace(s.optimizer, eps=1e-3)
     arms = list(rule.arms(dataclasses.replace(s, optimizer=adamw)))
@@ -52,6 +52,8 @@ def test_arms_change_what_their_names_tell():
     for name in rules:
         assert (plans[name].batch_size, plans[name].steps) == (8, 8)
     np.testing.assert_allclose(scaled.b1, 0.998**4)
+    invariant = plans["invariant"].optimizer
+    assert (invariant.micros, invariant.lr, invariant.eps) == (4, 4 * base.lr, 1e-3)
 
     def changed(name):
         mine = vars(plans[name].optimizer)
@@ -82,12 +84,12 @@ def test_stacked_arms_are_the_arms_run_alone(tmp_path, clip):
     assert np.ptp([run.test_loss.values[0, -1] for run in together.values()]) > 1e-3
 
 
-def runs_of(s, late):
+def runs_of(s, late, boosts=None):
     """Losses 1 + those of `late` from evaluation 1 on, and a little noise of seeds."""
     noise = 0.001 * np.linspace(-1, 1, 8)[:, None]
     times = s.every * np.arange(s.evaluations + 1)
     runs = {}
-    for arm in rule.arms(s):
+    for arm in rule.arms(s, boosts):
         loss = np.full((8, len(times)), 1.0 + late.get(arm.rule or arm.group, 0.0))
         if arm.kappa > 4 and arm.rule == "rule":
             loss += 0.2
@@ -107,11 +109,13 @@ def foreseen(*percent, kappa=5.0):
     total = Estimate(np.array(percent), np.full(count, 0.1), np.full(count, 7.0))
     kappas = tuple(2.0 ** np.arange(1, count + 1))
     difference = measure.Difference(kappas, total, total, 0 * total, ())
-    return Foreseen("square-root", kappa, 4.0, 6.0, "", 0.01, difference, "")
+    return Foreseen("square-root", kappa, 4.0, 6.0, "", 0.01, difference, "", {})
 
 
 def test_verdicts_of_known_outcome(tmp_path):
-    s = tiny(seeds=8, kappas=(2, 4, 8, 16), horizon=64.0, ells=(2,), svag_until=0.5)
+    changes = dict(horizon=64.0, ells=(2,), svag_until=0.5)
+    rules = "rule", "linear", "sqrt_lr_only", "fixed"
+    s = tiny(seeds=8, kappas=(2, 4, 8, 16), rules=rules, **changes)
     runs = runs_of(s, {"linear": 0.1, "sqrt_lr_only": -0.06, "svag2": 0.07})
     outcome = verification.Outcome(foreseen(0.0, 6.0, 18.0, 40.0), runs)
     verdicts = {v.claim: v for v in verification.claims(s, outcome)}
@@ -147,8 +151,16 @@ def test_verdicts_of_known_outcome(tmp_path):
     ("changes", "says"),
     [
         (dict(kappas=(3,)), "whole steps in horizon/evaluations = 640 base steps"),
-        (dict(rules=("rule", "quadratic")), "some of rule, linear, sqrt_lr_only"),
+        (dict(rules=("rule", "quadratic")), "some of rule, signal, invariant, linear"),
         (dict(rules=("linear",)), "'rule' among them"),
+        (
+            dict(rules=("rule", "signal"), optimizer=optsde.SGD(lr=0.1)),
+            "no 'signal' where the optimizer averages no g²",
+        ),
+        (
+            dict(rules=("rule", "invariant"), optimizer=optsde.RMSprop(lr=0.1)),
+            "no 'invariant' where the optimizer is not Adam",
+        ),
         (
             dict(memory="linear", optimizer=optsde.Adam(lr=1e-3, b1=0.9)),
             "16 among them: b1=0.9",
@@ -177,6 +189,37 @@ def test_batch_norm_needs_ghost_groups():
     with pytest.raises(UsageError, match=r"--config\.group=1: needs the size of ghost"):
         rule.sampler_of(s, task)
     rule.sampler_of(dataclasses.replace(s, group=2), task)
+
+
+def test_the_signal_rule_goes_by_the_prediction(tmp_path):
+    """Arms of it are there once G/N is known: stored, and read again."""
+    s = tiny("digits_signal", kappas=(2,), rules=("rule", "signal"), horizon=80.0)
+    assert not any(arm.rule == "signal" for arm in rule.arms(s))
+    rundir = RunDir(tmp_path, "scaling", {})
+    first = prediction.foresee(s, rundir, build_task(s))
+    again = prediction.foresee(s, rundir, None)
+    assert first.signal == again.signal
+    times, boosts = again.signal["times"], again.signal["2"]
+    assert times == prediction.probe_times(s)
+    assert times[0] <= s.every / 8
+    *_, arm = rule.arms(s, again.boosts())
+    assert (arm.rule, arm.group) == ("signal", "kappa2_signal")
+    assert 1 <= min(boosts) <= max(boosts) <= 2**0.5
+    np.testing.assert_allclose(
+        arm.plan.rate(times[3]), s.optimizer.lr * 2**0.5 * boosts[3], rtol=1e-5
+    )
+
+
+def test_ways_out_have_claims_of_their_own():
+    s = tiny("digits_signal", seeds=8, kappas=(2, 4))
+    runs = runs_of(s, {"signal": 0.3}, boosts={2.0: lambda t: 1.1, 4.0: lambda t: 1.2})
+    verdicts = {v.claim: v for v in verification.ways_out(s, runs)}
+    assert [v.holds for v in verdicts.values()] == [False, False, True, True]
+    np.testing.assert_allclose(verdicts["signal_holds_at_4"].value, 30.0)
+    nearer = [v.claim for v in verification.nearer(s, runs)]
+    assert not any("signal" in claim or "invariant" in claim for claim in nearer)
+    text = verification.ways_out_table(s, runs)
+    assert text.count("+30.00 [") == 2
 
 
 def test_schedules_follow_their_settings():

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from helpers import sized
 from helpers.quadratic import (
+    THETA0,
     adam,
     covariance,
     estimate,
@@ -30,9 +31,10 @@ from helpers.quadratic import (
 
 import optsde
 from experiments.svag.quadratic import observer, warm_start
+from optsde import analysis
 from optsde.analysis import Estimate, log_slope
 from optsde.gradients import from_covariance
-from optsde.problems.quadratic import START, quadratic_loss
+from optsde.problems.quadratic import START, quadratic_loss, second_order_moments
 
 FIGURE_SE = 0.003
 ETAS, ELLS = (0.5, 0.25, 0.125), (1, 2, 4)
@@ -262,3 +264,46 @@ def test_svag_of_signs_has_the_density_of_the_mix(optimizer, sample, ratio, size
     moved = (found.mean[0] - START[0]) / (limit.mean[0] - START[0])
     se = np.hypot(found.se[0], ratio * limit.se[0]) / abs(limit.mean[0] - START[0])
     assert abs(moved / ratio - 1) < 0.05 + 4 * se / ratio
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "sigma", "paths", "share"),
+    [
+        pytest.param(optsde.SGD(lr=0.25), 1.0, 4_000, 0.5, id="sgd"),
+        *(
+            pytest.param(*case, id=name, marks=pytest.mark.full)
+            for name, *case in (
+                ("sgd-full", optsde.SGD(lr=0.25), 1.0, 20_000, 0.5),
+                ("rmsprop", rmsprop(0.5), 2.0, 20_000, 0.5),
+                ("adam", adam(0.5), 2.0, 20_000, 1.0),
+            )
+        ),
+    ],
+)
+def test_two_step_sizes_are_nearer_than_a_finer_one(optimizer, sigma, paths, share):
+    """2·X_{1/2} − X_1, three steps of work, against four: all on the paths of 32.
+
+    Bound: half of the error of four (all of it for Adam from nothing, whose start is
+    not smooth), and 4 standard errors. Without extrapolation the error halves with the
+    step, 2 ± .5, and that of X_{1/2} is beyond the bound where that is half.
+    """
+    base, finest = plan(optimizer, 8.0), 32
+    law = from_covariance(quadratic_loss, covariance(sigma))
+    keys = jax.random.split(jax.random.key(50), paths)
+    moments = {}
+    for n in (1, 2, 4, finest):
+        sde = optsde.sde(base, law, THETA0, n, parts=finest // n)
+        observe = lambda state: second_order_moments(state.params)  # noqa: E731
+        moments[n] = optsde.ensemble(sde, keys, [8], observe).values[:, 0]
+
+    def error(values):
+        x = analysis.estimate(values - moments[finest])
+        worst = int(np.abs(x.mean).argmax())
+        return abs(x.mean[worst]), x.se[worst]
+
+    one, two, four = (error(moments[n])[0] for n in (1, 2, 4))
+    limit, se = error(2 * moments[2] - moments[1])
+    assert limit < share * four + 4 * se, (limit, four, se)
+    if share < 1:
+        assert 1.5 < one / two < 2.5
+        assert two > share * four + 4 * se

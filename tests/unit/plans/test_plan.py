@@ -151,6 +151,50 @@ def test_controls_change_only_lr(rule, lr):
     assert (big.batch_size, big.steps) == (256, 250)
 
 
+@pytest.mark.parametrize("optimizer", [optsde.Adam(b1=0.9, b2=0.99), optsde.RMSprop()])
+def test_signal_rule_is_the_rule_times_a_boost(optimizer):
+    """lr·√κ·b(t); twice √κ is κ, and so is the product of the boosts."""
+    base = plan(optimizer)
+    big = scale(base, KAPPA, "signal", boost=lambda t: 1 + t)
+    assert big.optimizer == scale(base, KAPPA).optimizer
+    np.testing.assert_allclose(big.rate(0.5) / base.rate(0.5), 2 * 1.5, rtol=1e-6)
+    twice = scale(base, 2, "signal", boost=lambda t: 1 + t)
+    twice = scale(twice, 2, "signal", boost=lambda t: 2 + t)
+    np.testing.assert_allclose(twice.rate(0.5) / base.rate(0.5), 2 * 1.5 * 2.5)
+    assert "lr over time" in optsde.explain(base, big)
+    assert "departure" not in optsde.explain(base, big)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [optsde.SGD(), optsde.AdaGrad(), optsde.Lion(), optsde.InvariantAdam()]
+)
+def test_signal_rule_is_refused_to_those_without_an_average_of_squares(optimizer):
+    with pytest.raises(ValueError, match="does not, and its own rule is that of rule="):
+        scale(plan(optimizer), 2, "signal", boost=lambda t: 1.0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_boost_lengthens_the_direction_and_no_decay():
+    """One step of the run, and drift and noise of the SDE, at time 3 · 2."""
+    decays = dict(weight_decay=0.3, absolute_decay=0.01)
+    optimizer = optsde.Adam(lr=0.1, eps=1.0, **decays)
+    x, g, boost = jnp.array([1.0, -2.0]), jnp.array([0.5, 0.2]), lambda t: 1 + t
+    system = optimizer.sde(boost=boost, dt=2.0)
+    state = system.init(x)
+    u = -g / (jnp.sqrt(g) + 1)  # m = g and v = g, the limits of empty averages
+    flow, _ = system.drift(3.0, x, state, g, g)
+    shrunk = -(0.1 * 0.3 + 0.01) * x
+    np.testing.assert_allclose(flow, 0.1 * 7 * u + shrunk, rtol=1e-12)
+    kicked = optsde.RMSprop(lr=0.1).sde(boost=boost, dt=2.0)
+    plain = optsde.RMSprop(lr=0.1).sde(dt=2.0)
+    one, other = (s.noise(3.0, x, s.init(x), g, g, g, g)[0] for s in (kicked, plain))
+    np.testing.assert_allclose(one, 7 * other, rtol=1e-12)
+    transform = optimizer.transform(boost=lambda t: 7.0)
+    change, _ = transform.update(g, transform.init(x), x)
+    u = -g / (jnp.abs(g) + 1)
+    np.testing.assert_allclose(change, 0.1 * 7 * u + shrunk, rtol=1e-12)
+
+
 def test_refuses_a_negative_decay_and_says_what_to_do():
     base = plan(optsde.Adam(b1=0.9, b2=0.99))
     with pytest.raises(ValueError, match=r"b1=0\.9.*kappa ≤ 10,.*memory='power'"):
@@ -172,7 +216,15 @@ def test_refuses_stacked_decays_by_the_fastest():
         (lambda p: scale(p, float("nan")), "positive"),
         (lambda p: scale(p, 1 / 128), "whole number"),
         (lambda p: scale(p, 1.001), "whole number"),
-        (lambda p: scale(p, 2, "cubic"), "one of: sde, linear, sqrt_lr_only, fixed"),
+        (
+            lambda p: scale(p, 2, "cubic"),
+            "one of: sde, signal, linear, sqrt_lr_only, fixed",
+        ),
+        (
+            lambda p: scale(p, 2, "signal"),
+            "the signal rule, and no other, needs a boost",
+        ),
+        (lambda p: scale(p, 2, boost=cosine(9)), "the signal rule, and no other"),
         (lambda p: scale(p, 2, memory="short"), "one of: linear, power"),
         (lambda p: scale(p, 2, clip="none"), "one of: noise, signal"),
         (lambda p: svag(p, 2, clip="none"), "one of: noise, signal"),
