@@ -115,10 +115,6 @@ def predict(s: Settings, task: Task) -> Foreseen:
         progress=optsde.Progress(f"{'predict':24}"),
     )
     noises = result.metrics["noise"].values
-    signal = signal_of(plan, noises, times, s.kappas)
-    regular = np.isin(times, s.every * np.arange(1, s.evaluations + 1))
-    noises = jax.tree.map(lambda x: x[:, regular], noises)
-    times = [time for time, kept in zip(times, regular, strict=True) if kept]
     size = Series(np.array(times), noises.total().noise)
     refuse_divergence(size, "the base run", "try a smaller --config.optimizer.lr")
     last = jax.tree.map(lambda x: x[0], result.state)
@@ -157,7 +153,7 @@ def predict(s: Settings, task: Task) -> Foreseen:
         ratio=prediction.ratio.value,
         difference=difference,
         text="\n\n".join(texts),
-        signal=signal,
+        signal=signal_of(plan, noises, times, s.kappas),
     )
 
 
