@@ -29,7 +29,11 @@ from optsde.study import Preset, presets
 
 ADAM = dict(lr=1.4e-3, b1=0.998, b2=0.998)
 NOISY = dict(label_noise=0.3)
-ALL_WAYS = dict(rules=("rule", *WAYS_OUT, "linear", "sqrt_lr_only", "fixed"))
+ALL_WAYS = dict(
+    rules=("rule", *WAYS_OUT, "linear", "sqrt_lr_only", "fixed"),
+    probe_seeds=16,  # for the boost of the signal rule
+    draws=256,
+)
 PLAIN = dict(rules=("rule", "sqrt_lr_only", "fixed"))  # the rule is the linear one
 HEAVY = dict(alpha=1.2, tail_size=0.1, seeds=32, kappas=(8, 64), ells=(2,))
 HEAVY |= dict(rules=("rule", "sqrt_lr_only"))  # stable numbers take time to draw
@@ -177,7 +181,7 @@ PRESETS = {
         svag_until=0.2,
         seeds=32,
         known_false=(
-            *(f"rule_holds_at_{kappa}" for kappa in (4, 8, 16, 32)),
+            *(f"rule_holds_at_{kappa}" for kappa in (4, 8, 16, 32, 64)),
             *(f"signal_holds_at_{kappa}" for kappa in (32, 64)),
             "svag4_matches_base",
         ),

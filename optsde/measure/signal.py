@@ -33,7 +33,8 @@ def signal_boost(
     Args:
       plan: of the run that was measured.
       noises: metric of `noise_probe(…, kappas=…)`, this κ among them: [times] or
-        [replicas, times].
+        [replicas, times]. The boost is too small where κ is near the number of draws:
+        κ G_i of a coordinate is mostly error then. Have several times as many.
       times: in base steps, increasing; early ones count where the run starts steeply.
       kappa: the batch, in batches of the plan.
     """

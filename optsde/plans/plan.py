@@ -228,8 +228,8 @@ def switch(
             raise ValueError(f"signal={share}: needs a share of v, from 0 to 1")
         if np.any(share) and not old.optimizer.adaptive:
             raise ValueError(
-                f"signal is the mean gradient's share of v, and "
-                f"{type(old.optimizer).__name__} has no v: leave it out"
+                "signal is the mean gradient's share of a v that follows the batch, "
+                f"and {type(old.optimizer).__name__} has no such v: leave it out"
             )
     rescale = old.optimizer.rescale_state
     return OptimizerState(

@@ -137,7 +137,11 @@ class Run:
         if checkpoints is not None and not self._begun:
             self._resume(checkpoints)
         agenda = self._agenda(end, changes or {}, checkpoint_every)
-        self._compile()
+        if engine.waits_for_compiling:
+            sample = engine.arguments(self.state, self._total, 0)
+            engine.compile(engine.chunk.lower(*sample))
+            for probe in self._probes:
+                probe.compile(self.state)
         for writer in writers:
             writer.begin(self.step)
         with _polite_stop() as stopping:
@@ -202,14 +206,6 @@ class Run:
                 self.engine.set_members(each)
         row_ends = set(self._due(self._every, end))
         return _Agenda(probes, row_ends, set(self._due(save_every, end)), members, end)
-
-    def _compile(self) -> None:
-        """Compiles the loop and the probes, where they are not yet."""
-        if self.engine.waits_for_compiling:
-            sample = self.engine.arguments(self.state, self._total, 0)
-            self.engine.compile(self.engine.chunk.lower(*sample))
-            for probe in self._probes:
-                probe.compile(self.state)
 
     def _arrive(self, agenda: "_Agenda", rows: Rows) -> None:
         """Does what is due at the step that is reached."""

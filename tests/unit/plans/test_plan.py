@@ -312,7 +312,7 @@ def test_a_switch_refuses_shares_that_are_none():
         switch(state, old, scale(old, 2), signal=1.5)
     old = plan(optsde.SGD())
     state = old.transform().init(jnp.ones(2))
-    with pytest.raises(ValueError, match="SGD has no v"):
+    with pytest.raises(ValueError, match="SGD has no such v"):
         switch(state, old, scale(old, 2), signal=0.5)
 
 
