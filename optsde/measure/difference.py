@@ -147,7 +147,7 @@ def loss_difference(
 
     def parts(base, slowed, signal, noise, losses):
         mean = PchipInterpolator(known, losses.mean(0))
-        speeds = _speeds(plan, times, kappas, base.mean(0), slowed.mean(0))
+        speeds = descent_speeds(plan, times, kappas, base.mean(0), slowed.mean(0))
         lag = [_delayed(mean, at, clock, times, speed) for speed in speeds.T]
         kept = _kept(plan, at, times, signal.mean(0), noise.mean(0), kappas, memory)
         both = 100 * np.array([np.array(lag), kept]) / mean(at).mean()
@@ -187,8 +187,18 @@ def _integral(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.diff(x) * (y[1:] + y[:-1]) / 2)])
 
 
-def _speeds(plan: Plan, times, kappas, base, slowed) -> np.ndarray:
-    """Returns the speed of descent at κ by that of the base run, [times, kappas]."""
+def descent_speeds(
+    plan: Plan, times: np.ndarray, kappas: Sequence[float], base, slowed
+) -> np.ndarray:
+    """Returns the speed of descent at κ by that of the base run, [times, kappas].
+
+    Args:
+      plan: of the base run.
+      times: of the measurements, in base steps.
+      kappas: batches, in batches of the plan.
+      base: descent of the base run, [times].
+      slowed: what is left of it at each κ before v remembers, [times, kappas].
+    """
     if not plan.optimizer.adaptive:
         return np.ones_like(slowed)
     # Where noise keeps the loss up, the descent measured may be nothing or less.
@@ -198,7 +208,7 @@ def _speeds(plan: Plan, times, kappas, base, slowed) -> np.ndarray:
     # s = (1 + (κ − 1) r)^-½, where r is the signal's share of all that P remembers.
     fine = np.linspace(0, times[-1], FINE + 1)
     shares = [np.interp(fine, times, x) for x in (speeds**-2 - 1).T]
-    span = max(float(plan.optimizer.preconditioner_memory()), 1.0)
+    span = max(float(plan.optimizer.preconditioner_memory()), 1.0) * plan.dt
     ages = times[:, None] - fine
     weights = np.where(ages >= 0, np.exp(-np.maximum(ages, 0) / span), 0)
     remembered = weights @ np.array(shares).T / weights.sum(1, keepdims=True)

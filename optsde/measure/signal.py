@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optsde.measure.difference import descent_speeds
 from optsde.measure.noise import Noise
 from optsde.plans.plan import Plan, refuse_without_signal_rule
 from optsde.types import Schedule
-
-FINE = 1024  # points of the integral over v's memory
 
 
 def signal_boost(
@@ -26,9 +25,9 @@ def signal_boost(
 ) -> Schedule:
     """Returns the boost for `scale(plan, κ, rule="signal")`, from measurements.
 
-    It is √(1 + r), where r is the average of s⁻² − 1, with the speed s of the descent,
-    over what v remembers: weights e^(−(1−β) age). Between the times it is interpolated,
-    and it is constant before the first and after the last.
+    It is 1/s, with the speed s of the descent after what v remembers: `descent_speeds`.
+    Between the times it is interpolated, and it is constant before the first and after
+    the last.
 
     Args:
       plan: of the run that was measured.
@@ -59,13 +58,6 @@ def signal_boost(
     base, slowed = (x.reshape(-1, len(known)).mean(0) for x in (base, slowed))
     if not np.all(np.isfinite(base)):
         raise ValueError(f"descent measured is {base}: needs finite numbers")
-    # Where noise keeps the loss up, the descent measured may be nothing or less.
-    speed = np.where(base > 0, slowed / np.where(base > 0, base, 1), 1)
-    share = np.clip(speed, kappa**-0.5, 1) ** -2 - 1
-    memory = float(plan.optimizer.preconditioner_memory()) * plan.dt
-    past = np.linspace(0, known[-1], FINE)
-    age = known[:, None] - past
-    weight = np.where(age >= 0, np.exp(-np.maximum(age, 0) / memory), 0)
-    remembered = weight @ np.interp(past, known, share) / weight.sum(1)
-    boost = jnp.asarray(np.sqrt(1 + remembered), float)
+    speeds = descent_speeds(plan, known, [kappa], base, slowed[:, None])[:, 0]
+    boost = jnp.asarray(1 / speeds, float)
     return lambda time: jnp.interp(time, jnp.asarray(known, float), boost)
