@@ -160,6 +160,9 @@ PRESETS = {
         evaluations=4,
         probe_seeds=64,
         known_false=(
+            "svag2_matches_base",
+            "svag4_matches_base",
+            "rule_holds_at_2",
             "nearer_than_linear_at_2",
             "nearer_than_linear_at_4",
             "nearer_than_sqrt_lr_only_at_2",

@@ -33,6 +33,7 @@ def _optimizations(request):
 @pytest.fixture(autouse=True, scope="module")
 def _garbage():
     """What jax keeps for good is not searched for garbage again and again."""
+    gc.collect()
     gc.freeze()
 
 

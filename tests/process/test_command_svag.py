@@ -17,7 +17,7 @@ TINY = [
     "--config.sde_seeds=3",
     "--config.ells=1,2",
     "--config.times=10,20",
-    "--config.substeps=1",
+    "--config.substeps=2",
     "--config.widths=8",
 ]
 
@@ -53,13 +53,13 @@ def test_a_run_and_its_directory(tmp_path):
         assert sde.shape == (3, 3)
         assert np.ptp(sde[:, 0]) == 0  # one initial point for all seeds
     rows = [json.loads(x) for x in (out / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 6 * 3
+    assert len(rows) == 9 * 3
     assert "discrete, batch 8" in first.stdout
     assert "t = 20/20  100%" in first.stderr
 
     again = run(tmp_path, DIGITS, *TINY)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("read from") == 6
+    assert again.stdout.count("read from") == 9
     assert len((out / "metrics.jsonl").read_text().splitlines()) == len(rows)
     other = run(tmp_path, DIGITS, *TINY, "--config.seed=1")
     assert other.returncode == 2
@@ -116,7 +116,7 @@ def test_quadratic(tmp_path):
         tmp_path,
         "--config=configs/svag.py:quadratic",
         "--config.optimizers=rmsprop",
-        "--config.paths=100000",
+        "--config.paths=400000",
     )
     assert ended.returncode == 0, ended.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
