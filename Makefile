@@ -4,18 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 CONSTRAINTS := constraints.txt
+CACHED := JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
 .PHONY: help demo test test-all notebooks lint types format check bench record lock clean
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
-demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, two minutes
+demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, three minutes
 	$(BIN)/python -m experiments.svag --config=configs/svag.py:digits
 
-test: $(VENV)/dev ## what a change can break, in five minutes on two cores
+test: $(VENV)/dev ## what a change can break, nine minutes on two cores at first, then under five
 	$(PYTEST)
 	$(PYTEST) tests/devices
-	$(BIN)/python -m doctest README.md
+	$(CACHED) $(BIN)/python -m doctest README.md
 
 test-all: test ## and the theory at full path counts, commands, notebooks
 	$(PYTEST) -m full

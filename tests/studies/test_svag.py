@@ -69,7 +69,7 @@ def test_settings_that_cannot_run_are_refused(preset, changes, says):
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({}, id="mlp"),
+        pytest.param({}, id="mlp", marks=pytest.mark.full),
         pytest.param(TEXT, id="text", marks=pytest.mark.full),
         pytest.param(CONV, id="conv", marks=pytest.mark.full),
     ],

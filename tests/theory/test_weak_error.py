@@ -222,7 +222,9 @@ def test_sign_descent_follows_both_forms_of_its_sde(size):
             assert error < bound + 4 * se
 
 
-@pytest.mark.parametrize(("b1", "b2"), [(0.9, 0.99), (0.5, 0.9)])
+@pytest.mark.parametrize(
+    ("b1", "b2"), [(0.9, 0.99), pytest.param(0.5, 0.9, marks=pytest.mark.full)]
+)
 def test_lion_keeps_the_signal(b1, b2, size):
     """σ = ½ at lr = .1: first moments of the base run at t = 16, within .02 + 4 s.e.
 

@@ -186,7 +186,7 @@ def test_a_measurement_between_two_rows_has_a_row_of_its_own(tmp_path):
     assert [x is None for x in rows["test_loss"]] == [False, True, False, False]
 
 
-@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.full), 3])
 def test_going_on_is_not_having_stopped(whole, tmp_path, replicas):
     """State, random keys, data order and metrics file, bit for bit."""
     one, written = whole(replicas)
