@@ -144,7 +144,9 @@ def build_task(
         augment=augment if s.augment in ("live", "masked") else None,
     )
     try:  # without computing anything: widths and heads that do not fit
-        jax.eval_shape(lambda: task.init(jax.random.key(0)))
+        params = jax.eval_shape(lambda: task.init(jax.random.key(0)))
+        if not all(x.size for x in jax.tree.leaves(params)):
+            raise ValueError("a layer of width 0")
     except (FlaxError, ValueError, TypeError, ZeroDivisionError) as error:
         raise UsageError(f"--config.options: {s.model}: {error}") from None
     return task
