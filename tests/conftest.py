@@ -32,7 +32,7 @@ def _optimizations(request):
 
 @pytest.fixture(autouse=True, scope="module")
 def _garbage():
-    """What jax keeps for good is not searched for garbage again and again."""
+    """Keeps what jax holds for good out of every later search for garbage."""
     gc.collect()
     gc.freeze()
 

@@ -27,7 +27,7 @@ FILE = "prediction.json"
 
 
 class Foreseen(NamedTuple):
-    """What was predicted: how far the rule holds, by how much it is off, and why."""
+    """A prediction: how far the rule holds, by how much it is off, and why."""
 
     rule: str
     kappa: float  # up to which noise-driven loss and speed stay within `close`

@@ -166,7 +166,7 @@ def tables(s: Settings, outcome: Outcome) -> Iterator[str]:
 
 
 def difference_table(foreseen: Foreseen, runs: Runs) -> str:
-    """Predicted and seen differences of the loss, and what was not foreseen of them."""
+    """Returns the table of differences of the loss, predicted, seen, not foreseen."""
     rows = []
     for kappa, predicted in foreseen_at(foreseen):
         seen = difference(runs, at_kappa(kappa))
@@ -176,7 +176,7 @@ def difference_table(foreseen: Foreseen, runs: Runs) -> str:
 
 
 def ways_out_table(s: Settings, runs: Runs) -> str:
-    """The loss by κ under the rule, and under what needs no noise to dominate."""
+    """Returns the table of the loss by κ, under the rule and the ways out of it."""
     rules = [rule for rule in ("rule", *WAYS_OUT) if rule in s.rules]
 
     def cell(kappa, rule):

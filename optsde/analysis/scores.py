@@ -22,10 +22,10 @@ def log_score(centre, width, low, high) -> np.ndarray:
     """Returns −log P(low < y ≤ high) for log y normal around log(centre).
 
     Args:
-        centre: positive numbers.
-        width: standard deviations of log y.
-        low: lower ends, from 0.
-        high: upper ends, to infinity.
+      centre: positive numbers.
+      width: standard deviations of log y.
+      low: lower ends, from 0.
+      high: upper ends, to infinity.
 
     >>> print(round(float(log_score(8.0, 1.0, 8.0, np.inf)), 4))  # log 2
     0.6931
@@ -43,12 +43,12 @@ def out_of_sample(predicted, low, high, fit_factor: bool = False) -> np.ndarray:
     """Returns the score of each case, by a law that is fitted on all the others.
 
     Args:
-        predicted: one positive number for each case; ones make the constant forecast,
-            where the factor is fitted.
-        low: of each case, the lower end of the interval that was seen.
-        high: of each case, the upper end.
-        fit_factor: whether the prediction may be off by a factor, the same in all
-            cases, or must be right as it stands.
+      predicted: one positive number for each case; ones make the constant forecast,
+        where the factor is fitted.
+      low: of each case, the lower end of the interval that was seen.
+      high: of each case, the upper end.
+      fit_factor: whether the prediction may be off by a factor, the same in all
+        cases, or must be right as it stands.
     """
     predicted, low, high = (np.asarray(x, np.float64) for x in (predicted, low, high))
     if len(predicted) < 3:

@@ -21,7 +21,7 @@ from optsde.types import PyTree
 
 
 class Moments(NamedTuple):
-    """What an SDE needs of the gradient at a point, with the noise of one batch."""
+    """The moments of a gradient that an SDE needs, with the noise of one batch."""
 
     loss: jax.Array
     mean: PyTree  # ∇f
@@ -105,7 +105,7 @@ def from_data(
 
 
 class Driven(NamedTuple):
-    """What drives a law with stable noise over a time; all of it adds up over times."""
+    """Increments that drive a law with stable noise; over longer times they add up."""
 
     own: PyTree  # of the law without it
     jump: PyTree  # dL, like the parameters
@@ -156,7 +156,7 @@ def _struct(x: jax.Array) -> jax.ShapeDtypeStruct:
 
 
 def drawn_from(law_of: Callable[[int], Law]) -> Sampler:
-    """Samples ∇f + Σ^{1/2} z with z ~ N(0, I): Gaussian noise of a law's covariance.
+    """Returns a sampler of ∇f + Σ^{1/2} z, z ~ N(0, I), with the covariance of a law.
 
     Beside the batches themselves it tells what the shape of their noise does. A
     gradient costs what one of the SDE does. Noise with jumps is that of a unit of time.

@@ -29,7 +29,6 @@ the speed of coordinates with some signal is measured too high: for draws = 4κ 
 at most.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -41,7 +40,7 @@ from scipy.interpolate import PchipInterpolator
 from optsde.analysis.statistics import Estimate, Interval, interval, jackknife
 from optsde.analysis.tables import table, with_interval
 from optsde.measure.noise import Noise
-from optsde.measure.prediction import departure
+from optsde.measure.prediction import departure, sums_for_ever
 from optsde.optimizers import Optimizer
 from optsde.plans.plan import Plan
 
@@ -103,15 +102,15 @@ def loss_difference(
     """Predicts the mean loss at some times, at κ times the batch, less the base run's.
 
     Args:
-        plan: of the base run.
-        noises: measured along replicas of it, [replicas, times], for the κ > 1 asked
-            for (`noise_probe(…, kappas=…)`).
-        times: of `noises`, in base steps. Before the first, the run is taken to be as
-            it was then: have some early.
-        curve: times from 0 on and losses [replicas, times] of the same replicas, of any
-            kind. It is drawn through the points: have them close where it is steep.
-        at: times, at which the mean is predicted; none after the last of `times`.
-        memory: how decays follow κ, as in `scale`.
+      plan: of the base run.
+      noises: measured along replicas of it, [replicas, times], for the κ > 1 asked
+        for (`noise_probe(…, kappas=…)`).
+      times: of `noises`, in base steps. Before the first, the run is taken to be as
+        it was then: have some early.
+      curve: times from 0 on and losses [replicas, times] of the same replicas, of any
+        kind. It is drawn through the points: have them close where it is steep.
+      at: times, at which the mean is predicted; none after the last of `times`.
+      memory: how decays follow κ, as in `scale`.
     """
     kappas = tuple(kappa for kappa in noises.kappas if kappa > 1)
     times, at = np.asarray(times, np.float64), np.asarray(at, np.float64)
@@ -165,7 +164,7 @@ def _cautions(optimizer: Optimizer) -> Iterator[str]:
             "The weights decay as fast as before where the gradient is slower. That "
             "moves the loss, and is not in this prediction"
         )
-    if math.isinf(float(optimizer.preconditioner_memory())):
+    if sums_for_ever(optimizer):
         yield (
             f"{type(optimizer).__name__} has no equilibrium, so what noise keeps up "
             "is not told: at large κ, where finite steps add to it, the loss is higher"
@@ -226,7 +225,7 @@ def _delayed(mean, at, clock, times, speed) -> float:
 
 def _kept(plan, at, times, signal, noise, kappas, memory) -> np.ndarray:
     """Returns the change of the loss that noise keeps up, at each κ."""
-    if math.isinf(float(plan.optimizer.preconditioner_memory())):
+    if sums_for_ever(plan.optimizer):
         return np.zeros(len(kappas))
     here = np.interp(at, times, noise)
     ratio = np.maximum(np.interp(at, times, signal) / here, 0)

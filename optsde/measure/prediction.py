@@ -67,7 +67,7 @@ class Expected(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """How far a rule holds; `ratio` is the G/N by which it is judged."""
+    """A prediction of how far a rule holds; `ratio` is the G/N it is judged by."""
 
     rule: str
     kappa: float
@@ -126,7 +126,7 @@ def predict(
     """
     stacked = _stacked(noises)
     half = _half(stacked, times)
-    late = _ratio(stacked, 0 if _sums(plan.optimizer) else half)
+    late = _ratio(stacked, 0 if sums_for_ever(plan.optimizer) else half)
     memories = _memory(plan.optimizer, memory)
     limits = [*memories, _signal(plan, late, memory, close)]
     least = min(limits, key=lambda bound: bound.kappa)
@@ -169,7 +169,7 @@ def departure(
             f"{type(optimizer).__name__} has no response to predict by, since its step "
             "is no filter of gradients; use SGD, a momentum, RMSprop or Adam"
         )
-    if _sums(optimizer):
+    if sums_for_ever(optimizer):
         raise ValueError(
             f"{type(optimizer).__name__} has no equilibrium to depart from, since its "
             "steps shrink for ever; predict() judges it by its speed"
@@ -198,7 +198,7 @@ def departure(
 
 def _expected(optimizer, ratio, kappas, memory):
     """Returns what `departure` does; without an equilibrium, the speed and no loss."""
-    if not _sums(optimizer):
+    if not sums_for_ever(optimizer):
         return departure(optimizer, ratio, kappas, memory)
     q = kappas * max(ratio, 0.0)
     speed = np.sqrt((1 + max(ratio, 0.0)) / (1 + q))
@@ -216,7 +216,7 @@ def _root(step: np.ndarray, a: np.ndarray, s: np.ndarray) -> np.ndarray:
     return high
 
 
-def _sums(optimizer: Optimizer) -> bool:
+def sums_for_ever(optimizer: Optimizer) -> bool:
     """Tells whether P sums for ever, so that no run comes to an equilibrium."""
     return math.isinf(float(optimizer.preconditioner_memory()))
 
@@ -339,7 +339,7 @@ def _tails(tails: Tail | Sequence[Tail] | None):
 
 
 def _cautions(plan, noise: Noise, times, half: int, late: Interval, kappa: float):
-    if _sums(plan.optimizer):
+    if sums_for_ever(plan.optimizer):
         yield (
             f"{type(plan.optimizer).__name__} has no equilibrium: it is judged by its "
             "speed alone, from G/N over all of the run, and its noise loss is not told"

@@ -343,7 +343,7 @@ def _begin_of(engine: Engine, state: PyTree) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class _Agenda:
-    """What is due at which step, up to the end of a run."""
+    """The agenda of a run: what is due at which step, up to its end."""
 
     probes: dict[int, list["_Probing"]]
     row_ends: set[int]

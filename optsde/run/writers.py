@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 
 class Writer(Protocol):
-    """Where the rows of a run go: a file, TensorBoard, or anything with these three."""
+    """A place for the rows of a run: a file, TensorBoard, or any with these three."""
 
     def begin(self, step: int) -> None:
         """Opens it for a run that goes on from `step`, 0 for a new one."""
