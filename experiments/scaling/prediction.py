@@ -4,9 +4,10 @@ Signal and noise of the gradient, and the held-out loss, along a few seeds of th
 run.
 """
 
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import optsde
-from experiments.scaling.rule import Settings, base_plan, keys_of, sampler_of
+from experiments.scaling.rule import SIGNAL, Settings, base_plan, keys_of, sampler_of
 from optsde import measure
 from optsde.analysis import Estimate, estimate_or_exact, plus_minus, table
 from optsde.gradients import Draw
@@ -37,24 +38,29 @@ class Foreseen(NamedTuple):
     ratio: float  # G/N, by which that is judged
     difference: measure.Difference | None  # of the held-out loss, where it was measured
     text: str
-    signal: dict[str, list[float]]  # "times", and the signal rule's boosts at each κ
+    times: list[float]  # of the measurements
+    boosts: dict[str, dict[str, Any]]  # by signal rule and κ, at these times
 
     def summary(self, bound: float) -> dict[str, Any]:
         """Returns what summary.json has of it, also to be scored by."""
-        found = {k: v for k, v in self._asdict().items() if k not in ("text", "signal")}
+        internal = "text", "times", "boosts"
+        found = {k: v for k, v in self._asdict().items() if k not in internal}
         if self.difference is not None:
             found["difference"] = _stored(self.difference)
             found["limit"] = self.difference.limit(bound)._asdict()
         return found
 
-    def boosts(self) -> dict[float, Schedule]:
-        """Returns the signal rule's boost at each κ, where the optimizer has that."""
-        known = {name: jnp.asarray(x, float) for name, x in self.signal.items()}
-        return {
-            float(name): lambda t, boost=boost: jnp.interp(t, known["times"], boost)
-            for name, boost in known.items()
-            if name != "times"
-        }
+    def schedules(self, task: Task) -> dict[tuple[str, float], Schedule]:
+        """Returns the boost of each signal rule at each κ, where the optimizer has it."""
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        found = {}
+        for rule, stored in self.boosts.items():
+            one = jax.tree.structure(params if rule == "signal_by_leaf" else 0)
+            for kappa, leaves in stored.items():
+                values = jax.tree.unflatten(one, [jnp.asarray(x) for x in leaves])
+                schedule = partial(measure.interpolated, self.times, values)
+                found[rule, float(kappa)] = schedule
+        return found
 
 
 def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
@@ -153,7 +159,8 @@ def predict(s: Settings, task: Task) -> Foreseen:
         ratio=prediction.ratio.value,
         difference=difference,
         text="\n\n".join(texts),
-        signal=signal_of(plan, noises, times, s.kappas),
+        times=times,
+        boosts=boosts_of(plan, noises, times, s),
     )
 
 
@@ -162,20 +169,19 @@ def second_half(times: np.ndarray) -> np.ndarray:
     return times > times[-1] / 2
 
 
-def signal_of(
-    plan: optsde.Plan,
-    noises: measure.Noise,
-    times: list[float],
-    kappas: Sequence[int],
-) -> dict[str, list[float]]:
-    """Returns times, and the boost at each κ; nothing where there is no signal rule."""
+def boosts_of(
+    plan: optsde.Plan, noises: measure.Noise, times: list[float], s: Settings
+) -> dict[str, dict[str, Any]]:
+    """Returns the boosts of the signal rules by κ, leaf by leaf, as JSON has them."""
     if not has_signal_rule(plan.optimizer):
         return {}
-    stored = {"times": times}
-    for kappa in kappas:
-        boost = measure.signal_boost(plan, noises, times, kappa)
-        stored[str(kappa)] = [float(boost(time)) for time in times]
-    return stored
+    found: dict[str, dict[str, Any]] = {rule: {} for rule in SIGNAL}
+    for rule, kappa in itertools.product(SIGNAL, s.kappas):
+        by_leaf = rule == "signal_by_leaf"
+        boost = measure.signal_boost(plan, noises, times, kappa, by_leaf)
+        values = jax.vmap(boost)(jnp.asarray(times, float))
+        found[rule][str(kappa)] = [x.tolist() for x in jax.tree.leaves(values)]
+    return found
 
 
 def noise_table(noises: measure.Noise, times: list[float], batch_size: int) -> str:

@@ -30,6 +30,7 @@ from optsde.types import Schedule
 RULES = {
     "rule": "the rule",
     "signal": "the rule, lr by the signal's share",
+    "signal_by_leaf": "the rule, lr by the signal's share in each leaf",
     "invariant": "lr × κ, v of micro-batches",
     "linear": "lr × κ, all else alone",
     "sqrt_lr_only": "lr × √κ, all else alone",
@@ -40,7 +41,8 @@ RULES = {
     "rule_but_eps_fixed": "the rule, but ε alone",
     "rule_but_decay_fixed": "the rule, but λ alone",
 }
-WAYS_OUT = "signal", "invariant"  # where the signal rules; no controls of the rule
+SIGNAL = "signal", "signal_by_leaf"  # rules with a boost from measurements
+WAYS_OUT = *SIGNAL, "invariant"  # where the signal rules; no controls of the rule
 JUDGED_UNTIL = 8  # largest κ at which the rule must lie nearer than each control
 
 
@@ -137,8 +139,9 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
         fine = self.optimizer.response() is not None
         yield fine, "optimizer.name", "a preconditioner to weigh noise by"
         yield "rule" in self.rules, "rules", "'rule' among them"
-        fine = "signal" not in self.rules or has_signal_rule(self.optimizer)
-        yield fine, "rules", "no 'signal' where the optimizer averages no g²"
+        for rule in set(SIGNAL) & set(self.rules):
+            fine = has_signal_rule(self.optimizer)
+            yield fine, "rules", f"no {rule!r} where the optimizer averages no g²"
         fine = "invariant" not in self.rules or type(self.optimizer) is optsde.Adam
         yield fine, "rules", "no 'invariant' where the optimizer is not Adam"
         for arm in arms(self):
@@ -200,11 +203,11 @@ def base_plan(s: Settings) -> optsde.Plan:
 
 
 def arms(
-    s: Settings, boosts: Mapping[float, Schedule] | None = None
+    s: Settings, boosts: Mapping[tuple[str, float], Schedule] | None = None
 ) -> Iterator[RuleArm]:
     """Yields the base run, SVAG at each ℓ, and every rule at each κ.
 
-    The signal rule is among them where `boosts`, its boost at each κ, are known.
+    Signal rules are among them where `boosts`, their boosts by rule and κ, are known.
     """
     boosts = boosts or {}
     base = base_plan(s)
@@ -215,10 +218,11 @@ def arms(
         yield RuleArm(at_ell(ell), plan, ell=ell)
     for kappa, rule in itertools.product(s.kappas, s.rules):
         late = kappa > s.controls_until and rule not in ("rule", *WAYS_OUT)
-        if late or (rule == "signal" and kappa not in boosts):
+        boost = boosts.get((rule, kappa))
+        if late or (rule in SIGNAL and boost is None):
             continue
         try:
-            plan = by_rule(base, kappa, rule, s.memory, boosts.get(kappa))
+            plan = by_rule(base, kappa, rule, s.memory, boost)
         except ValueError as error:
             message = f"--config.kappas: {kappa:g} among them: {error}"
             raise UsageError(message) from None
@@ -238,8 +242,8 @@ def by_rule(
     """
     if rule in ("linear", "sqrt_lr_only", "fixed"):
         return optsde.scale(base, kappa, rule)
-    if rule == "signal":
-        return optsde.scale(base, kappa, rule, memory=memory, boost=boost)
+    if rule in SIGNAL:
+        return optsde.scale(base, kappa, "signal", memory=memory, boost=boost)
     if rule == "invariant":
         same = optsde.InvariantAdam(**vars(base.optimizer))
         base = dataclasses.replace(base, optimizer=same)

@@ -69,7 +69,7 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Outcome:
     foreseen = foresee(s, rundir, task)
     print(f"{foreseen.text}\n", flush=True)
     runs = Runs({})
-    for group in stacks(arms(s, foreseen.boosts())) if s.verify else ():
+    for group in stacks(arms(s, foreseen.schedules(task))) if s.verify else ():
         runs |= train_group(s, task, group, rundir.path / "arms" / group[0].group)
     return Outcome(foreseen, runs)
 

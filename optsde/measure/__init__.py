@@ -35,7 +35,7 @@ from optsde.measure.noise import (
 from optsde.measure.ntk import ntk_probe
 from optsde.measure.prediction import Bound, Prediction, departure, predict
 from optsde.measure.probe import Probe, probe
-from optsde.measure.signal import signal_boost
+from optsde.measure.signal import interpolated, signal_boost
 from optsde.measure.spectrum import (
     Density,
     Eigenpairs,
@@ -67,6 +67,7 @@ __all__ = [
     "gauss_newton",
     "gradient_noise",
     "hessian",
+    "interpolated",
     "intrinsic_groups",
     "intrinsic_rates",
     "intrinsic_report",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import treedef_is_leaf
 
 from optsde.data.resident import on_device
 from optsde.gradients import Draw, Losses, Oracle, Use, full_batch
@@ -97,7 +98,12 @@ def stability_threshold(plan: Plan, state: OptimizerState) -> jax.Array:
         lr, decay = s * optimizer.lr, s * optimizer.absolute_decay
         optimizer = dataclasses.replace(optimizer, lr=lr, absolute_decay=decay)
     threshold = jnp.asarray(optimizer.stability_threshold(state.direction))
-    return threshold if plan.boost is None else threshold / plan.boost(time)
+    if plan.boost is None:
+        return threshold
+    boost = plan.boost(time)
+    if not treedef_is_leaf(jax.tree.structure(boost)):
+        raise ValueError("one threshold needs one boost: the plan's differs by leaf")
+    return threshold / boost
 
 
 def sharpness_probe(

@@ -6,7 +6,7 @@ three weight decays are the same for all families and stand here:
     θ ← θ − s(t) · (lr · (b(t) u + λ θ) + w θ),     u = direction(g + l2 · θ)
 
 where a plan may lengthen the direction alone by a boost b(t), which is 1 but under the
-signal rule.
+signal rule, and may differ from leaf to leaf.
 
 A family is one file: a frozen, keyword-only dataclass with `@register`. It must define
 
@@ -226,7 +226,7 @@ class Optimizer:
             grads = self._coupled(updates, params)
             u, inner = direction.update(grads, state.direction, params)
             if boost is not None:
-                u = _times(boost(state.clock.time), u)
+                u = multiplied(boost(state.clock.time), u)
             s = 1.0 if schedule is None else schedule(state.clock.time)
             change = jax.tree.map(
                 lambda u, x: (-s * self._velocity(u, x)).astype(x.dtype), u, params
@@ -273,7 +273,7 @@ class Optimizer:
         def drift(t, params, state, mean, variance):
             mean = self._coupled(mean, params)
             u, dstate = limit.drift(theirs(state), mean, variance)
-            u = u if boost is None else _times(boost(t * dt), u)
+            u = u if boost is None else multiplied(boost(t * dt), u)
             s = speed(t)
             flow = jax.tree.map(lambda u, x: -s * limiting._velocity(u, x), u, params)
             return flow, ours(dstate)
@@ -281,7 +281,7 @@ class Optimizer:
         def noise(t, params, state, mean, variance, kick, spare):
             mean = self._coupled(mean, params)
             u, dstate = limit.noise(theirs(state), mean, variance, kick, spare)
-            u = u if boost is None else _times(boost(t * dt), u)
+            u = u if boost is None else multiplied(boost(t * dt), u)
             s = speed(t)
             return jax.tree.map(lambda u: -s * limiting.lr * u, u), ours(dstate)
 
@@ -470,8 +470,10 @@ def ema(old: PyTree, new: PyTree, decay: Scalar) -> PyTree:
     )
 
 
-def _times(factor: Scalar, tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree)
+def multiplied(factors: PyTree, tree: PyTree) -> PyTree:
+    """Returns the tree multiplied by a number, or by one for each leaf."""
+    factors = jax.tree.broadcast(factors, tree)
+    return jax.tree.map(lambda c, x: (c * x).astype(x.dtype), factors, tree)
 
 
 def _present(value: Scalar) -> bool:

@@ -16,11 +16,13 @@ the noise: a larger batch, or a signed mix of two draws (`noise_gain`).
 
 import dataclasses
 import math
+import operator
 from typing import Self
 
 import jax
 import numpy as np
 import optax
+from jax.tree_util import treedef_is_leaf
 
 from optsde.optimizers import EMA, SWA, Optimizer, Power
 from optsde.optimizers.base import OptimizerState
@@ -35,8 +37,9 @@ class Plan:
 
     horizon: length of the run, in steps of the base run.
     schedule: multiplier of lr as a function of time, in steps of the base run.
-    boost: multiplier of the optimizer's direction as a function of time, which leaves
-    the decays of the weights alone; `scale(…, rule="signal")` sets it.
+    boost: multiplier of the optimizer's direction as a function of time, one or one for
+    each leaf, which leaves the decays of the weights alone; `scale(…, rule="signal")`
+    sets it.
     clip: largest global norm of the gradient, applied before everything else.
     average: EMA(decay) or SWA(start, every) of the weights.
     dt: base steps per step; noise_gain: factor of the gradient variance that SVAG's
@@ -75,12 +78,17 @@ class Plan:
                 raise ValueError(f"{name}={value}: needs {needs}")
         return self
 
-    def rate(self, time: Scalar) -> Scalar:
-        """Returns the learning rate at a time, in base steps, such as `state.time`."""
+    def rate(self, time: Scalar) -> PyTree:
+        """Returns the learning rate at a time, in base steps, such as `state.time`.
+
+        It is a tree of them, where the boost differs from leaf to leaf.
+        """
         rate = self.optimizer.lr
-        for factor in (self.schedule, self.boost):
-            rate = rate if factor is None else rate * factor(time)
-        return rate
+        if self.schedule is not None:
+            rate = rate * self.schedule(time)
+        if self.boost is None:
+            return rate
+        return jax.tree.map(lambda boost: rate * boost, self.boost(time))
 
     def transform(self) -> optax.GradientTransformation:
         """Returns the optax transform: clip, then the optimizer on this plan's clock.
@@ -115,8 +123,9 @@ def scale(
     "linear" (lr·κ), "sqrt_lr_only" (lr·√κ) or "fixed", which leave everything else
     alone.
     boost: for the signal rule, √((N+κG)/(N+G)) as a function of time, as
-    `measure.signal_boost` makes it of measurements. One for all parameters: where their
-    G/N differ, those with more of it than those that it is made for still lag.
+    `measure.signal_boost` makes it of measurements. One for all parameters, or a tree
+    like them with one for each leaf; where G/N differs among those that share one, the
+    parameters with more of it than those that it is made for still lag.
     memory: "linear" takes decays to 1 − κ(1−β), "power" to β**κ. `svag` and `sde` take
     the same word: the limits differ, by 1 − β against −ln β.
     clip: "noise" takes the threshold to c/√κ, right where noise makes up the norm of
@@ -173,7 +182,14 @@ def refuse_without_signal_rule(optimizer: Optimizer) -> None:
 def _product(first: Schedule | None, second: Schedule) -> Schedule:
     if first is None:
         return second
-    return lambda time: first(time) * second(time)
+
+    def both(time):
+        one, other = first(time), second(time)
+        if not treedef_is_leaf(jax.tree.structure(one)):
+            one, other = other, one
+        return jax.tree.map(operator.mul, jax.tree.broadcast(one, other), other)
+
+    return both
 
 
 CONTROLS = {"linear": 1.0, "sqrt_lr_only": 0.5, "fixed": 0.0}

@@ -40,7 +40,7 @@ def test_presets_pass_their_own_checks(preset):
 
 
 def test_arms_change_what_their_names_tell():
-    rules = tuple(name for name in rule.RULES if name != "signal")
+    rules = tuple(name for name in rule.RULES if name not in rule.SIGNAL)
     s = tiny("digits_adamw", rules=rules, kappas=(4,), ells=(2,), svag_until=0.5)
     adamw = dataclasses.replace(s.optimizer, eps=1e-3)
     arms = list(rule.arms(dataclasses.replace(s, optimizer=adamw)))
@@ -109,7 +109,7 @@ def foreseen(*percent, kappa=5.0):
     total = Estimate(np.array(percent), np.full(count, 0.1), np.full(count, 7.0))
     kappas = tuple(2.0 ** np.arange(1, count + 1))
     difference = measure.Difference(kappas, total, total, 0 * total, ())
-    return Foreseen("square-root", kappa, 4.0, 6.0, "", 0.01, difference, "", {})
+    return Foreseen("square-root", kappa, 4.0, 6.0, "", 0.01, difference, "", [], {})
 
 
 def test_verdicts_of_known_outcome(tmp_path):
@@ -151,7 +151,10 @@ def test_verdicts_of_known_outcome(tmp_path):
     ("changes", "says"),
     [
         (dict(kappas=(3,)), "whole steps in horizon/evaluations = 640 base steps"),
-        (dict(rules=("rule", "quadratic")), "some of rule, signal, invariant, linear"),
+        (
+            dict(rules=("rule", "quadratic")),
+            "some of rule, signal, signal_by_leaf, invariant",
+        ),
         (dict(rules=("linear",)), "'rule' among them"),
         (
             dict(rules=("rule", "signal"), optimizer=optsde.SGD(lr=0.1)),
@@ -193,28 +196,36 @@ def test_batch_norm_needs_ghost_groups():
 
 def test_the_signal_rule_goes_by_the_prediction(tmp_path):
     """Arms of it are there once G/N is known: stored, and read again."""
-    s = tiny("digits_signal", kappas=(2,), rules=("rule", "signal"), horizon=80.0)
-    assert not any(arm.rule == "signal" for arm in rule.arms(s))
-    rundir = RunDir(tmp_path, "scaling", {})
-    first = prediction.foresee(s, rundir, build_task(s))
+    rules = "rule", "signal", "signal_by_leaf"
+    s = tiny("digits_signal", kappas=(2,), rules=rules, horizon=80.0)
+    assert not any(arm.rule in rule.SIGNAL for arm in rule.arms(s))
+    rundir, task = RunDir(tmp_path, "scaling", {}), build_task(s)
+    first = prediction.foresee(s, rundir, task)
     again = prediction.foresee(s, rundir, None)
-    assert first.signal == again.signal
-    times, boosts = again.signal["times"], again.signal["2"]
-    assert times == prediction.probe_times(s)
-    assert times[0] <= s.every / 8
-    *_, arm = rule.arms(s, again.boosts())
-    assert (arm.rule, arm.group) == ("signal", "kappa2_signal")
-    assert 1 <= min(boosts) <= max(boosts) <= 2**0.5
-    np.testing.assert_allclose(
-        arm.plan.rate(times[3]), s.optimizer.lr * 2**0.5 * boosts[3], rtol=1e-5
-    )
+    assert first.boosts == again.boosts
+    assert again.times == prediction.probe_times(s)
+    assert again.times[0] <= s.every / 8
+    *_, one, by_leaf = rule.arms(s, again.schedules(task))
+    assert (one.rule, one.group) == ("signal", "kappa2_signal")
+    assert (by_leaf.rule, by_leaf.group) == ("signal_by_leaf", "kappa2_signal_by_leaf")
+    [boost], leaves = (again.boosts[name]["2"] for name in rule.SIGNAL)
+    assert 1 <= min(boost) <= max(boost) <= 2**0.5
+    rate = s.optimizer.lr * 2**0.5
+    np.testing.assert_allclose(one.plan.rate(again.times[3]), rate * boost[3], 1e-5)
+    rates = by_leaf.plan.rate(again.times[3])
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    assert jax.tree.structure(rates) == jax.tree.structure(params)
+    expected = [rate * x[3] for x in leaves]
+    np.testing.assert_allclose(jax.tree.leaves(rates), expected, 1e-5)
+    assert np.ptp(expected) > 1e-6
 
 
 def test_ways_out_have_claims_of_their_own():
     s = tiny("digits_signal", seeds=8, kappas=(2, 4))
-    runs = runs_of(s, {"signal": 0.3}, boosts={2.0: lambda t: 1.1, 4.0: lambda t: 1.2})
+    boosts = {(r, k): lambda t: 1.1 for r in rule.SIGNAL for k in (2.0, 4.0)}
+    runs = runs_of(s, {"signal": 0.3}, boosts=boosts)
     verdicts = {v.claim: v for v in verification.ways_out(s, runs)}
-    assert [v.holds for v in verdicts.values()] == [False, False, True, True]
+    assert [v.holds for v in verdicts.values()] == [False] * 2 + [True] * 4
     np.testing.assert_allclose(verdicts["signal_holds_at_4"].value, 30.0)
     nearer = [v.claim for v in verification.nearer(s, runs)]
     assert not any("signal" in claim or "invariant" in claim for claim in nearer)

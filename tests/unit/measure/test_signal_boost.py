@@ -60,6 +60,33 @@ def test_without_descent_there_is_no_boost():
     np.testing.assert_allclose(measure.signal_boost(plan(), seen, TIMES, 4)(9.0), 1)
 
 
+def test_each_leaf_may_have_a_boost_of_its_own():
+    """Leaves that are slowed apart: each has its inverse speed, and all have a mean."""
+    speeds, one = {"a": 1.0, "b": 0.5}, np.ones((3, len(TIMES)))
+    seen = Measured(one)
+    seen.descent = Descent(
+        {name: one for name in speeds},
+        {name: np.stack([one, s * one], axis=-1) for name, s in speeds.items()},
+    )
+    each = measure.signal_boost(plan(), seen, TIMES, 4, by_leaf=True)
+    np.testing.assert_allclose(each(90.0)["a"], 1)
+    np.testing.assert_allclose(each(90.0)["b"], 2)
+    np.testing.assert_allclose(
+        measure.signal_boost(plan(), seen, TIMES, 4)(90.0), 4 / 3
+    )
+    big = optsde.scale(plan(), 4, "signal", memory="power", boost=each)
+    twice = optsde.scale(big, 1, "signal", memory="power", boost=lambda t: 3.0)
+    params = grads = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    changes = []
+    for run in (optsde.scale(plan(), 4, memory="power"), big, twice):
+        transform = run.transform()
+        change, _ = transform.update(grads, transform.init(params), params)
+        changes.append(change)
+    for change, factor in zip(changes[1:], (1, 3), strict=True):
+        np.testing.assert_allclose(change["a"], factor * changes[0]["a"], rtol=1e-6)
+        np.testing.assert_allclose(change["b"], 2 * factor * changes[0]["b"], rtol=1e-6)
+
+
 def test_time_is_that_of_the_base_run():
     """Measured along a run at κ = 4, whose v remembers as many samples."""
     base, seen = plan(), Measured((1 + TIMES / 100) ** -0.5)
