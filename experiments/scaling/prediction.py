@@ -51,7 +51,7 @@ class Foreseen(NamedTuple):
         return found
 
     def schedules(self, task: Task) -> dict[tuple[str, float], Schedule]:
-        """Returns the boost of each signal rule at each κ, where the optimizer has it."""
+        """Returns each signal rule's boost at each κ, where the optimizer has it."""
         params = jax.eval_shape(task.init, jax.random.key(0))
         found = {}
         for rule, stored in self.boosts.items():

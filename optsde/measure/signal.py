@@ -71,9 +71,9 @@ def signal_boost(
 
 
 def interpolated(times: Sequence[float], values: PyTree, time: Scalar) -> PyTree:
-    """Returns each leaf's value at a time, constant before the first and after the last.
+    """Returns each leaf's value at a time; leaves of `values` are arrays [times].
 
-    Leaves of `values` are arrays [times].
+    It is constant before the first and after the last.
     """
     known = jnp.asarray(times, float)
     return jax.tree.map(lambda x: jnp.interp(time, known, x), values)

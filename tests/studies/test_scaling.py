@@ -153,7 +153,7 @@ def test_verdicts_of_known_outcome(tmp_path):
         (dict(kappas=(3,)), "whole steps in horizon/evaluations = 640 base steps"),
         (
             dict(rules=("rule", "quadratic")),
-            "some of rule, signal, signal_by_leaf, invariant",
+            "some of rule, signal, signal_by_leaf",
         ),
         (dict(rules=("linear",)), "'rule' among them"),
         (

@@ -65,7 +65,7 @@ def test_each_leaf_may_have_a_boost_of_its_own():
     speeds, one = {"a": 1.0, "b": 0.5}, np.ones((3, len(TIMES)))
     seen = Measured(one)
     seen.descent = Descent(
-        {name: one for name in speeds},
+        dict.fromkeys(speeds, one),
         {name: np.stack([one, s * one], axis=-1) for name, s in speeds.items()},
     )
     each = measure.signal_boost(plan(), seen, TIMES, 4, by_leaf=True)
