@@ -15,6 +15,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from optsde.measure.difference import descent_speeds
 from optsde.measure.noise import Noise
@@ -70,7 +71,7 @@ def signal_boost(
     return partial(interpolated, known, boosts)
 
 
-def interpolated(times: Sequence[float], values: PyTree, time: Scalar) -> PyTree:
+def interpolated(times: ArrayLike, values: PyTree, time: Scalar) -> PyTree:
     """Returns each leaf's value at a time; leaves of `values` are arrays [times].
 
     It is constant before the first and after the last.
