@@ -9,6 +9,7 @@ from optsde.optimizers import (
     SWA,
     AdaGrad,
     Adam,
+    Groups,
     HeavyBall,
     InvariantAdam,
     Lion,
@@ -17,6 +18,7 @@ from optsde.optimizers import (
     RMSprop,
     SignSGD,
     Signum,
+    decay_where,
 )
 from optsde.plans import Plan, explain, scale, svag, switch
 
@@ -49,6 +51,7 @@ __all__ = [
     "SWA",
     "AdaGrad",
     "Adam",
+    "Groups",
     "HeavyBall",
     "InvariantAdam",
     "Lion",
@@ -59,6 +62,7 @@ __all__ = [
     "RMSprop",
     "SignSGD",
     "Signum",
+    "decay_where",
     "discrete",
     "ensemble",
     "explain",

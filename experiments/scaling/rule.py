@@ -249,7 +249,7 @@ def by_rule(
         base = dataclasses.replace(base, optimizer=same)
         return optsde.scale(base, kappa, memory=memory)
     plan = optsde.scale(base, kappa, memory=memory)
-    old, new = base.optimizer, plan.optimizer
+    old, new = base.optimizer.single(), plan.optimizer.single()
     names = [field.name for field in dataclasses.fields(old)]
     changes = {
         "rule": {},

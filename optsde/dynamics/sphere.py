@@ -89,7 +89,9 @@ def sphere(
     if law.jumps:
         raise ValueError("the SDE on the sphere has Tr Σ, which stable noise has not")
     check_steps(substeps=substeps)
-    system = sphere_system(intrinsic_rates(plan.checked().optimizer), keep_signal)
+    system = sphere_system(
+        intrinsic_rates(plan.checked().optimizer.single()), keep_signal
+    )
     h = 1 / substeps
 
     def init(key):

@@ -92,7 +92,7 @@ def stability_threshold(plan: Plan, state: OptimizerState) -> jax.Array:
 
     That is, at the learning rate of the next step. The clip is left out.
     """
-    optimizer, time = plan.optimizer, state.clock.time
+    optimizer, time = plan.optimizer.single(), state.clock.time
     if plan.schedule is not None:
         s = plan.schedule(time)
         lr, decay = s * optimizer.lr, s * optimizer.absolute_decay
@@ -154,7 +154,7 @@ def sharpness_probe(
         if len(names) > 1:
             direction = state.optimizer.direction
             divisor = optimizer.preconditioner(direction, state.params)
-            divisors.append((divisor, optimizer.l2))
+            divisors.append((divisor, optimizer.single().l2))
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *divisors)
         pairs = jax.lax.map(search, (*stacked, vectors))
 

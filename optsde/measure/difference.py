@@ -41,7 +41,6 @@ from optsde.analysis.statistics import Estimate, Interval, interval, jackknife
 from optsde.analysis.tables import table, with_interval
 from optsde.measure.noise import Noise
 from optsde.measure.prediction import departure, sums_for_ever
-from optsde.optimizers import Optimizer
 from optsde.plans.plan import Plan
 
 FINE = 4096  # steps in which the lag is integrated
@@ -154,12 +153,12 @@ def loss_difference(
 
     found = jackknife(parts, base, slowed, signal, noise, losses)
     total, lag, kept = found.each()
-    return Difference(kappas, total, lag, kept, tuple(_cautions(plan.optimizer)))
+    return Difference(kappas, total, lag, kept, tuple(_cautions(plan)))
 
 
-def _cautions(optimizer: Optimizer) -> Iterator[str]:
-    decays = float(optimizer.weight_decay) > 0 or float(optimizer.absolute_decay) > 0
-    if optimizer.adaptive and decays:
+def _cautions(plan: Plan) -> Iterator[str]:
+    optimizer = plan.optimizer.representative()
+    if optimizer.adaptive and plan.optimizer.decays_weights():
         yield (
             "The weights decay as fast as before where the gradient is slower. That "
             "moves the loss, and is not in this prediction"
@@ -198,7 +197,8 @@ def descent_speeds(
       base: descent of the base run, [times].
       slowed: what is left of it at each κ before v remembers, [times, kappas].
     """
-    if not plan.optimizer.adaptive:
+    optimizer = plan.optimizer.representative()
+    if not optimizer.adaptive:
         return np.ones_like(slowed)
     # Where noise keeps the loss up, the descent measured may be nothing or less.
     some = base[:, None] > 0
@@ -207,7 +207,7 @@ def descent_speeds(
     # s = (1 + (κ − 1) r)^-½, where r is the signal's share of all that P remembers.
     fine = np.linspace(0, times[-1], FINE + 1)
     shares = [np.interp(fine, times, x) for x in (speeds**-2 - 1).T]
-    span = max(float(plan.optimizer.preconditioner_memory()), 1.0) * plan.dt
+    span = max(float(optimizer.preconditioner_memory()), 1.0) * plan.dt
     ages = times[:, None] - fine
     weights = np.where(ages >= 0, np.exp(-np.maximum(ages, 0) / span), 0)
     remembered = weights @ np.array(shares).T / weights.sum(1, keepdims=True)
@@ -225,11 +225,12 @@ def _delayed(mean, at, clock, times, speed) -> float:
 
 def _kept(plan, at, times, signal, noise, kappas, memory) -> np.ndarray:
     """Returns the change of the loss that noise keeps up, at each κ."""
-    if sums_for_ever(plan.optimizer):
+    optimizer = plan.optimizer.representative()
+    if sums_for_ever(optimizer):
         return np.zeros(len(kappas))
     here = np.interp(at, times, noise)
     ratio = np.maximum(np.interp(at, times, signal) / here, 0)
-    friction = plan.optimizer.response().friction
+    friction = optimizer.response().friction
     size = _rates(plan, at) / friction / 4 * here
-    losses = [departure(plan.optimizer, q, np.array(kappas), memory)[1] for q in ratio]
+    losses = [departure(optimizer, q, np.array(kappas), memory)[1] for q in ratio]
     return size @ (np.array(losses) - 1) / len(at)

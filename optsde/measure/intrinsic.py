@@ -122,13 +122,14 @@ def invariance_probe(
             "invariant names no leaf: intrinsic_report says which there are"
         )
     wanted = ["norm", "effective_lr", "signal", "noise"]
-    if _has_decay(plan.optimizer):
+    optimizer = plan.optimizer.single()
+    if _has_decay(optimizer):
         wanted += ["equilibrium_norm", "equilibrium_lr"]
 
     def observe(oracle, state):
         # A schedule may end at 0, where 0/0 would be the equilibrium.
-        lr = jnp.maximum(plan.rate(state.time), 1e-6 * plan.optimizer.lr)
-        now = intrinsic_rates(plan.optimizer, lr)
+        lr = jnp.maximum(plan.rate(state.time), 1e-6 * optimizer.lr)
+        now = intrinsic_rates(optimizer, lr)
         found = intrinsic_groups(
             oracle,
             state.params,

@@ -78,7 +78,7 @@ def intrinsic_report(
     state.step, state.time), and its time is where the plan's schedule stands.
     """
     oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
-    now = intrinsic_rates(plan.optimizer, float(plan.rate(draw.time)))
+    now = intrinsic_rates(plan.optimizer.single(), float(plan.rate(draw.time)))
     tests = jax.jit(partial(invariance, oracle))(params, draw)
     tests = by_path(tests, is_leaf=lambda x: isinstance(x, Invariance))
     kinds = {name: test.kind(tolerance) for name, test in tests.items()}

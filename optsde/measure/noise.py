@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from optsde.gradients import Draw, Oracle, Sampler, Use, signed_mix
 from optsde.measure.probe import Probe, Times, probe
+from optsde.optimizers.base import multiplied
 from optsde.plans.plan import Plan
 from optsde.types import PyTree
 
@@ -184,7 +185,9 @@ def noise_probe(
         noise = gradient_noise(
             oracle, state.params, draw, draws, blocks, weight, kappas
         )
-        return {"noise": noise}
+        paces = plan.optimizer.relative_lr(state.params)
+        descent = Descent(*(multiplied(paces, part) for part in noise.descent))
+        return {"noise": dataclasses.replace(noise, descent=descent)}
 
     oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
     return probe(observe, oracle, times)

@@ -36,7 +36,7 @@ from optsde.analysis.statistics import Estimate, Interval, interval
 from optsde.analysis.tables import table
 from optsde.measure.noise import Noise
 from optsde.measure.tails import Tail
-from optsde.optimizers import Optimizer, Power
+from optsde.optimizers import Groups, Optimizer, Power
 from optsde.plans.plan import Plan
 
 CLOSE = math.sqrt(2)
@@ -126,15 +126,16 @@ def predict(
     """
     stacked = _stacked(noises)
     half = _half(stacked, times)
-    late = _ratio(stacked, 0 if sums_for_ever(plan.optimizer) else half)
-    memories = _memory(plan.optimizer, memory)
-    limits = [*memories, _signal(plan, late, memory, close)]
+    optimizer = plan.optimizer.representative()
+    late = _ratio(stacked, 0 if sums_for_ever(optimizer) else half)
+    memories = _memory(optimizer, memory)
+    limits = [*memories, _signal(optimizer, late, memory, close)]
     least = min(limits, key=lambda bound: bound.kappa)
-    q, loss, speed = _expected(plan.optimizer, late.value, np.array(kappas), memory)
+    q, loss, speed = _expected(optimizer, late.value, np.array(kappas), memory)
     steps = [math.ceil(plan.steps / kappa - 1e-9) for kappa in kappas]
     rows = zip(kappas, steps, q, loss, speed, strict=True)
     return Prediction(
-        rule=RULE_OF_LR.get(_power_of_lr(plan.optimizer), "optimizer's own"),
+        rule=RULE_OF_LR.get(_power_of_lr(optimizer), "optimizer's own"),
         kappa=least.kappa,
         low=min(bound.low for bound in limits),
         high=min(bound.high for bound in limits),
@@ -287,7 +288,7 @@ def _memory(optimizer: Optimizer, form: str) -> list[Bound]:
     return bounds
 
 
-def _invariant(optimizer: Optimizer, ratio: Interval):
+def _invariant(optimizer: Optimizer | Groups, ratio: Interval):
     """Yields the bound of Li, Malladi and Arora where P = 1 and weights decay."""
     rates = optimizer.intrinsic_rates()
     if rates is None or not float(rates.intrinsic) > 0:
@@ -301,10 +302,10 @@ def _invariant(optimizer: Optimizer, ratio: Interval):
     yield Bound("size of scale-invariant weights", kappa, low, high, why)
 
 
-def _signal(plan: Plan, ratio: Interval, memory: str, close: float) -> Bound:
+def _signal(optimizer: Optimizer, ratio: Interval, memory: str, close: float) -> Bound:
     def limit(value: float) -> float:
         kappas = np.geomspace(1, 2**30, 30 * 64 + 1)
-        _, loss, speed = _expected(plan.optimizer, value, kappas, memory)
+        _, loss, speed = _expected(optimizer, value, kappas, memory)
         off = (loss > close) | (1 / loss > close) | (1 / speed > close)
         return float(kappas[off.argmax()]) if off.any() else math.inf
 
@@ -339,9 +340,10 @@ def _tails(tails: Tail | Sequence[Tail] | None):
 
 
 def _cautions(plan, noise: Noise, times, half: int, late: Interval, kappa: float):
-    if sums_for_ever(plan.optimizer):
+    optimizer = plan.optimizer.representative()
+    if sums_for_ever(optimizer):
         yield (
-            f"{type(plan.optimizer).__name__} has no equilibrium: it is judged by its "
+            f"{type(optimizer).__name__} has no equilibrium: it is judged by its "
             "speed alone, from G/N over all of the run, and its noise loss is not told"
         )
     if late.value > 0.5:
@@ -353,7 +355,7 @@ def _cautions(plan, noise: Noise, times, half: int, late: Interval, kappa: float
     steps = math.ceil(plan.steps / kappa - 1e-9)
     if steps < FEW_STEPS:
         yield f"Only {steps} steps are left at κ = {kappa:.3g}: the schedule is coarse"
-    if not plan.optimizer.adaptive or half < 1:
+    if not optimizer.adaptive or half < 1:
         return
     levels = noise.total(weighted=True)
     early = np.asarray(levels.signal.sum(0) / levels.noise.sum(0))[:half]

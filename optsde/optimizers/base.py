@@ -41,7 +41,7 @@ An optimizer that lacks one of the last three, as sign methods do, returns None.
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -167,6 +167,30 @@ class Optimizer:
     def limit(self, keep_signal: bool = False) -> Limit:
         """Returns the family's own part of the SDE, from the gradient's moments."""
         raise NotImplementedError(f"{type(self).__name__} must define limit()")
+
+    def by_group(self) -> Mapping[str, "Optimizer"]:
+        """Returns the optimizer of each group of parameters: itself, of all."""
+        return {"": self}
+
+    def representative(self) -> "Optimizer":
+        """Returns the optimizer to predict by, where `Groups` have one: itself."""
+        return self
+
+    def relative_lr(self, params: PyTree) -> PyTree:
+        """Returns the lr of parameters in that of the first group: 1 for all."""
+        return 1.0
+
+    def single(self) -> "Optimizer":
+        """Returns the optimizer of all parameters, where `Groups` refuse: itself."""
+        return self
+
+    def times_lr(self, factor: Scalar) -> Self:
+        """Returns the optimizer with its lr multiplied by a factor."""
+        return dataclasses.replace(self, lr=self.lr * factor)
+
+    def decays_weights(self) -> bool:
+        """Returns whether weights decay apart from the gradient."""
+        return _present(self.weight_decay) or _present(self.absolute_decay)
 
     def micro_batches(self, noise_gain: float = 1.0) -> int | None:
         """Returns how many micro-batches of a draw the direction takes the squares of.
@@ -359,7 +383,7 @@ class Optimizer:
         return kappa**law.exponent
 
     def rescale_state(
-        self, state: PyTree, kappa: Scalar, new: Self, signal: PyTree = 0.0
+        self, state: PyTree, kappa: Scalar, new: Any, signal: PyTree = 0.0
     ) -> PyTree:
         """Returns the family's state for going on as `new` = self.rescaled(κ).
 

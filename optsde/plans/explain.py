@@ -1,14 +1,14 @@
 """explain(a, b): what a rescaling changed, by which power of κ, and why."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from optsde.analysis.tables import table
-from optsde.optimizers import EMA, SWA, Memory
+from optsde.optimizers import EMA, SWA, Memory, Optimizer
 from optsde.plans.plan import Plan, rescaled
 from optsde.types import Scalar
 
@@ -46,10 +46,17 @@ def explain(before: Plan, after: Plan) -> str:
     kappa = after.dt / before.dt
     if any(np.ndim(leaf) for leaf in jax.tree.leaves((before, after))):
         raise ValueError("explain compares single plans: take one of the stacked ones")
-    if type(before.optimizer) is not type(after.optimizer):
+    kinds = [
+        {name: type(part).__name__ for name, part in plan.optimizer.by_group().items()}
+        for plan in (before, after)
+    ]
+    if kinds[0] != kinds[1]:
+        one, other = (
+            ", ".join(f"{name} {kind}".strip() for name, kind in kind.items())
+            for kind in kinds
+        )
         raise ValueError(
-            "explain compares two plans of one optimizer, not "
-            f"{type(before.optimizer).__name__} and {type(after.optimizer).__name__}"
+            f"explain compares two plans of one optimizer, not {one} and {other}"
         )
     rows = []
     for row in _rows(before, after, kappa):
@@ -101,19 +108,8 @@ def _rows(before: Plan, after: Plan, kappa: float) -> list[_Row]:
         why += f" ({after.horizon / after.dt:g}, rounded up)"
     add("steps", (before.steps, after.steps, after.steps), why)
 
-    a, b = before.optimizer, after.optimizer
     expected = rescaled(before, kappa, _memory_form(before, after, kappa), "noise")
-    rule = expected.optimizer
-    for name, law in a.rule.items():
-        values = [getattr(x, name) for x in (a, b, rule)]
-        if isinstance(law, Memory):
-            add(f"1 − {name}", [1 - value for value in values], law.why)
-        elif values[:2] != [0, 0]:
-            add(name, values, law.why)
-    for name, why in _SHRINKING.items():
-        values = [getattr(x, name) for x in (a, b, rule)]
-        if values[:2] != [0, 0]:
-            add(name, values, why)
+    rows += _of_optimizers(before, after, expected)
     clips = [p.clip for p in (before, after, expected) if p.clip is not None]
     if len(clips) == 3:
         add("clip", clips, "where noise makes up the gradient's norm")
@@ -124,11 +120,48 @@ def _rows(before: Plan, after: Plan, kappa: float) -> list[_Row]:
     return rows
 
 
+def _of_optimizers(before: Plan, after: Plan, expected: Plan) -> list[_Row]:
+    """Returns the rows of hyperparameters, by group where groups differ in them."""
+    groups = list(before.optimizer.by_group())
+    triples = zip(
+        *(plan.optimizer.by_group().values() for plan in (before, after, expected)),
+        strict=True,
+    )
+    found = [{row.name: row for row in _of_optimizer(*triple)} for triple in triples]
+    rows = []
+    for name in dict.fromkeys(name for each in found for name in each):
+        own = [each.get(name) for each in found]
+        alike = own.count(own[0]) == len(own)
+        for group, row in zip([""] if alike else groups, own, strict=False):
+            if row is not None:
+                rows.append(row._replace(name=f"{name} ({group})" if group else name))
+    return rows
+
+
+def _of_optimizer(a: Optimizer, b: Optimizer, rule: Optimizer) -> Iterator[_Row]:
+    """Yields the rows of an optimizer before, after, and by the rule."""
+    for name, law in a.rule.items():
+        old, new, ruled = (getattr(x, name) for x in (a, b, rule))
+        if isinstance(law, Memory):
+            yield _Row(f"1 − {name}", 1 - old, 1 - new, 1 - ruled, law.why)
+        elif (old, new) != (0, 0):
+            yield _Row(name, old, new, ruled, law.why)
+    for name, why in _SHRINKING.items():
+        old, new, ruled = (getattr(x, name) for x in (a, b, rule))
+        if (old, new) != (0, 0):
+            yield _Row(name, old, new, ruled, why)
+
+
 def _unruled(before: Plan, after: Plan) -> list[tuple[str, str, str]]:
     """Returns rows of what was changed although no rule changes it."""
 
     def settings(plan: Plan) -> dict[str, str]:
-        flags = {k: v for k, v in vars(plan.optimizer).items() if isinstance(v, bool)}
+        flags = {
+            f"{name} ({group})" if group else name: value
+            for group, part in plan.optimizer.by_group().items()
+            for name, value in vars(part).items()
+            if isinstance(value, bool)
+        }
         clip = "none" if plan.clip is None else "some"
         average = plan.average
         kind = repr(average) if isinstance(average, SWA) else type(average).__name__
@@ -144,14 +177,21 @@ def _unruled(before: Plan, after: Plan) -> list[tuple[str, str, str]]:
 
 def _memory_form(before: Plan, after: Plan, kappa: float) -> str:
     """Returns the form of the rule to compare with: that of `after`, if it has one."""
-    a, b = before.optimizer, after.optimizer
-    decays = [name for name, law in a.rule.items() if isinstance(law, Memory)]
+    parts = (plan.optimizer.by_group().values() for plan in (before, after))
+    power = any(_by_powers(a, b, kappa) for a, b in zip(*parts, strict=True))
+    return "power" if power else "linear"
+
+
+def _by_powers(a: Optimizer, b: Optimizer, kappa: float) -> bool:
+    """Tells whether decays became powers, or cannot follow κ otherwise."""
+    decays = a.decays()
+    if not decays:
+        return False
     power = a.rescaled(kappa, "power")
     followed = all(
         math.isclose(getattr(b, n), getattr(power, n), rel_tol=1e-6) for n in decays
     )
-    allowed = all(kappa * (1 - getattr(a, name)) <= 1 for name in decays)
-    return "power" if followed or not allowed else "linear"
+    return followed or any(kappa * (1 - getattr(a, name)) > 1 for name in decays)
 
 
 def _ratio(a: Scalar, b: Scalar) -> float:

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from jax.tree_util import treedef_is_leaf
 
-from optsde.optimizers import EMA, SWA, Optimizer, Power
+from optsde.optimizers import EMA, SWA, Groups, Optimizer, Power
 from optsde.optimizers.base import OptimizerState
 from optsde.optimizers.rules import check_memory
 from optsde.squares import clipped
@@ -46,7 +46,7 @@ class Plan:
     signed mix supplies. Only rescaling changes these two.
     """
 
-    optimizer: Optimizer
+    optimizer: Optimizer | Groups
     batch_size: int
     horizon: float
     schedule: Schedule | None = None
@@ -154,8 +154,7 @@ def scale(
             rescaled(plan, kappa, memory, clip), boost=_product(plan.boost, boost)
         )
     elif rule in CONTROLS:
-        lr = plan.optimizer.lr * kappa ** CONTROLS[rule]
-        optimizer = dataclasses.replace(plan.optimizer, lr=lr)
+        optimizer = plan.optimizer.times_lr(kappa ** CONTROLS[rule])
         changed = dataclasses.replace(plan, optimizer=optimizer, dt=plan.dt * kappa)
     else:
         allowed = ", ".join(["sde", "signal", *CONTROLS])
@@ -163,13 +162,18 @@ def scale(
     return dataclasses.replace(changed, batch_size=round(batch))
 
 
-def has_signal_rule(optimizer: Optimizer) -> bool:
+def has_signal_rule(optimizer: Optimizer | Groups) -> bool:
     """Tells whether √κ is the optimizer's rule for want of signal in its v."""
+    parts = optimizer.by_group().values()
+    return all(part.adaptive and _root_of_kappa(part) for part in parts)
+
+
+def _root_of_kappa(optimizer: Optimizer) -> bool:
     lr = optimizer.rule.get("lr")
-    return optimizer.adaptive and isinstance(lr, Power) and lr.exponent == 0.5
+    return isinstance(lr, Power) and lr.exponent == 0.5
 
 
-def refuse_without_signal_rule(optimizer: Optimizer) -> None:
+def refuse_without_signal_rule(optimizer: Optimizer | Groups) -> None:
     """Refuses optimizers that the signal rule is not for."""
     if not has_signal_rule(optimizer):
         raise ValueError(

@@ -48,7 +48,7 @@ class Arm:
 
     def at(self, time: float) -> Optimizer:
         """Returns the optimizer of the steps that begin at `time` or later."""
-        optimizer = self.plan.optimizer
+        optimizer = self.plan.optimizer.single()
         for since, fields in sorted(self.changes.items()):
             if time >= since:
                 optimizer = dataclasses.replace(optimizer, **fields)
