@@ -9,6 +9,7 @@ from optsde.optimizers import (
     SWA,
     AdaGrad,
     Adam,
+    Frozen,
     Groups,
     HeavyBall,
     InvariantAdam,
@@ -20,7 +21,15 @@ from optsde.optimizers import (
     Signum,
     decay_where,
 )
-from optsde.plans import Plan, explain, scale, svag, switch
+from optsde.plans import (
+    Plan,
+    explain,
+    from_optax,
+    optax_state,
+    scale,
+    svag,
+    switch,
+)
 
 # Imported when they are first used, since flax takes time.
 _LATER = {
@@ -51,6 +60,7 @@ __all__ = [
     "SWA",
     "AdaGrad",
     "Adam",
+    "Frozen",
     "Groups",
     "HeavyBall",
     "InvariantAdam",
@@ -67,6 +77,8 @@ __all__ = [
     "ensemble",
     "explain",
     "fit",
+    "from_optax",
+    "optax_state",
     "scale",
     "sde",
     "svag",

@@ -35,7 +35,7 @@ def sde(
     A plan and its rescalings have one and the same SDE.
 
     Args:
-      plan: of which clip and average must be None.
+      plan: of which before, clip and average must be None.
       law: the noise of a batch of `plan.batch_size`; with jumps it is refused where the
         optimizer has no limit under them, or the plan is one of SVAG.
       params: the initial point, or a function of the key for one.
@@ -47,9 +47,10 @@ def sde(
         `substeps=n, parts=2` follows the path of `substeps=2 * n` in steps of twice the
         length.
     """
-    if plan.clip is not None or plan.average is not None:
+    if any(x is not None for x in (plan.before, plan.clip, plan.average)):
         raise ValueError(
-            "an SDE is that of the optimizer alone: clip and average must be None"
+            "an SDE is that of the optimizer alone: before, clip and average must be "
+            "None"
         )
     check_steps(substeps=substeps, parts=parts)
     if law.jumps:

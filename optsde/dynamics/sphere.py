@@ -80,11 +80,11 @@ def sphere(
     it is evaluated at norm 1. `params` is the initial w, or a function of the key.
     A drop of lr by f in mid-run is γ → γ/f² and another plan.
     """
-    settings = plan.schedule, plan.boost, plan.clip, plan.average
+    settings = plan.schedule, plan.boost, plan.before, plan.clip, plan.average
     if any(setting is not None for setting in settings) or plan.noise_gain != 1:
         raise ValueError(
             "the SDE on the sphere is that of the optimizer alone: schedule, boost, "
-            "clip and average must be None, and noise_gain 1"
+            "before, clip and average must be None, and noise_gain 1"
         )
     if law.jumps:
         raise ValueError("the SDE on the sphere has Tr Σ, which stable noise has not")

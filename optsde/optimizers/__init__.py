@@ -4,7 +4,7 @@ from optsde.optimizers.adagrad import AdaGrad
 from optsde.optimizers.adam import Adam
 from optsde.optimizers.averaging import EMA, SWA
 from optsde.optimizers.base import REGISTRY, Optimizer, by_name, register
-from optsde.optimizers.groups import Groups, decay_where
+from optsde.optimizers.groups import Frozen, Groups, decay_where
 from optsde.optimizers.invariant_adam import InvariantAdam
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.lion import Lion
@@ -22,6 +22,7 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "Descent",
+    "Frozen",
     "Groups",
     "HeavyBall",
     "InvariantAdam",

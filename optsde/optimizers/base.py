@@ -466,6 +466,9 @@ class Optimizer:
             value = getattr(self, field.name)
             if isinstance(value, bool | jax.core.Tracer):
                 continue
+            if not _is_number(value):
+                hint = HINTS.get(field.name, "")
+                raise ValueError(f"{field.name}={value!r}: needs a number{hint}")
             low, high = np.min(value), np.max(value)
             if field.name in decays:
                 fine, needs = low > -1e-9 and high < 1, "0 ≤ decay < 1"
@@ -485,6 +488,16 @@ class Optimizer:
         Traced values are taken as they are.
         """
         return self
+
+
+HINTS = {
+    "lr": "; a schedule is the plan's: Plan(schedule=schedules.absolute(rates, lr)); "
+    "rates of parts of a net are Groups'"
+}
+
+
+def _is_number(value: Any) -> bool:
+    return np.issubdtype(getattr(value, "dtype", np.asarray(value).dtype), np.number)
 
 
 def ema(old: PyTree, new: PyTree, decay: Scalar) -> PyTree:

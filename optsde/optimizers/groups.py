@@ -12,10 +12,35 @@ import jax.numpy as jnp
 import optax
 
 from optsde.optimizers.base import Clock, Optimizer, OptimizerState
-from optsde.optimizers.ito import ItoSystem
+from optsde.optimizers.ito import ItoSystem, Limit
+from optsde.optimizers.moments import filled
 from optsde.optimizers.response import Response
+from optsde.optimizers.rules import Power
 from optsde.squares import Squares, step_gradient
 from optsde.types import PyTree, Scalar, Schedule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frozen(Optimizer):
+    """The optimizer of parameters that stay as they are: `optax.set_to_zero`."""
+
+    lr: Scalar = 0.0
+    rule = {"lr": Power(0, "nothing moves")}
+
+    def checked(self) -> Self:
+        return self
+
+    def direction(self) -> optax.GradientTransformation:
+        return optax.set_to_zero()
+
+    def limit(self, keep_signal: bool = False) -> Limit:
+        def still(state, mean, variance, *noise):
+            return optax.tree.zeros_like(mean), state
+
+        return Limit(still, still)
+
+    def preconditioner(self, state, params):
+        return filled(params, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +51,7 @@ class Groups:
     groups alike, and a clip is of the norm of the whole gradient.
 
     Attributes:
-      parts: the optimizer of each group, by name.
+      parts: the optimizer of each group, by name; `Frozen()` where nothing moves.
       labels: params -> a tree like them, or a prefix of one, of names of groups.
 
     >>> import jax.numpy as jnp
@@ -52,7 +77,7 @@ class Groups:
 
     @property
     def noise_exponent(self) -> int:
-        return max(part.noise_exponent for part in self.parts.values())
+        return max(part.noise_exponent for part in self._moving.values())
 
     @property
     def adaptive(self) -> bool:
@@ -60,11 +85,16 @@ class Groups:
 
     @property
     def jumps(self) -> bool:
-        return all(part.jumps for part in self.parts.values())
+        return all(part.jumps for part in self._moving.values())
+
+    @property
+    def _moving(self) -> dict[str, Optimizer]:
+        moving = {n: p for n, p in self.parts.items() if type(p) is not Frozen}
+        return moving or dict(self.parts)
 
     @property
     def _first(self) -> Optimizer:
-        return next(iter(self.parts.values()))
+        return next(iter(self._moving.values()))
 
     def by_group(self) -> Mapping[str, Optimizer]:
         """Returns the optimizer of each group, by name."""
@@ -99,7 +129,7 @@ class Groups:
         kinds = {
             (jax.tree.structure(part), *map(float, jax.tree.leaves(part)))
             for part in (
-                dataclasses.replace(part, **alike) for part in self.parts.values()
+                dataclasses.replace(part, **alike) for part in self._moving.values()
             )
         }
         if len(kinds) > 1:
@@ -161,7 +191,7 @@ class Groups:
 
     def response(self, state: PyTree = None) -> Response | None:
         """Returns the parts' one response to gradients with P fixed, or None."""
-        own = None if state is None else state[next(iter(self.parts))]
+        own = None if state is None else state[next(iter(self._moving))]
         return self.representative().response(own)
 
     def stability_threshold(self, state: PyTree = None) -> None:
@@ -298,6 +328,11 @@ class Groups:
         )
 
 
+jax.tree_util.register_dataclass(
+    Frozen,
+    data_fields=[field.name for field in dataclasses.fields(Frozen)],
+    meta_fields=[],
+)
 jax.tree_util.register_dataclass(Groups, data_fields=["parts"], meta_fields=["labels"])
 
 

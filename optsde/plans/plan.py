@@ -17,7 +17,7 @@ the noise: a larger batch, or a signed mix of two draws (`noise_gain`).
 import dataclasses
 import math
 import operator
-from typing import Self
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -27,6 +27,7 @@ from jax.tree_util import treedef_is_leaf
 from optsde.optimizers import EMA, SWA, Groups, Optimizer, Power
 from optsde.optimizers.base import OptimizerState
 from optsde.optimizers.rules import check_memory
+from optsde.plans.schedules import check_multiplier
 from optsde.squares import clipped
 from optsde.types import PyTree, Scalar, Schedule
 
@@ -36,11 +37,15 @@ class Plan:
     """A run apart from its data.
 
     horizon: length of the run, in steps of the base run.
-    schedule: multiplier of lr as a function of time, in steps of the base run.
+    schedule: multiplier of lr as a function of time, in steps of the base run. Of
+    learning rates themselves, as optax's schedules give them, `schedules.absolute`
+    makes one.
     boost: multiplier of the optimizer's direction as a function of time, one or one for
     each leaf, which leaves the decays of the weights alone; `scale(…, rule="signal")`
     sets it.
-    clip: largest global norm of the gradient, applied before everything else.
+    before: an optax transform without state, which the gradient goes through first and
+    which is the same at every batch, such as `optax.clip(1.0)`.
+    clip: largest global norm of the gradient, applied before the optimizer.
     average: EMA(decay) or SWA(start, every) of the weights.
     dt: base steps per step; noise_gain: factor of the gradient variance that SVAG's
     signed mix supplies. Only rescaling changes these two.
@@ -55,6 +60,7 @@ class Plan:
     dt: float = 1.0
     noise_gain: float = 1.0
     boost: Schedule | None = None
+    before: optax.GradientTransformation | None = None
 
     @property
     def steps(self) -> int:
@@ -63,7 +69,15 @@ class Plan:
 
     def checked(self) -> Self:
         """Returns itself, if every setting makes sense; else raises and names it."""
+        if not isinstance(self.optimizer, Optimizer | Groups):
+            raise ValueError(
+                f"optimizer is a {type(self.optimizer).__name__}: needs one of "
+                "optsde's, such as optsde.Adam(lr=1e-3); of an optax chain, "
+                "optsde.from_optax makes a plan"
+            )
         self.optimizer.checked()
+        if self.schedule is not None:
+            check_multiplier(self.schedule, self.optimizer.lr, self.horizon)
         clip = 1.0 if self.clip is None else self.clip
         decay = self.average.decay if isinstance(self.average, EMA) else 0.0
         for name, value, low, high, needs in (
@@ -96,12 +110,15 @@ class Plan:
         Its state is an `OptimizerState`, with the clock and the optimizer's memory.
         """
         update = self.optimizer.transform(self.schedule, self.dt, self.boost)
-        if self.clip is None:
-            return update
+        before: Any = self.before
         largest = self.clip
 
         def clip_first(grads, state, params=None):
-            return update.update(clipped(grads, largest), state, params)
+            if before is not None:
+                grads, _ = before.update(grads, before.init(params), params)
+            if largest is not None:
+                grads = clipped(grads, largest)
+            return update.update(grads, state, params)
 
         return optax.GradientTransformation(update.init, clip_first)  # type: ignore
 
@@ -236,10 +253,15 @@ def switch(
     kappa = new.dt / old.dt
     if not isinstance(state, OptimizerState):
         raise ValueError(
-            f"switch takes an OptimizerState, such as state.optimizer of a run, and "
-            f"was given a {type(state).__name__}"
+            "switch takes an OptimizerState, such as state.optimizer of a run, and was "
+            f"given a {type(state).__name__}; of an optax chain's state, optax_state "
+            "makes one"
         )
-    if type(old.optimizer) is not type(new.optimizer):
+    kinds = [
+        {name: type(part) for name, part in plan.optimizer.by_group().items()}
+        for plan in (old, new)
+    ]
+    if kinds[0] != kinds[1]:
         raise ValueError("switch needs two plans of one optimizer")
     for share in jax.tree.leaves(signal):
         if isinstance(share, jax.core.Tracer):
@@ -285,5 +307,13 @@ def _check_clip(clip: str) -> None:
 jax.tree_util.register_dataclass(
     Plan,
     data_fields=["optimizer", "clip", "average"],
-    meta_fields=["batch_size", "horizon", "schedule", "dt", "noise_gain", "boost"],
+    meta_fields=[
+        "batch_size",
+        "horizon",
+        "schedule",
+        "dt",
+        "noise_gain",
+        "boost",
+        "before",
+    ],
 )

@@ -10,14 +10,54 @@ change when the batch does: `scale` and `svag` leave it alone.
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from optsde.types import Schedule
+from optsde.types import Scalar, Schedule
 
 
 def constant() -> Schedule:
     """Returns the schedule that is 1 at all times."""
     return lambda t: jnp.ones_like(t, float)
+
+
+def absolute(rates: Schedule, lr: float) -> Schedule:
+    """Returns the multiplier of lr that makes a schedule of learning rates themselves.
+
+    >>> import optax
+    >>> rates = optax.warmup_cosine_decay_schedule(0.0, 3e-4, 100, 1000)
+    >>> schedule = absolute(rates, lr=3e-4)
+    >>> [round(float(schedule(t)), 3) for t in (50, 100, 550, 1000)]
+    [0.5, 1.0, 0.5, 0.0]
+    """
+    if not lr > 0:
+        raise ValueError(f"lr={lr}: needs a positive number, such as the peak of rates")
+    return lambda t: rates(t) / lr
+
+
+LEAST_PEAK = 0.1
+
+
+def check_multiplier(schedule: Schedule, lr: Scalar, horizon: float) -> None:
+    """Refuses a schedule that looks like learning rates and not like multiples of lr.
+
+    It does if its peak is lr itself, or below `LEAST_PEAK`: such a multiplier is better
+    written with its factor in lr. Traced values are taken as they are.
+    """
+    times = jnp.linspace(0, horizon, 33)
+    values = jax.vmap(schedule)(times)
+    if isinstance(values, jax.core.Tracer) or isinstance(lr, jax.core.Tracer):
+        return
+    peak = float(jnp.max(jnp.abs(values)))
+    if 0 < peak < LEAST_PEAK or bool(
+        np.any(np.isclose(peak, lr, rtol=1e-3)) and peak < 0.99
+    ):
+        raise ValueError(
+            f"schedule has its peak at {peak:.3g}, with lr={lr}: it multiplies lr, and "
+            "this looks like learning rates. Give schedules.absolute(schedule, lr) if "
+            "it is; if not, put the factor into lr"
+        )
 
 
 def cosine(horizon: float, end: float = 0.0) -> Schedule:
