@@ -229,10 +229,12 @@ def nearer(s: Settings, runs: Runs) -> Iterator[Verdict]:
 
 
 def foreseen_at(foreseen: Foreseen) -> Iterator[tuple[float, Estimate]]:
-    """Yields each κ with the predicted difference of the loss, in %, if there are."""
+    """Yields each κ with the predicted difference of the loss, in %, if finite."""
     if foreseen.difference is not None:
         found = foreseen.difference
-        yield from zip(found.kappas, found.total.each(), strict=True)
+        for kappa, total in zip(found.kappas, found.total.each(), strict=True):
+            if np.isfinite(total.mean):
+                yield kappa, total
 
 
 def largest(verdicts: Iterable[Verdict]) -> tuple[float, float]:

@@ -227,7 +227,7 @@ def jackknife(statistic: Callable[..., Any], *arrays) -> Estimate:
     se² = (n − 1)/n Σ_i (s_{−i} − mean s_{−i})²
 
     For a smooth function of means over replicas, such as a ratio or a distance of mean
-    curves, of which no single replica has a value.
+    curves, of which no single replica has a value. Of what is infinite the error is NaN.
 
     Args:
         statistic: takes the arrays, with or without a replica, and returns a number or
@@ -248,7 +248,8 @@ def jackknife(statistic: Callable[..., Any], *arrays) -> Estimate:
     without = np.array(
         [statistic(*(np.delete(x, i, axis=0) for x in arrays)) for i in range(count)]
     )
-    spread = np.sum((without - without.mean(axis=0)) ** 2, axis=0)
+    with np.errstate(invalid="ignore"):
+        spread = np.sum((without - without.mean(axis=0)) ** 2, axis=0)
     se = np.sqrt((count - 1) / count * spread)
     return Estimate(np.asarray(statistic(*arrays)), np.asarray(se), count - 1)
 

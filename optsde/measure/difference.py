@@ -50,7 +50,8 @@ class Difference(NamedTuple):
     """The loss at each κ less the base run's, in percent of it, as predicted.
 
     The standard errors are those of the replicas that were measured. They know nothing
-    of what the prediction leaves out.
+    of what the prediction leaves out. A difference is infinite where steps at κ are too
+    long for noise to keep the loss at any level.
     """
 
     kappas: tuple[float, ...]
@@ -77,9 +78,13 @@ class Difference(NamedTuple):
         rows = []
         for i, kappa in enumerate(self.kappas):
             cells = [interval(x.at(i)) for x in columns]
-            rows.append([f"{kappa:g}", *(with_interval(x, 2, sign="+") for x in cells)])
+            rows.append([f"{kappa:g}", *map(_cell, cells)])
         header = ["κ", "loss, % from base", "slower descent", "noise keeps up"]
         return "\n\n".join([table(header, rows, "rrrr"), *self.cautions])
+
+
+def _cell(x: Interval) -> str:
+    return with_interval(x, 2, sign="+") if np.isfinite(x.value) else "no equilibrium"
 
 
 def _passes(kappas: Sequence[float], sizes: np.ndarray, bound: float) -> float:

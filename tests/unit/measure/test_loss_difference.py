@@ -159,3 +159,12 @@ def test_what_cannot_be_told_is_refused():
         difference(adam, measured(1.0), losses, times=TIMES[1:])
     with pytest.raises(ValueError, match="needs a curve from time 0"):
         difference(adam, measured(1.0), losses, at=(101.0,))
+
+
+def test_steps_too_long_for_any_equilibrium_are_said_to_be():
+    """SGD at G/N = ½ and κ = 16 is beyond its threshold."""
+    noises = measured(1.0, signal=0.5, kappas=(1, 16))
+    found = difference(plan(optsde.SGD(lr=0.1)), noises, np.ones_like(KNOWN))
+    assert np.isinf(found.total.mean[0])
+    assert str(found).count("no equilibrium") == 2
+    assert "nan" not in str(found)
