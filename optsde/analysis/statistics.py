@@ -227,7 +227,8 @@ def jackknife(statistic: Callable[..., Any], *arrays) -> Estimate:
     se² = (n − 1)/n Σ_i (s_{−i} − mean s_{−i})²
 
     For a smooth function of means over replicas, such as a ratio or a distance of mean
-    curves, of which no single replica has a value. Of what is infinite the error is NaN.
+    curves, of which no single replica has a value. Where it is infinite, its error is
+    NaN.
 
     Args:
         statistic: takes the arrays, with or without a replica, and returns a number or
