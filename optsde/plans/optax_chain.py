@@ -34,7 +34,7 @@ from optsde.types import PyTree, Schedule
 
 STEPS = 6  # in which the plan must make the chain's updates
 TOLERANCE = 1e-4  # of the largest update; rounding in float32 is a tenth of that
-GRID = 1025  # times at which schedules are compared
+GRID = 2**16  # at most so many times are schedules compared at
 
 
 class Piece(NamedTuple):
@@ -175,7 +175,7 @@ def _partition(piece: Piece, horizon: float):
         parts[name] = part.optimizer
         if part.mask is not None:
             parts[f"{name}, not decayed"] = _without_decay(part.optimizer)
-    times = np.linspace(0, horizon, GRID)
+    times = _times(horizon)
     moving = {n: p for n, p in found.items() if not isinstance(p.optimizer, Frozen)}
     shapes = {name: _values(part.schedule, times) for name, part in moving.items()}
     first = next(iter(shapes), "")
@@ -263,14 +263,19 @@ def _peak(factor: float, schedules: list, horizon: float):
             product = product * schedule(time)
         return product
 
-    values = _values(rate, np.linspace(0, horizon, GRID))
-    lr = float(values.max())
+    values = _values(rate, _times(horizon))
+    lr = float(f"{values.max():.7g}")  # single precision has no more digits
     if not (lr > 0 and values.min() >= -1e-9 * lr):
         raise ValueError(
             f"the learning rates of the chain go from {values.min():g} to {lr:g}: they "
             "must be positive; end it with optax.scale_by_learning_rate(schedule)"
         )
     return lr, lambda time: rate(time) / lr
+
+
+def _times(horizon: float) -> np.ndarray:
+    """Returns the times of steps, or of some of them where there are too many."""
+    return np.linspace(0, horizon, min(int(np.ceil(horizon)), GRID) + 1)
 
 
 def _values(schedule: Schedule | None, times: np.ndarray) -> np.ndarray:
@@ -342,10 +347,13 @@ def _floats(known: dict, *names: str) -> dict[str, float]:
 
 
 def _no_rule(piece: Piece, pieces: list[Piece]) -> ValueError:
+    numbers = {k: v for k, v in piece.made_with.items() if isinstance(v, bool | float)}
+    made_with = ", ".join(f"{name}={value}" for name, value in numbers.items())
     order = ", ".join(p.name for p in pieces)
     hint = HINTS.get(piece.name, "drop it, or, where it comes first, use leave=")
     return ValueError(
-        f"{piece.name} has no scaling rule here, as it stands among {order}: {hint}"
+        f"{piece.name}({made_with}) has no scaling rule here, where the pieces are "
+        f"{order}: {hint}"
     )
 
 
