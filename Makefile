@@ -16,7 +16,7 @@ demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, three minutes
 test: $(VENV)/dev ## what a change can break, nine minutes on two cores at first, then under five
 	$(PYTEST)
 	$(PYTEST) tests/devices
-	$(CACHED) $(BIN)/python -m doctest README.md
+	$(CACHED) $(BIN)/python -m doctest README.md docs/optimizers.md
 
 test-all: test ## and the theory at full path counts, commands, notebooks
 	$(PYTEST) -m full
@@ -52,7 +52,7 @@ lock: $(VENV)/dev ## renew constraints.txt from pyproject.toml
 	  --no-emit-index-url --no-header --no-annotate --quiet --upgrade -o $(CONSTRAINTS)
 
 clean: ## remove what can be made again
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each set of packages; `dev` and `bench` include `run`.

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optsde.checks import check_batch
 from optsde.gradients.covariance import Covariance, check_stable, stable
 from optsde.gradients.draw import draw_like
 from optsde.gradients.interaction import interaction_check
@@ -51,6 +52,7 @@ def from_covariance(
     loss: Callable[[PyTree], jax.Array], covariance: Covariance, batch_size: int = 1
 ) -> Law:
     """Noise of known covariance Σ(params)/batch_size."""
+    check_batch("batch_size", batch_size)
 
     def shape(params):
         return jax.tree.map(_struct, params)
@@ -76,6 +78,7 @@ def from_data(
     (default `by_blocks`; `by_layers` is faster where the model allows it). Losses of
     examples that interact, as through BatchNorm, are refused (`interaction_check`).
     """
+    check_batch("batch_size", batch_size)
     size = jax.tree.leaves(data)[0].shape[0]
     check = interaction_check(losses, data)
     sums = sums or by_blocks(losses, data)

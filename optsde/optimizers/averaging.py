@@ -1,10 +1,12 @@
 """Averages of the weights along a run: exponential, and SWA."""
 
 import dataclasses
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 
+from optsde.checks import ABOVE_0, BELOW_1, check_number
 from optsde.optimizers.base import ema
 from optsde.types import PyTree, Scalar
 
@@ -21,6 +23,11 @@ class EMA:
     """
 
     decay: Scalar
+
+    def checked(self) -> Self:
+        """Returns itself if it makes sense; else says what does."""
+        check_number("decay", self.decay, "0 ≤ decay < 1", 0, BELOW_1)
+        return self
 
     def rescaled(self, kappa: Scalar) -> "EMA":
         return EMA(self.decay**kappa)
@@ -48,6 +55,12 @@ class SWA:
 
     start: Scalar
     every: Scalar
+
+    def checked(self) -> Self:
+        """Returns itself if it makes sense; else says what does."""
+        check_number("start", self.start, "a time ≥ 0", 0)
+        check_number("every", self.every, "a positive time", ABOVE_0)
+        return self
 
     def rescaled(self, kappa: Scalar) -> "SWA":
         del kappa

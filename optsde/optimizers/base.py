@@ -45,10 +45,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from numpy.typing import ArrayLike
 
+from optsde.checks import ABOVE_0, BELOW_1, check_number
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.response import Rates, Response
 from optsde.optimizers.rules import Memory, Power, check_memory, faded, rate, remember
@@ -463,21 +463,15 @@ class Optimizer:
         """
         decays = self.decays()
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool | jax.core.Tracer):
+            name, value = field.name, getattr(self, field.name)
+            if isinstance(value, bool):
                 continue
-            if not _is_number(value):
-                hint = HINTS.get(field.name, "")
-                raise ValueError(f"{field.name}={value!r}: needs a number{hint}")
-            low, high = np.min(value), np.max(value)
-            if field.name in decays:
-                fine, needs = low > -1e-9 and high < 1, "0 ≤ decay < 1"
-            elif field.name == "lr":
-                fine, needs = low > 0 and high < np.inf, "a positive number"
+            if name in decays:
+                check_number(name, value, "0 ≤ decay < 1", -1e-9, BELOW_1)
+            elif name == "lr":
+                check_number(name, value, NEEDS_RATE, ABOVE_0)
             else:
-                fine, needs = low >= 0 and high < np.inf, "a number ≥ 0"
-            if not fine:
-                raise ValueError(f"{field.name}={value}: needs {needs}")
+                check_number(name, value, "a number ≥ 0", 0)
         return self
 
     def checked_start(self) -> Self:
@@ -490,14 +484,10 @@ class Optimizer:
         return self
 
 
-HINTS = {
-    "lr": "; a schedule is the plan's: Plan(schedule=schedules.absolute(rates, lr)); "
-    "rates of parts of a net are Groups'"
-}
-
-
-def _is_number(value: Any) -> bool:
-    return np.issubdtype(getattr(value, "dtype", np.asarray(value).dtype), np.number)
+NEEDS_RATE = (
+    "a positive number; a schedule is the plan's, as Plan(schedule="
+    "schedules.absolute(rates, lr)), and rates of parts of a net are Groups'"
+)
 
 
 def ema(old: PyTree, new: PyTree, decay: Scalar) -> PyTree:

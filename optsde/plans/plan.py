@@ -24,6 +24,7 @@ import numpy as np
 import optax
 from jax.tree_util import treedef_is_leaf
 
+from optsde.checks import ABOVE_0, LARGEST, check_batch, check_number
 from optsde.optimizers import EMA, SWA, Groups, Optimizer, Power
 from optsde.optimizers.base import OptimizerState
 from optsde.optimizers.rules import check_memory
@@ -78,18 +79,20 @@ class Plan:
         self.optimizer.checked()
         if self.schedule is not None:
             check_multiplier(self.schedule, self.optimizer.lr, self.horizon)
-        clip = 1.0 if self.clip is None else self.clip
-        decay = self.average.decay if isinstance(self.average, EMA) else 0.0
-        for name, value, low, high, needs in (
-            ("batch_size", self.batch_size, 1, math.inf, "at least 1"),
-            ("horizon", self.horizon, 1e-12, math.inf, "a positive time"),
-            ("clip", clip, 1e-12, math.inf, "a positive norm"),
-            ("decay", decay, 0, 1 - 1e-12, "0 ≤ decay < 1"),
-        ):
-            if isinstance(value, jax.core.Tracer):
-                continue
-            if not (low <= np.min(value) and np.max(value) <= high):
-                raise ValueError(f"{name}={value}: needs {needs}")
+        check_batch("batch_size", self.batch_size)
+        check_number("horizon", self.horizon, "a positive time", ABOVE_0)
+        for name in ("dt", "noise_gain"):
+            check_number(name, getattr(self, name), "a positive number", ABOVE_0)
+        if self.clip is not None:
+            check_number("clip", self.clip, "a positive norm", ABOVE_0)
+        if self.average is not None:
+            self.average.checked()
+        if self.steps > LARGEST:
+            raise ValueError(
+                f"horizon={self.horizon:g} in steps of {self.dt:g} is {self.steps:.3g} "
+                f"steps: the clock counts to {LARGEST}; use a shorter horizon or a "
+                "smaller ell"
+            )
         return self
 
     def rate(self, time: Scalar) -> PyTree:
@@ -152,11 +155,11 @@ def scale(
     check_memory(memory)
     _check_clip(clip)
     batch = plan.batch_size * kappa
-    if abs(batch - round(batch)) > 1e-9 or round(batch) < 1:
+    if abs(batch - round(batch)) > 1e-9 or not 1 <= round(batch) <= LARGEST:
         raise ValueError(
             f"kappa={kappa:g} makes a batch of {batch:g} out of {plan.batch_size}; "
-            "the batch must stay a positive whole number (for steps finer than a "
-            "batch of 1, use svag)"
+            f"the batch must stay a whole number from 1 to {LARGEST} (for steps finer "
+            "than a batch of 1, use svag)"
         )
     if (boost is not None) != (rule == "signal"):
         raise ValueError(
@@ -228,8 +231,7 @@ def svag(
     is Gaussian. `memory` and `clip` are those of `scale`.
     """
     _check_clip(clip)
-    if ell < 1:
-        raise ValueError(f"ell={ell:g} is below 1, where SVAG is the plain run")
+    check_number("ell", ell, "a number ≥ 1; at 1 SVAG is the plain run", 1, LARGEST)
     kappa = float(ell) ** -plan.optimizer.noise_exponent
     changed = rescaled(plan, kappa, memory, clip)
     return dataclasses.replace(changed, noise_gain=plan.noise_gain / kappa)
@@ -295,8 +297,7 @@ def rescaled(plan: Plan, kappa: float, memory: str, clip: str) -> Plan:
 
 
 def _check_kappa(kappa: float) -> None:
-    if not (kappa > 0 and math.isfinite(kappa)):
-        raise ValueError(f"kappa={kappa} must be a positive number")
+    check_number("kappa", kappa, "a positive number", ABOVE_0)
 
 
 def _check_clip(clip: str) -> None:

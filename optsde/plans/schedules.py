@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optsde.checks import ABOVE_0, check_number
 from optsde.types import Scalar, Schedule
 
 
@@ -31,8 +32,7 @@ def absolute(rates: Schedule, lr: float) -> Schedule:
     >>> [round(float(schedule(t)), 3) for t in (50, 100, 550, 1000)]
     [0.5, 1.0, 0.5, 0.0]
     """
-    if not lr > 0:
-        raise ValueError(f"lr={lr}: needs a positive number, such as the peak of rates")
+    check_number("lr", lr, "a positive number, such as the peak of rates", ABOVE_0)
     return lambda t: rates(t) / lr
 
 
@@ -62,6 +62,8 @@ def check_multiplier(schedule: Schedule, lr: Scalar, horizon: float) -> None:
 
 def cosine(horizon: float, end: float = 0.0) -> Schedule:
     """Returns half a cosine from 1 at time 0 to `end` at `horizon`, and `end` after."""
+    _check_lengths(horizon=horizon)
+    _check_factors(end=end)
 
     def multiplier(t):
         phase = jnp.clip(t / horizon, 0, 1)
@@ -72,16 +74,22 @@ def cosine(horizon: float, end: float = 0.0) -> Schedule:
 
 def linear(horizon: float, start: float = 1.0, end: float = 0.0) -> Schedule:
     """Returns a straight line from `start` at time 0 to `end` at `horizon`."""
+    _check_lengths(horizon=horizon)
+    _check_factors(start=start, end=end)
     return lambda t: start + (end - start) * jnp.clip(t / horizon, 0, 1)
 
 
 def milestones(times: Sequence[float], factor: float = 0.1) -> Schedule:
     """Returns 1, multiplied by `factor` at each of the given times."""
+    for time in times:
+        check_number("times", time, "times of the run, as numbers")
+    _check_factors(factor=factor)
     return lambda t: factor ** sum(jnp.where(t >= at, 1.0, 0.0) for at in times)
 
 
 def warmup(time: float, after: Schedule | None = None) -> Schedule:
     """Returns a line from 0 at time 0 to 1 at `time`, then `after` from there on."""
+    check_number("time", time, "a time ≥ 0", 0)
     return _after(time, lambda t: t / time, after or constant())
 
 
@@ -89,6 +97,8 @@ def exponential_warmup(
     time: float, start: float = 1e-3, after: Schedule | None = None
 ) -> Schedule:
     """Returns a geometric rise from `start` to 1 at `time`, then `after` from there."""
+    check_number("time", time, "a time ≥ 0", 0)
+    check_number("start", start, "a positive factor", ABOVE_0)
     return _after(time, lambda t: start ** (1 - t / time), after or constant())
 
 
@@ -109,6 +119,8 @@ def one_cycle(
     The form of torch's OneCycleLR with three numbers: Smith and Topin's own (2018) is
     made of straight lines.
     """
+    _check_lengths(horizon=horizon)
+    _check_factors(start=start, end=end)
     if not 0 < rise < 1:
         raise ValueError(f"rise={rise:g} must lie between 0 and 1, a share of horizon")
     up = cosine(rise * horizon, end=start)
@@ -130,6 +142,9 @@ def exponential_cyclic(
     shrinks it; here every cycle is a triangle with one peak.
     """
 
+    _check_lengths(period=period)
+    _check_factors(low=low, high=high, growth=growth)
+
     def multiplier(t):
         cycle = jnp.floor(t / period)
         rising = 1 - jnp.abs(2 * (t / period - cycle) - 1)
@@ -143,8 +158,9 @@ def restarts(period: float, stretch: float = 1.0, end: float = 0.0) -> Schedule:
 
     The first lasts `period`, each further one `stretch` times the one before it.
     """
-    if stretch < 1:
-        raise ValueError(f"stretch={stretch:g} must be at least 1")
+    _check_lengths(period=period)
+    _check_factors(end=end)
+    check_number("stretch", stretch, "a number ≥ 1", 1)
 
     def multiplier(t):
         if stretch == 1:
@@ -157,6 +173,16 @@ def restarts(period: float, stretch: float = 1.0, end: float = 0.0) -> Schedule:
         return end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(phase, 0, 1)))
 
     return multiplier
+
+
+def _check_lengths(**lengths: Scalar) -> None:
+    for name, value in lengths.items():
+        check_number(name, value, "a positive length of time, in base steps", ABOVE_0)
+
+
+def _check_factors(**factors: Scalar) -> None:
+    for name, value in factors.items():
+        check_number(name, value, "a factor of lr ≥ 0", 0)
 
 
 def _after(time: float, ramp: Schedule, rest: Schedule) -> Schedule:

@@ -269,9 +269,12 @@ def test_a_schedule_of_learning_rates_is_no_multiplier(peak):
     ("make", "message"),
     [
         (lambda: optax.adamw(1e-3), "optsde.from_optax makes a plan"),
-        (lambda: optsde.Adam(lr=PEAK), "needs a number; a schedule is the plan's"),
+        (
+            lambda: optsde.Adam(lr=PEAK),
+            "needs a positive number; a schedule is the plan's",
+        ),
         (lambda: optsde.Adam(lr={"head": 0.1}), "rates of parts of a net are Groups'"),
-        (lambda: optsde.Adam(b1="0.9"), "b1='0.9': needs a number"),
+        (lambda: optsde.Adam(b1="0.9"), "b1='0.9': needs 0 ≤ decay < 1"),
     ],
 )
 def test_what_is_no_optimizer_is_refused(make, message):

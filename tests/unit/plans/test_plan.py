@@ -1,6 +1,7 @@
 """Every row of the rule table, the refusals, and what explain says of them."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -228,7 +229,10 @@ def test_refuses_stacked_decays_by_the_fastest():
         (lambda p: scale(p, 2, memory="short"), "one of: linear, power"),
         (lambda p: scale(p, 2, clip="none"), "one of: noise, signal"),
         (lambda p: svag(p, 2, clip="none"), "one of: noise, signal"),
-        (lambda p: svag(p, 0.5), "below 1"),
+        (lambda p: svag(p, 0.5), "ell=0.5: needs a number ≥ 1"),
+        (lambda p: svag(p, math.nan), "ell=nan: needs a number ≥ 1"),
+        (lambda p: svag(p, 1e200), "ell=1e\\+200: needs"),
+        (lambda p: scale(p, 1e30), "whole number from 1 to 2147483647"),
         (lambda p: svag(plan(optsde.Lion(b1=0.99, b2=0.9)), 2), "needs b1 ≤ b2"),
         (lambda p: warmup_cosine(100, 100), "warmup=100 must lie in"),
         (lambda p: optsde.Lion().rescaled(2, "short"), "one of: linear, power"),
@@ -380,8 +384,15 @@ def test_explain_refuses_two_optimizers():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(batch_size=0), "batch_size=0: needs at least 1"),
+        (dict(batch_size=0), "batch_size=0: needs a whole number from 1"),
+        (dict(batch_size=1.5), "batch_size=1.5: needs a whole number from 1"),
+        (dict(batch_size=math.inf), "batch_size=inf: needs a whole number"),
         (dict(horizon=-1), "horizon=-1: needs a positive time"),
+        (dict(horizon=math.inf), "horizon=inf: needs a positive time"),
+        (dict(horizon=1e10), r"is 1e\+10 steps: the clock counts to 2147483647"),
+        (dict(noise_gain=math.nan), "noise_gain=nan: needs a positive number"),
+        (dict(average=SWA(start=0.0, every=0.0)), "every=0.0: needs a positive time"),
+        (dict(average=SWA(start=math.nan, every=1.0)), "start=nan: needs a time"),
         (dict(clip=-1.0), "clip=-1.0: needs a positive norm"),
         (dict(average=EMA(1.5)), "decay=1.5: needs 0 ≤ decay < 1"),
         (dict(optimizer=optsde.SGD(lr=-1.0)), "lr=-1.0: needs a positive number"),

@@ -8,6 +8,7 @@ import pytest
 from optsde import schedules
 
 TIMES = np.arange(0, 121)
+NAN = float("nan")
 
 
 def assert_same(ours, theirs, times=TIMES):
@@ -58,8 +59,24 @@ def test_restarts_are_cosines_joined(stretch):
     np.testing.assert_allclose(begins, 1.0, atol=1e-6)
 
 
-def test_arguments_that_make_no_schedule():
-    with pytest.raises(ValueError, match="rise=1 must lie between 0 and 1"):
-        schedules.one_cycle(100, rise=1)
-    with pytest.raises(ValueError, match=r"stretch=0\.5 must be at least 1"):
-        schedules.restarts(10, stretch=0.5)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: schedules.one_cycle(100, rise=1), "rise=1 must lie between 0 and 1"),
+        (
+            lambda: schedules.restarts(10, stretch=0.5),
+            "stretch=0.5: needs a number ≥ 1",
+        ),
+        (lambda: schedules.cosine(-1.0), "horizon=-1.0: needs a positive length"),
+        (lambda: schedules.cosine(10.0, end=NAN), "end=nan: needs a factor of lr ≥ 0"),
+        (lambda: schedules.linear(np.inf), "horizon=inf: needs a positive length"),
+        (lambda: schedules.warmup(NAN), "time=nan: needs a time ≥ 0"),
+        (lambda: schedules.exponential_warmup(9.0, start=0.0), "start=0.0: needs"),
+        (lambda: schedules.milestones([1.0, NAN]), "times=nan: needs times"),
+        (lambda: schedules.cyclic(0.0), "period=0.0: needs a positive length"),
+        (lambda: schedules.absolute(lambda t: t, 0.0), "lr=0.0: needs a positive"),
+    ],
+)
+def test_arguments_that_make_no_schedule_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,51 @@
+"""A check of numbers that are given, with one line that says what is allowed."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+LARGEST = 2**31 - 1  # what counts and indices of int32 hold
+ABOVE_0 = float(np.nextafter(0, 1))
+BELOW_1 = float(np.nextafter(1, 0))
+
+
+def check_number(
+    name: str,
+    value: Any,
+    needs: str,
+    low: float = -np.inf,
+    high: float = np.inf,
+    whole: bool = False,
+) -> None:
+    """Refuses what is no finite number from low to high, or an array with any such.
+
+    Traced values are taken as they are.
+
+    >>> check_number("horizon", float("nan"), "a positive time", low=0)
+    Traceback (most recent call last):
+        ...
+    ValueError: horizon=nan: needs a positive time
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    if is_number(value):
+        found = np.asarray(value, np.float64)
+        fine = np.isfinite(found) & (found >= low) & (found <= high)
+        if np.all(fine) and not (whole and np.any(found != np.round(found))):
+            return
+    raise ValueError(f"{name}={value!r}: needs {needs}")
+
+
+def check_batch(name: str, size: Any) -> None:
+    """Refuses what is no number of examples."""
+    needs = f"a whole number from 1 to {LARGEST}"
+    check_number(name, size, needs, 1, LARGEST, whole=True)
+
+
+def is_number(value: Any) -> bool:
+    """Tells whether a value is a real number, or an array of them."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        dtype = np.asarray(value).dtype
+    return bool(np.issubdtype(dtype, np.integer) or jax.numpy.issubdtype(dtype, float))
