@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 LARGEST = 2**31 - 1  # what counts and indices of int32 hold
@@ -48,4 +49,5 @@ def is_number(value: Any) -> bool:
     dtype = getattr(value, "dtype", None)
     if dtype is None:
         dtype = np.asarray(value).dtype
-    return bool(np.issubdtype(dtype, np.integer) or jax.numpy.issubdtype(dtype, float))
+    kinds = np.integer, jnp.floating  # bfloat16 and its like among these
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
