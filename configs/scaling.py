@@ -20,7 +20,7 @@ What is known to be false did not hold, or was not resolved, in the runs that
 docs/scaling.md reports.
 """
 
-from experiments.scaling.rule import WAYS_OUT, Settings
+from experiments.scaling.rule import SIGNAL, WAYS_OUT, Settings
 from optsde.models import SCALE_INVARIANT
 from optsde.optimizers import SGD, AdaGrad, Adam, Momentum, RMSprop
 from optsde.study import Preset, presets
@@ -171,7 +171,7 @@ PRESETS = {
             "foreseen_at_2",
             "foreseen_at_4",
             "foreseen_at_8",
-            *(f"signal_holds_at_{kappa}" for kappa in (2, 4, 8)),
+            *(f"{rule}_holds_at_{k}" for rule in SIGNAL for k in (2, 4, 8)),
             *(f"invariant_holds_at_{kappa}" for kappa in (4, 8)),
         ),
     ),
@@ -186,6 +186,8 @@ PRESETS = {
         known_false=(
             *(f"rule_holds_at_{kappa}" for kappa in (4, 8, 16, 32, 64)),
             *(f"signal_holds_at_{kappa}" for kappa in (32, 64)),
+            *(f"signal_by_leaf_holds_at_{kappa}" for kappa in (32, 64)),
+            *(f"foreseen_at_{kappa}" for kappa in (32, 64)),
             "svag4_matches_base",
         ),
     ),
