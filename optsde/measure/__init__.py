@@ -33,7 +33,7 @@ from optsde.measure.noise import (
     noise_scale,
 )
 from optsde.measure.ntk import ntk_probe
-from optsde.measure.prediction import Bound, Prediction, departure, predict
+from optsde.measure.prediction import Bound, Prediction, departure, holds_up_to, predict
 from optsde.measure.probe import Probe, probe
 from optsde.measure.signal import interpolated, signal_boost
 from optsde.measure.spectrum import (
@@ -67,6 +67,7 @@ __all__ = [
     "gauss_newton",
     "gradient_noise",
     "hessian",
+    "holds_up_to",
     "interpolated",
     "intrinsic_groups",
     "intrinsic_rates",
