@@ -34,11 +34,9 @@ averaged and not summed. Where a change of devices or of accumulation leaves thi
 product alone, change nothing."""
 
 _CAUTION = """\
-The rule holds while noise dominates each gradient, at the larger batch too; early in a
-run, and near the end of the data, it may not. To find out, log the squared norm of the
-gradient of a part of a batch and of the whole batch, as means over many steps, and add
---small 32:1.9 --large 256:.41 (batch:mean of |g|²). `python -m experiments.scaling`
-measures and tries it."""
+This keeps the run while noise dominates each gradient, at the larger batch too. To find
+out, add --small 32:1.9 --large 256:.41, that is batch:|gradient|² of a part of a batch
+and of the whole, each a mean over many steps."""
 
 _FORECAST = """\
 A caution: as a forecast of κ this ratio is not shown to be better than a constant guess
@@ -180,7 +178,7 @@ def _stop(command: str, message: str) -> NoReturn:
 def _refusing(name: str, command: Callable[[list[str]], None], given: list[str]):
     try:
         command(given)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         _stop(name, str(error))
     except ArithmeticError:
         _stop(name, "no number comes out of these settings: give less extreme ones")
@@ -339,16 +337,17 @@ def _explain(given: list[str]) -> None:
     parser = _parser(name, reading, first.like)
     options, unknown = parser.parse_known_args(given[1:])
     if unknown:
-        raise ValueError(_unknown(unknown[0], parser, name))
+        option = unknown[0].partition("=")[0]
+        raise ValueError(f"{name} has no {option}{_hint(option, parser, name)}")
     fields = inspect.signature(reading).parameters
     optimizer = reading(**{field: getattr(options, field) for field in fields})
     batch = _batch(options, first.like)
-    decay_given = any(x.startswith("--weight_decay") for x in given)
-    print(answer(optimizer, batch, options))
-    if name == "adamw" and not decay_given:
+    without_decay = not any(x.startswith("--weight_decay") for x in given)
+    print(_answered(optimizer, batch, options))
+    if name == "adamw" and first.like == "optsde" and without_decay:
         print(
-            f"\nweight_decay was not given and is {optimizer.weight_decay:g} here; "
-            "torch's own default is 0.01, optax's 0.0001, Hugging Face's 0."
+            "\nweight_decay was not given and is 0 here; with --like torch, optax or hf "
+            "their defaults are taken."
         )
 
 
@@ -358,11 +357,16 @@ def _like() -> _Parser:
     return parser
 
 
-def _unknown(option: str, parser: _Parser, name: str) -> str:
+def _hint(option: str, parser: _Parser, name: str) -> str:
+    """Returns what to give in place of an option that does not exist."""
+    for framework in FRAMEWORKS:
+        reading = readings(framework).get(name)
+        if reading and option[2:] in inspect.signature(reading).parameters:
+            return f": it is a name of {framework}'s, so add --like {framework}"
     known = [x for x in parser._option_string_actions if x.startswith("--")]
-    near = difflib.get_close_matches(option.partition("=")[0], known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{name} has no {option}{hint} It has: {' '.join(known)}"
+    near = difflib.get_close_matches(option, known, n=1)
+    meant = f"; did you mean {near[0]}?" if near else "."
+    return f"{meant} It has: {' '.join(known)}"
 
 
 def _batch(options: argparse.Namespace, like: str) -> Batch:
@@ -391,41 +395,52 @@ def scaled(plan: Plan, kappa: float, memory: str | None) -> tuple[Plan, str, str
     except ValueError as error:
         after = scale(plan, kappa, memory="power")
         reason = str(error).partition(". Use")[0]
-    return after, "power", f"memory='power' is used, b → b^κ, since {reason}."
+    note = f"Decays are taken to b^κ (memory='power'), since {reason}."
+    return after, "power", note
 
 
-def answer(optimizer: Optimizer, batch: Batch, options: argparse.Namespace) -> str:
-    """Returns what the command prints: table, lines to paste, whether it will hold.
+class Answer(NamedTuple):
+    """A run at another batch; `run` is what `frameworks.written` takes besides."""
 
-    Args:
-      optimizer: of the run now.
-      batch: of the run now.
-      options: to, memory, steps, warmup, clip, ema, small, large; None where not set.
+    before: Plan
+    after: Plan
+    kappa: float
+    memory: str
+    note: str
+    run: dict[str, float | None]
+
+
+def answer(
+    optimizer: Optimizer,
+    batch: Batch,
+    to: Batch,
+    *,
+    steps: float | None = None,
+    warmup: float | None = None,
+    clip: float | None = None,
+    ema: float | None = None,
+    memory: str | None = None,
+) -> Answer:
+    """Returns the run at the batch to come, from that at the batch now.
+
+    >>> found = answer(Adam(lr=1e-3), Batch(256), Batch(1024), warmup=500)
+    >>> found.after.optimizer.lr, found.run["warmup"]
+    (0.002, 125)
     """
-    to = batch.spread(options.to)
+    to = batch.spread(to)
     kappa = to.total / batch.total
-    steps, warmup = options.steps, options.warmup
+    if steps is not None and not 0 < steps < math.inf:
+        raise ValueError(f"steps={steps:g}: needs a positive number")
     before = Plan(
         optimizer=optimizer,
         batch_size=batch.total,
         horizon=max(kappa, 1) if steps is None else steps,
-        clip=options.clip,
-        average=None if options.ema is None else EMA(options.ema),
+        clip=clip,
+        average=None if ema is None else EMA(ema),
     ).checked()
     if warmup is not None and not 0 <= warmup < math.inf:
         raise ValueError(f"warmup={warmup:g}: needs a number ≥ 0")
-    if (options.small is None) != (options.large is None):
-        raise ValueError("--small and --large: give both, or neither")
-    after, memory, note = scaled(before, kappa, options.memory)
-    parts = [_table(before, after, steps is None)]
-    if kappa == 1:
-        parts = [_UNCHANGED]
-    if warmup is not None:
-        parts.append(f"Warm-up: {warmup:g} steps before, {warmup / kappa:g} after.")
-    elif steps is None and kappa != 1:
-        parts.append("Steps, warm-up and all other times of the schedule: ÷ κ.")
-    if note:
-        parts.append(note)
+    after, form, note = scaled(before, kappa, memory)
     average = after.average
     run = dict(
         clip=after.clip,
@@ -435,15 +450,33 @@ def answer(optimizer: Optimizer, batch: Batch, options: argparse.Namespace) -> s
         per_device=to.per_device,
         accumulation=to.accumulation,
     )
+    return Answer(before, after, kappa, form, note, run)
+
+
+def _answered(optimizer: Optimizer, batch: Batch, options: argparse.Namespace) -> str:
+    """Returns what the command prints: table, lines to paste, whether it will hold."""
+    small, large = options.small, options.large
+    if (small is None) != (large is None):
+        raise ValueError("--small and --large: give both, or neither")
+    asked = ("steps", "warmup", "clip", "ema", "memory")
+    given = {name: getattr(options, name) for name in asked}
+    found = answer(optimizer, batch, options.to, **given)
+    parts = [_UNCHANGED]
+    if found.kappa != 1:
+        parts = [_table(found, without_steps=options.steps is None)]
+        times = "All times of the schedule are divided by κ, as the steps are."
+        if options.warmup is not None:
+            times += f" Warm-up: {options.warmup:g} → {found.run['warmup']} steps."
+        parts.append(times)
+    if found.note:
+        parts.append(found.note)
     for framework, title in _TITLES.items():
-        lines = written(framework, after.optimizer, **run)
+        lines = written(framework, found.after.optimizer, **found.run)
         parts.append("\n".join([title, *(f"  {line}" for line in lines)]))
-    if options.small is None:
-        parts.append(_CAUTION)
-    else:
-        levels = two_batches(options.small, options.large)
-        parts.append(_forecast(optimizer, levels, batch.total, kappa, memory))
-    return "\n\n".join(parts)
+    forecast = _CAUTION
+    if small is not None:
+        forecast = _forecast(found, two_batches(small, large))
+    return "\n\n".join([*parts, forecast])
 
 
 _UNCHANGED = """\
@@ -453,35 +486,36 @@ micro-batches make it up."""
 _TITLES = {"optax": "optax", "torch": "torch", "hf": "Hugging Face"}
 
 
-def _table(before: Plan, after: Plan, without_steps: bool) -> str:
-    rows = explain(before, after).splitlines()
+def _table(found: Answer, without_steps: bool) -> str:
+    rows = explain(found.before, found.after).splitlines()
     return "\n".join(
         row for row in rows if not (without_steps and row.startswith("steps "))
     )
 
 
-def _forecast(
-    optimizer: Optimizer, levels: Levels, batch: int, kappa: float, memory: str
-) -> str:
+def _forecast(found: Answer, levels: Levels) -> str:
     """Returns what signal and noise say of how far the rule holds."""
     from optsde.measure.prediction import holds_up_to  # takes a second to import
 
-    ratio = levels.signal * batch / levels.noise
+    batch, to = found.before.batch_size, found.after.batch_size
+    equal = levels.noise / levels.signal
     text = (
         f"Signal |∇f|² is {levels.signal:.3g}, noise Tr Σ of one example "
-        f"{levels.noise:.3g} (two batches, McCandlish et al. 2018); they are equal at a "
-        f"batch of {levels.noise / levels.signal:.3g}.\n"
-        f"G/N is {ratio:.2g} at batch {batch}, {ratio * kappa:.2g} at {batch * kappa:g}."
+        f"{levels.noise:.3g} (two batches, McCandlish et al. 2018);\n"
+        f"they are equal at a batch of {equal:.3g}. "
+        f"G/N is {batch / equal:.2g} at batch {batch}, {to / equal:.2g} at {to}."
     )
     try:
-        limit = holds_up_to(optimizer, ratio, memory)
+        limit = holds_up_to(found.before.optimizer, batch / equal, found.memory)
     except ValueError as error:
         return f"{text}\nNo κ is foreseen: {error}."
-    verdict = "beyond" if kappa > limit else "within"
+    verdict = "beyond" if found.kappa > limit else "within"
+    end = f"up to κ = {limit:.3g} (batch {batch * limit:.3g})"
+    if math.isinf(limit):
+        end = "at any κ"
     return (
-        f"{text}\nFrom this ratio `measure.predict` would say: the rule holds up to "
-        f"κ = {limit:.3g} (batch {batch * limit:.3g}). κ = {kappa:g} is {verdict} that."
-        f"\n\n{_FORECAST}"
+        f"{text}\nFrom this ratio `measure.predict` would say: the rule holds {end}; "
+        f"κ = {found.kappa:g} is {verdict} that.\n\n{_FORECAST}"
     )
 
 
@@ -491,7 +525,10 @@ def _page(given: list[str]) -> None:
     parser = _Parser(prog="optsde page", allow_abbrev=False)
     parser.add_argument("file", nargs="?", default="rule.html", help="%(default)s")
     path = Path(parser.parse_args(given).file)
-    path.write_text(page(), encoding="utf-8")
+    try:
+        path.write_text(page(), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror}") from None
     print(f"{path}: open it in a browser")
 
 

@@ -51,6 +51,8 @@ def function(run: Callable[[dict[str, Any]], Any], example: dict[str, Any]) -> s
     body: list[str] = []
     results = _written(closed.jaxpr, closed.consts, names, body)
     value = _value(jax.tree.unflatten(jax.tree.structure(shape), results))
+    if not body:
+        return f"(s) => {value}"
     return "\n".join(["(s) => {", *body, f"  return {value};", "}"])
 
 
