@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from optsde.optimizers import EMA, REGISTRY, Adam, Memory, Optimizer, Power
+from optsde.optimizers import EMA, REGISTRY, Memory, Optimizer, Power
 from optsde.plans import Plan, explain, scale
-from optsde.plans.frameworks import FRAMEWORKS, example, readings, written
+from optsde.plans.lines import written
+from optsde.plans.readings import FRAMEWORKS, example, readings
+from optsde.types import Scalar
 
 _ABOUT = """\
 Tuned at one batch size: what to set at another, and why.
@@ -126,23 +128,23 @@ def two_batches(small: Norm, large: Norm) -> Levels:
     """
     if not small.batch < large.batch:
         raise ValueError(
-            f"--small {small.batch:g}, --large {large.batch:g}: the large batch must be "
-            "larger than the small one"
+            f"--small {small.batch:g}, --large {large.batch:g}: the large batch must "
+            "be larger than the small one"
         )
     noise = (small.square - large.square) / (1 / small.batch - 1 / large.batch)
     if noise <= 0:
         raise ValueError(
             f"|g|² is {small.square:g} at {small.batch:g} and {large.square:g} at "
             f"{large.batch:g}, and noise would be negative: a mean over more examples "
-            "cannot be longer. Take means of gradients (no sums), before clipping, over "
-            "the same steps"
+            "cannot be longer. Take means of gradients (no sums), before clipping, "
+            "over the same steps"
         )
     signal = small.square - noise / small.batch
     if signal <= 0:
         raise ValueError(
             f"|g|² falls from {small.square:g} to {large.square:g}, faster than "
-            f"1/batch, and signal would be {signal:.2g}: none is seen beside the noise. "
-            "Take means over more steps, or a larger --large"
+            f"1/batch, and signal would be {signal:.2g}: none is seen beside the "
+            "noise. Take means over more steps, or a larger --large"
         )
     return Levels(signal, noise)
 
@@ -196,7 +198,9 @@ def _overview() -> str:
     families = (
         f"  {name:{width}}  {rule_of(family)}" for name, family in REGISTRY.items()
     )
-    return "\n".join([_ABOUT, "Optimizers, and what κ times the batch asks:", *families])
+    return "\n".join(
+        [_ABOUT, "Optimizers, and what κ times the batch asks:", *families]
+    )
 
 
 def rule_of(family: type[Optimizer]) -> str:
@@ -346,8 +350,8 @@ def _explain(given: list[str]) -> None:
     print(_answered(optimizer, batch, options))
     if name == "adamw" and first.like == "optsde" and without_decay:
         print(
-            "\nweight_decay was not given and is 0 here; with --like torch, optax or hf "
-            "their defaults are taken."
+            "\nweight_decay was not given and is 0 here; with --like torch, optax or "
+            "hf their defaults are taken."
         )
 
 
@@ -384,7 +388,7 @@ def _batch(options: argparse.Namespace, like: str) -> Batch:
 
 
 def scaled(plan: Plan, kappa: float, memory: str | None) -> tuple[Plan, str, str]:
-    """Returns the plan at κ, the form of its memories, and why it is not the linear one.
+    """Returns the plan at κ, its form of memory, and why that is not the linear one.
 
     Where no form is asked for and the linear one has no memory left, it is "power".
     """
@@ -400,14 +404,14 @@ def scaled(plan: Plan, kappa: float, memory: str | None) -> tuple[Plan, str, str
 
 
 class Answer(NamedTuple):
-    """A run at another batch; `run` is what `frameworks.written` takes besides."""
+    """A run at another batch; `run` is what `lines.written` takes besides."""
 
     before: Plan
     after: Plan
     kappa: float
     memory: str
     note: str
-    run: dict[str, float | None]
+    run: dict[str, Scalar | None]
 
 
 def answer(
@@ -442,7 +446,7 @@ def answer(
         raise ValueError(f"warmup={warmup:g}: needs a number ≥ 0")
     after, form, note = scaled(before, kappa, memory)
     average = after.average
-    run = dict(
+    run: dict[str, Scalar | None] = dict(
         clip=after.clip,
         ema=average.decay if isinstance(average, EMA) else None,
         steps=None if steps is None else after.steps,

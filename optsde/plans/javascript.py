@@ -95,7 +95,7 @@ def _expression(equation, x: list[str]) -> str:
     if name == "integer_pow":
         return f"Math.pow({x[0]}, {equation.params['y']})"
     if name == "square":
-        return f"({x[0]} * {x[0]})"
+        return f"Math.pow({x[0]}, 2)"
     if name == "neg":
         return f"(-{x[0]})"
     if name == "not":

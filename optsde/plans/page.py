@@ -13,21 +13,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-
 from optsde.optimizers import EMA, REGISTRY, SGD, Optimizer
 from optsde.plans.explain import _rows
-from optsde.plans.frameworks import (
+from optsde.plans.javascript import function
+from optsde.plans.lines import (
     RUN,
     Argument,
     Call,
     Line,
     Spelling,
-    example,
     lines,
     spellings,
 )
-from optsde.plans.javascript import function
 from optsde.plans.plan import Plan, rescaled, scale
+from optsde.plans.readings import example
 
 
 def page() -> str:
@@ -109,13 +108,12 @@ def _limits_by_flags(
     for values in itertools.product((False, True), repeat=len(flags)):
         chosen = dataclasses.replace(base, **dict(zip(flags, values, strict=True)))
         start = _passing(chosen, numbers)
-        found = {
-            name: _limits(
-                lambda x, name=name: dataclasses.replace(start, **{name: x}).checked()
-            )
-            for name in numbers
-        }
+        found = {name: _limits(_changed(start, name)) for name in numbers}
         yield ",".join(f for f in flags if getattr(chosen, f)), found
+
+
+def _changed(optimizer: Optimizer, name: str) -> Callable[[float], Optimizer]:
+    return lambda x: dataclasses.replace(optimizer, **{name: x}).checked()
 
 
 def _passing(optimizer: Optimizer, numbers: list[str]) -> Optimizer:
@@ -217,9 +215,7 @@ def _reasons(base: Optimizer) -> list[dict[str, Any]]:
     return rows
 
 
-def _spelling(
-    framework: str, spelling: Spelling, base: Optimizer
-) -> dict[str, Any]:
+def _spelling(framework: str, spelling: Spelling, base: Optimizer) -> dict[str, Any]:
     settings = {
         name: value if isinstance(value, bool) else float(value)
         for name, value in vars(base).items()

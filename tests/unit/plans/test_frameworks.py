@@ -1,6 +1,7 @@
-"""Lines to paste do what our plan does, and readings take what frameworks mean by it."""
+"""Lines to paste do what our plans do; readings take what frameworks mean."""
 
 import inspect
+from functools import partial
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ import pytest
 import optsde
 from optsde import EMA, Plan
 from optsde.optimizers import REGISTRY
-from optsde.plans.frameworks import example, readings, written
+from optsde.plans.lines import written
+from optsde.plans.readings import example, readings
 
 START = np.array([0.3, -1.2, 0.7])
 STEPS = 10
@@ -76,58 +78,62 @@ def test_optax_has_a_line_for_every_registered_optimizer():
         assert line.startswith(("tx = opt", f"tx = {family.__name__}("))
 
 
-class Torch:
-    """The updates that torch documents for its optimizers, restated for one array."""
+def sgd(p, lr, momentum=0.0, weight_decay=0.0, nesterov=False):
+    v = 0.0
+    while True:
+        g = p.grad + weight_decay * p.value
+        v = momentum * v + g
+        p.value = p.value - lr * (g + momentum * v if nesterov else v)
+        yield
 
-    @staticmethod
-    def SGD(p, lr, momentum=0.0, weight_decay=0.0, nesterov=False):
-        v = 0.0
-        while True:
-            g = p.grad + weight_decay * p.value
-            v = momentum * v + g
-            p.value = p.value - lr * (g + momentum * v if nesterov else v)
-            yield
 
-    @staticmethod
-    def Adam(p, lr, betas, eps, weight_decay=0.0, decoupled=False):
-        m, v, (b1, b2), t = 0.0, 0.0, betas, 0
-        while True:
-            t += 1
-            g = p.grad + (0 if decoupled else weight_decay * p.value)
-            if decoupled:
-                p.value = p.value * (1 - lr * weight_decay)
-            m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
-            root = np.sqrt(v / (1 - b2**t)) + eps
-            p.value = p.value - lr * m / (1 - b1**t) / root
-            yield
+def adam(p, lr, betas, eps, weight_decay=0.0, decoupled=False):
+    m, v, (b1, b2), t = 0.0, 0.0, betas, 0
+    while True:
+        t += 1
+        g = p.grad + (0 if decoupled else weight_decay * p.value)
+        if decoupled:
+            p.value = p.value * (1 - lr * weight_decay)
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+        root = np.sqrt(v / (1 - b2**t)) + eps
+        p.value = p.value - lr * m / (1 - b1**t) / root
+        yield
 
-    @staticmethod
-    def AdamW(p, **options):
-        return Torch.Adam(p, decoupled=True, **options)
 
-    @staticmethod
-    def RMSprop(p, lr, alpha, eps, weight_decay=0.0):
-        v = 0.0
-        while True:
-            g = p.grad + weight_decay * p.value
-            v = alpha * v + (1 - alpha) * g * g
-            p.value = p.value - lr * g / (np.sqrt(v) + eps)
-            yield
+def rmsprop(p, lr, alpha, eps, weight_decay=0.0):
+    v = 0.0
+    while True:
+        g = p.grad + weight_decay * p.value
+        v = alpha * v + (1 - alpha) * g * g
+        p.value = p.value - lr * g / (np.sqrt(v) + eps)
+        yield
 
-    @staticmethod
-    def Adagrad(p, lr, initial_accumulator_value, eps, weight_decay=0.0):
-        s = initial_accumulator_value
-        while True:
-            g = p.grad + weight_decay * p.value
-            s = s + g * g
-            p.value = p.value - lr * g / (np.sqrt(s) + eps)
-            yield
+
+def adagrad(p, lr, initial_accumulator_value, eps, weight_decay=0.0):
+    s = initial_accumulator_value
+    while True:
+        g = p.grad + weight_decay * p.value
+        s = s + g * g
+        p.value = p.value - lr * g / (np.sqrt(s) + eps)
+        yield
+
+
+DOCUMENTED = SimpleNamespace(
+    SGD=sgd,
+    Adam=adam,
+    AdamW=partial(adam, decoupled=True),
+    RMSprop=rmsprop,
+    Adagrad=adagrad,
+)
+"""The updates that torch documents for its optimizers, restated for one array."""
 
 
 def restated(lines):
     """Runs torch's lines by the formulas."""
     p = SimpleNamespace(value=START, grad=None)
-    torch = SimpleNamespace(optim=Torch, nn=SimpleNamespace(utils=SimpleNamespace()))
+    torch = SimpleNamespace(
+        optim=DOCUMENTED, nn=SimpleNamespace(utils=SimpleNamespace())
+    )
 
     def clip_grad_norm_(p, largest):
         p.grad = p.grad * min(1.0, largest / np.linalg.norm(p.grad))
@@ -177,7 +183,9 @@ def test_average_of_weights_is_kept_in_both():
     told = eval(
         line.removeprefix("ema = "), dict(optax=optax, params=params, ema=average)
     )
-    np.testing.assert_allclose(told, EMA(decay).update(average, params, 0, 1), rtol=1e-6)
+    np.testing.assert_allclose(
+        told, EMA(decay).update(average, params, 0, 1), rtol=1e-6
+    )
     assert "get_ema_multi_avg_fn(0.9)" in written("torch", optsde.SGD(), ema=decay)[1]
 
 
@@ -193,9 +201,7 @@ def test_what_torch_lacks_is_named():
 
 
 def test_training_arguments():
-    run = dict(
-        clip=0.5, steps=100, warmup=7, per_device=8, accumulation=4, ema=None
-    )
+    run = dict(clip=0.5, steps=100, warmup=7, per_device=8, accumulation=4, ema=None)
     (line,) = written("hf", optsde.Adam(lr=1e-4, weight_decay=0.1), **run)
     (said,) = [eval(line.removeprefix("args = "), {"TrainingArguments": dict})]
     assert said == dict(
@@ -256,7 +262,11 @@ def test_optax_is_read_as_it_is_meant(name, settings):
             optsde.Momentum(lr=0.1, beta=0.9),
         ),
         ("adam", dict(weight_decay=0.1), optsde.Adam(l2=0.1)),
-        ("adamw", dict(betas=(0.8, 0.9)), optsde.Adam(b1=0.8, b2=0.9, weight_decay=0.01)),
+        (
+            "adamw",
+            dict(betas=(0.8, 0.9)),
+            optsde.Adam(b1=0.8, b2=0.9, weight_decay=0.01),
+        ),
         (
             "rmsprop",
             dict(alpha=0.9),

@@ -1,10 +1,8 @@
-"""Optimizers in the words of torch, optax and Hugging Face, read and written.
+"""Our optimizers as lines to paste, in the words of optax, torch and Hugging Face.
 
-Frameworks give one name to different updates: torch's Adam(weight_decay) is `l2` here,
-its SGD(momentum) is `HeavyBall`, optax's rmsprop has its ε inside the root. `READINGS`
-holds a function for each of their optimizers, with their arguments and defaults, which
-returns ours. `written` goes the other way, to lines to paste; where optax has no such
-optimizer, ours is an optax transform.
+`SPELLINGS` says which of their calls does what ours does, and from which of our
+settings each argument is made. A spelling fits where all settings that it has no word
+for are zero. Where optax has no such optimizer, ours is an optax transform.
 """
 
 import dataclasses
@@ -12,186 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from optsde.optimizers import (
-    REGISTRY,
-    SGD,
-    AdaGrad,
-    Adam,
-    HeavyBall,
-    Lion,
-    Momentum,
-    Optimizer,
-    RMSprop,
-    SignSGD,
-)
-
-# Reading
-
-
-def _sgd(lr=0.1, momentum=0.0, nesterov=False, **decays: float) -> Optimizer:
-    if momentum:
-        return HeavyBall(lr=lr, beta=momentum, nesterov=nesterov, **decays)
-    if nesterov:
-        raise ValueError("nesterov=True with momentum=0: give it a momentum")
-    return SGD(lr=lr, **decays)
-
-
-def _own_sgd(
-    lr=0.1,
-    momentum=0.0,
-    nesterov=False,
-    l2=0.0,
-    weight_decay=0.0,
-    absolute_decay=0.0,
-):
-    decays = dict(l2=l2, weight_decay=weight_decay, absolute_decay=absolute_decay)
-    return _sgd(lr, momentum, nesterov, **decays)
-
-
-def _torch_sgd(lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
-    if not dampening:
-        return _sgd(lr, momentum, nesterov, l2=weight_decay)
-    if dampening != momentum or nesterov:
-        raise ValueError(
-            f"dampening={dampening:g} with momentum={momentum:g}: a rule is known for "
-            "dampening=0, and for dampening=momentum without nesterov"
-        )
-    return Momentum(lr=lr, beta=momentum, l2=weight_decay)
-
-
-def _torch_adam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
-    b1, b2 = betas
-    return Adam(lr=lr, b1=b1, b2=b2, eps=eps, l2=weight_decay)
-
-
-def _torch_adamw(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
-    b1, b2 = betas
-    return Adam(lr=lr, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
-
-
-def _torch_rmsprop(lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0):
-    return RMSprop(
-        lr=lr, beta=alpha, eps=eps, l2=weight_decay, bias_correction=False
-    )
-
-
-def _torch_adagrad(
-    lr=1e-2, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10
-):
-    return AdaGrad(lr=lr, s0=initial_accumulator_value, eps=eps, l2=weight_decay)
-
-
-def _optax_sgd(learning_rate=0.1, momentum=0.0, nesterov=False):
-    return _sgd(learning_rate, momentum, nesterov)
-
-
-def _optax_adamw(
-    learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, weight_decay=1e-4
-):
-    return Adam(
-        lr=learning_rate,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        weight_decay=weight_decay,
-    )
-
-
-def _optax_adam(learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
-    return _optax_adamw(learning_rate, b1, b2, eps, eps_root, weight_decay=0.0)
-
-
-def _optax_rmsprop(
-    learning_rate=1e-3,
-    decay=0.9,
-    eps=1e-8,
-    initial_scale=0.0,
-    eps_in_sqrt=True,
-    bias_correction=False,
-):
-    return RMSprop(
-        lr=learning_rate,
-        beta=decay,
-        eps=0.0 if eps_in_sqrt else eps,
-        eps_root=eps if eps_in_sqrt else 0.0,
-        v0=initial_scale,
-        bias_correction=bias_correction,
-    )
-
-
-def _optax_adagrad(learning_rate=1e-2, initial_accumulator_value=0.1, eps=1e-7):
-    return AdaGrad(
-        lr=learning_rate, s0=initial_accumulator_value, eps=0.0, eps_root=eps
-    )
-
-
-def _optax_lion(learning_rate=1e-4, b1=0.9, b2=0.99, weight_decay=1e-3):
-    return Lion(lr=learning_rate, b1=b1, b2=b2, weight_decay=weight_decay)
-
-
-def _optax_sign_sgd(learning_rate=1e-3):
-    return SignSGD(lr=learning_rate)
-
-
-def _hf_adamw(
-    learning_rate=5e-5,
-    adam_beta1=0.9,
-    adam_beta2=0.999,
-    adam_epsilon=1e-8,
-    weight_decay=0.0,
-):
-    return _torch_adamw(
-        learning_rate, (adam_beta1, adam_beta2), adam_epsilon, weight_decay
-    )
-
-
-_THEIRS: dict[str, dict[str, Callable[..., Optimizer]]] = {
-    "torch": {
-        "adam": _torch_adam,
-        "adamw": _torch_adamw,
-        "sgd": _torch_sgd,
-        "rmsprop": _torch_rmsprop,
-        "adagrad": _torch_adagrad,
-    },
-    "optax": {
-        "adam": _optax_adam,
-        "adamw": _optax_adamw,
-        "sgd": _optax_sgd,
-        "rmsprop": _optax_rmsprop,
-        "adagrad": _optax_adagrad,
-        "lion": _optax_lion,
-        "sign_sgd": _optax_sign_sgd,
-    },
-    "hf": {"adamw": _hf_adamw, "adamw_torch": _hf_adamw},
-}
-
-FRAMEWORKS = ("optsde", *_THEIRS)
-"""Whose words can be read; "hf" is Hugging Face's `TrainingArguments`."""
-
-
-def readings(framework: str) -> dict[str, Callable[..., Optimizer]]:
-    """Returns functions from a framework's settings to our optimizers, by its names.
-
-    >>> readings("torch")["sgd"](lr=0.1, momentum=0.9)
-    HeavyBall(lr=0.1, l2=0.0, weight_decay=0.0, absolute_decay=0.0, beta=0.9, nesterov=False)
-    """
-    if framework in _THEIRS:
-        return _THEIRS[framework]
-    return {**REGISTRY, "adamw": Adam, "sgd": _own_sgd}
-
-
-def example(family: type[Optimizer]) -> Optimizer:
-    """Returns an optimizer of a family, at 0.5 where it has no defaults."""
-    needed = (
-        field.name
-        for field in dataclasses.fields(family)
-        if field.default is dataclasses.MISSING
-    )
-    return family(**dict.fromkeys(needed, 0.5))
-
-
-# Writing
+from optsde.optimizers import Optimizer
+from optsde.types import Scalar
 
 
 class Argument(NamedTuple):
@@ -279,7 +99,7 @@ def _rate(s) -> Any:
     return s.lr * (1 - s.beta)
 
 
-_ADAM = _same("b1", "b2", "eps") + (Argument("eps_root", _setting("eps_root"), 0.0),)
+_ADAM = (*_same("b1", "b2", "eps"), Argument("eps_root", _setting("eps_root"), 0.0))
 _RATE = _same(learning_rate="lr")
 _BETAS = Argument("betas", lambda s: (s.b1, s.b2))
 
@@ -510,17 +330,14 @@ _PLACES = {"torch": "torch.optim", "hf": "TrainingArguments"}
 
 def ours(family: type[Optimizer]) -> Spelling:
     """Returns the spelling of a family as an optax transform of our own."""
-    fields = dataclasses.fields(family)
-    arguments = tuple(
-        Argument(
-            field.name,
-            _setting(field.name),
-            None if field.name == "lr" else field.default,
-        )
-        for field in fields
-    )
+    arguments = []
+    for field in dataclasses.fields(family):
+        default = field.default
+        if field.name == "lr" or not isinstance(default, float | bool):
+            default = None
+        arguments.append(Argument(field.name, _setting(field.name), default))
     room = "optsde." if family.__module__.startswith("optsde.") else ""
-    call = Call(room + family.__name__, arguments, after=".transform()")
+    call = Call(room + family.__name__, tuple(arguments), after=".transform()")
     return Spelling((call,))
 
 
@@ -545,7 +362,7 @@ def missing(spelling: Spelling, settings: Any) -> list[str]:
     return [*numbers, *(f"{name}={getattr(settings, name)}" for name in flags)]
 
 
-def written(framework: str, optimizer: Optimizer, **run: float | None) -> list[str]:
+def written(framework: str, optimizer: Optimizer, **run: Scalar | None) -> list[str]:
     """Returns the lines to paste, or one that begins with "none".
 
     Args:
@@ -554,8 +371,9 @@ def written(framework: str, optimizer: Optimizer, **run: float | None) -> list[s
       run: clip, ema (the decay of the average), steps, warmup, per_device and
         accumulation; None or left out where there is none.
 
-    >>> print(*written("torch", Adam(lr=3e-4, weight_decay=0.1), clip=1.0), sep="\\n")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0003, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.1)
+    >>> from optsde import Lion, SGD
+    >>> print(*written("torch", SGD(lr=0.1, l2=1e-4), clip=1.0), sep="\\n")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.0001)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # before optimizer.step()
     >>> written("torch", Lion())
     ['none: torch.optim has no Lion']
@@ -605,4 +423,6 @@ def _shown(value: Any) -> str:
     """Returns a number as Python reads it, with eight digits."""
     if isinstance(value, tuple):
         return f"({', '.join(_shown(x) for x in value)})"
-    return repr(float(f"{value:.8g}")) if isinstance(value, float) else repr(value)
+    if isinstance(value, int):
+        return repr(value)
+    return repr(float(f"{float(value):.8g}"))  # a rule may have made an array of it
