@@ -442,8 +442,11 @@ def answer(
         clip=clip,
         average=None if ema is None else EMA(ema),
     ).checked()
-    if warmup is not None and not 0 <= warmup < math.inf:
-        raise ValueError(f"warmup={warmup:g}: needs a number ≥ 0")
+    if warmup is not None and not (warmup == 0 or 1 <= warmup < math.inf):
+        raise ValueError(
+            f"warmup={warmup:g}: needs a number of steps; leave out a share of all "
+            "steps, which stays as it is"
+        )
     after, form, note = scaled(before, kappa, memory)
     average = after.average
     run: dict[str, Scalar | None] = dict(

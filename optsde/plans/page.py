@@ -26,7 +26,7 @@ from optsde.plans.lines import (
     spellings,
 )
 from optsde.plans.plan import Plan, rescaled, scale
-from optsde.plans.readings import example
+from optsde.plans.readings import called, example
 
 
 def page() -> str:
@@ -50,7 +50,8 @@ def _family(family: type[Optimizer]) -> dict[str, Any]:
     return {
         "name": family.__name__,
         "about": first,
-        "fields": vars(base),
+        "called": called(family),
+        "fields": _decays_last(base),
         "flags": flags,
         "decays": list(family.decays()),
         "rule": {form: _rule(base, flags, form) for form in ("linear", "power")},
@@ -65,6 +66,13 @@ def _family(family: type[Optimizer]) -> dict[str, Any]:
             for framework in ("optax", "torch", "hf")
         },
     }
+
+
+def _decays_last(base: Optimizer) -> dict[str, Any]:
+    """Returns the hyperparameters in the order in which people have them."""
+    shared = [f.name for f in dataclasses.fields(Optimizer) if f.name != "lr"]
+    own = {name: value for name, value in vars(base).items() if name not in shared}
+    return own | {name: getattr(base, name) for name in shared}
 
 
 def _rule(base: Optimizer, flags: list[str], memory: str) -> _Code:

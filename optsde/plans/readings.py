@@ -7,6 +7,7 @@ ours.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 
 from optsde.optimizers import (
@@ -180,3 +181,21 @@ def example(family: type[Optimizer]) -> Optimizer:
         if field.default is dataclasses.MISSING
     )
     return family(**dict.fromkeys(needed, 0.5))
+
+
+def called(family: type[Optimizer]) -> list[str]:
+    """Returns what frameworks call a family.
+
+    >>> called(HeavyBall)
+    ['torch sgd with momentum', 'optax sgd with momentum']
+    """
+    names = []
+    for framework, known in _THEIRS.items():
+        for name, reading in known.items():
+            if type(reading()) is family:
+                names.append(f"{framework} {name}")
+            if "momentum" in inspect.signature(reading).parameters:
+                with_momentum = type(reading(momentum=0.9))
+                if with_momentum is family:
+                    names.append(f"{framework} {name} with momentum")
+    return names

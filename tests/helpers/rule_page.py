@@ -42,6 +42,9 @@ def _question(rng: np.random.Generator, name: str) -> dict[str, Any]:
     batches = ["1", "32", "256", "8x4x2", "7", "1024", "8192"]
     now, to = rng.choice(batches, 2, replace=False)
     run = dict(steps=1000.0, warmup=100.0, clip=1.0, ema=0.99)
+    if rng.random() < 0.1:
+        key = str(rng.choice(RUN))
+        run[key] = float(rng.choice([-1.0, 0.0, 0.03, 1.0]))
     for key in RUN:
         if rng.random() < 0.5:
             run[key] = None

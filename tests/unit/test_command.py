@@ -128,7 +128,14 @@ def test_frameworks_conventions(capsys):
         ("explain adam --batch 2 --to 4 --learning_rate 1", "add --like optax"),
         ("explain adam --batch 2 --to 4 --clip 0", "clip=0.0: needs a positive norm"),
         ("explain adam --batch 2 --to 4 --steps 0", "steps=0: needs a positive number"),
-        ("explain adam --batch 2 --to 4 --warmup -1", "warmup=-1: needs a number ≥ 0"),
+        (
+            "explain adam --batch 2 --to 4 --warmup -1",
+            "warmup=-1: needs a number of steps",
+        ),
+        (
+            "explain adam --batch 2 --to 4 --warmup .03",
+            "leave out a share of all steps",
+        ),
         (
             "explain adam --batch 2 --to 64 --memory linear",
             "no memory left at kappa=32",

@@ -288,6 +288,16 @@ def test_torch_defaults_are_torch_s(name):
         assert field.default == theirs[field.name].default, field
 
 
+def test_hugging_face_defaults_are_theirs():
+    module = pytest.importorskip("transformers", reason="transformers is not installed")
+    theirs = module.TrainingArguments.__dataclass_fields__
+    for field in inspect.signature(readings("hf")["adamw"]).parameters.values():
+        assert field.default == theirs[field.name].default, field
+    (line,) = written("hf", optsde.Adam(), clip=1.0, steps=9, warmup=2, per_device=8)
+    said = eval(line.removeprefix("args = "), {"TrainingArguments": dict})
+    assert set(said) < set(theirs)
+
+
 def test_dampening_without_a_rule_is_refused():
     with pytest.raises(ValueError, match=r"dampening=0\.5 with momentum=0\.9"):
         readings("torch")["sgd"](momentum=0.9, dampening=0.5)

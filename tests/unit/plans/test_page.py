@@ -13,6 +13,7 @@ from helpers import ROOT
 from helpers.rule_page import compare, expected, questions
 
 import optsde
+from optsde.__main__ import main
 from optsde.optimizers import REGISTRY, Memory, Power, register
 from optsde.plans.javascript import function
 from optsde.plans.page import page
@@ -59,6 +60,18 @@ def test_answers_are_python_s(html):
     asked = questions(30)
     refusals = compare(asked, answers(html, asked))
     assert 10 < refusals < len(asked) / 2
+
+
+@needs_node
+def test_its_command_says_the_same(html, capsys):
+    asked = questions(2, seed=2)
+    seen = [x for x in answers(html, asked) if "refused" not in x]
+    assert len(seen) > 10
+    for answer in seen:
+        main(answer["command"].split()[3:])
+        text = capsys.readouterr().out
+        for lines in answer["lines"].values():
+            assert all(line in text for line in lines)
 
 
 @needs_node
