@@ -42,8 +42,9 @@ and of the whole, each a mean over many steps."""
 
 _FORECAST = """\
 A caution: as a forecast of κ this ratio is not shown to be better than a constant guess
-(docs/scaling.md). There the ratio is weighted by 1/v, and this one is not; what the
-library predicts is the difference in loss: `python -m experiments.scaling`."""
+(docs/scaling.md). Where an optimizer divides by √v, so does the library's own ratio,
+and these norms do not. What it predicts is the difference in loss, from a run of its
+own: `python -m experiments.scaling`."""
 
 
 class Batch(NamedTuple):
@@ -243,11 +244,13 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
 
 
-def _pair(text: str) -> tuple[float, ...]:
-    numbers = tuple(_number(part) for part in text.strip("()[]").split(","))
-    if len(numbers) != 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is no pair such as 0.9,0.95")
-    return numbers
+def _pair(name: str, texts: list[str]) -> tuple[float, ...]:
+    parts = " ".join(texts).strip("()[]").replace(",", " ").split()
+    try:
+        first, second = (float(part) for part in parts)
+    except ValueError:
+        raise ValueError(f"{name}={' '.join(texts)}: needs two numbers") from None
+    return first, second
 
 
 # What Hugging Face calls the settings of a run.
@@ -301,7 +304,7 @@ def _parser(name: str, reading: Callable[..., Optimizer], like: str) -> _Parser:
         if isinstance(default, bool):
             option = dict(type=_flag, nargs="?", const=True, metavar="BOOL")
         elif isinstance(default, tuple):
-            option = dict(type=_pair, metavar="B1,B2")
+            option = dict(nargs="+", metavar="X")
         shown = "needed" if required else str(default)
         own.add_argument(
             f"--{field.name}",
@@ -325,30 +328,28 @@ def _underscored(given: list[str]) -> list[str]:
 
 def _explain(given: list[str]) -> None:
     given = _underscored(given)
-    first, _ = _like().parse_known_args(given)
-    known = readings(first.like)
+    like, rest = _like().parse_known_args(given)
+    known = readings(like.like)
     allowed = ", ".join(known)
-    names = [x for x in given if not x.startswith("-")]
-    if not given or given[0].startswith("-"):
-        raise ValueError(
-            f"name an optimizer first, such as `explain {next(iter(known))}`; "
-            f"one of: {allowed}"
-        )
-    name = names[0].lower()
+    if not rest or rest[0].startswith("-"):
+        raise ValueError(f"name an optimizer first; one of: {allowed}")
+    name = rest[0].lower()
     if name not in known:
         raise ValueError(f"optimizer {name!r} is not known; one of: {allowed}")
     reading = known[name]
-    parser = _parser(name, reading, first.like)
-    options, unknown = parser.parse_known_args(given[1:])
+    parser = _parser(name, reading, like.like)
+    options, unknown = parser.parse_known_args(rest[1:])
     if unknown:
         option = unknown[0].partition("=")[0]
         raise ValueError(f"{name} has no {option}{_hint(option, parser, name)}")
-    fields = inspect.signature(reading).parameters
-    optimizer = reading(**{field: getattr(options, field) for field in fields})
-    batch = _batch(options, first.like)
+    settings = {}
+    for field in inspect.signature(reading).parameters:
+        value = getattr(options, field)
+        settings[field] = _pair(field, value) if isinstance(value, list) else value
+    optimizer = reading(**settings)
+    print(_answered(optimizer, _batch(options, like.like), options))
     without_decay = not any(x.startswith("--weight_decay") for x in given)
-    print(_answered(optimizer, batch, options))
-    if name == "adamw" and first.like == "optsde" and without_decay:
+    if name == "adamw" and like.like == "optsde" and without_decay:
         print(
             "\nweight_decay was not given and is 0 here; with --like torch, optax or "
             "hf their defaults are taken."

@@ -99,6 +99,17 @@ def test_hugging_face_says_its_batch_in_parts(capsys):
 
 
 def test_frameworks_conventions(capsys):
+    ways = [
+        "--betas .9,.95",
+        "--betas .9 .95",
+        "--betas (0.9,0.95)",
+        "--betas=0.9,0.95",
+    ]
+    (one,) = {
+        said(capsys, f"explain --like torch adamw {betas} --batch 2 --to 4")
+        for betas in ways
+    }
+    assert "betas=(0.8, 0.9), eps" in one
     coupled = said(
         capsys, "explain adam --like torch --weight_decay .1 --batch 2 --to 8"
     )
@@ -146,7 +157,10 @@ def test_frameworks_conventions(capsys):
         ("explain adam --batch 2 --to 4 --small 32", "'32' is no batch:|g|²"),
         ("explain adam --batch 2 --to 4 --small 9:1 --large 8:1", "must be larger"),
         ("explain adam --like keras --batch 2 --to 4", "invalid choice: 'keras'"),
-        ("explain adam --like torch --betas .9 --batch 2 --to 4", "'.9' is no pair"),
+        (
+            "explain adam --like torch --betas .9 --batch 2 --to 4",
+            "betas=.9: needs two numbers",
+        ),
         ("expalin", "'expalin' is no command; one of: explain, page"),
         ("page /nowhere/page.html", "/nowhere/page.html cannot be written"),
     ],
