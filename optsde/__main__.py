@@ -13,13 +13,13 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-from optsde.optimizers import EMA, REGISTRY, Memory, Optimizer, Power
-from optsde.plans import Plan, explain, scale
+from optsde.optimizers import REGISTRY, Memory, Optimizer, Power
+from optsde.plans import explain
+from optsde.plans.calculator import Answer, Batch, answer
 from optsde.plans.lines import written
 from optsde.plans.readings import FRAMEWORKS, example, readings
-from optsde.types import Scalar
 
 _ABOUT = """\
 Tuned at one batch size: what to set at another, and why.
@@ -28,6 +28,7 @@ Tuned at one batch size: what to set at another, and why.
   python -m optsde explain OPTIMIZER --help      every setting of an optimizer
   python -m optsde page [FILE]                   the same as a page for a browser
   python -m optsde --version
+  python -m experiments.scaling                  whether it holds, measured and tried
 """
 
 _BATCH = """\
@@ -45,109 +46,6 @@ A caution: as a forecast of κ this ratio is not shown to be better than a const
 (docs/scaling.md). Where an optimizer divides by √v, so does the library's own ratio,
 and these norms do not. What it predicts is the difference in loss, from a run of its
 own: `python -m experiments.scaling`."""
-
-
-class Batch(NamedTuple):
-    """A global batch, and what it is made of where that was said.
-
-    >>> Batch.parse("8x4x16")
-    Batch(total=512, per_device=8, devices=4, accumulation=16)
-    >>> Batch.parse("256").total
-    256
-    """
-
-    total: int
-    per_device: int | None = None
-    devices: int | None = None
-    accumulation: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "Batch":
-        factors = text.lower().replace("×", "x").replace("*", "x").split("x")
-        if len(factors) not in (1, 3) or not all(
-            factor.strip().isdecimal() and int(factor) > 0 for factor in factors
-        ):
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is no batch: give the global batch, such as 256, or per "
-                "device x devices x accumulation, such as 8x4x8"
-            )
-        sizes = [int(factor) for factor in factors]
-        return cls(math.prod(sizes), *(sizes if len(sizes) == 3 else ()))
-
-    def spread(self, to: "Batch") -> "Batch":
-        """Returns `to`, over the devices of this batch where it does not say how.
-
-        >>> Batch.parse("8x4x8").spread(Batch.parse("8192")).accumulation
-        256
-        """
-        if to.per_device is not None or not self.per_device or not self.devices:
-            return to
-        at_once = self.per_device * self.devices
-        if to.total % at_once:
-            return to
-        return Batch(to.total, self.per_device, self.devices, to.total // at_once)
-
-
-class Norm(NamedTuple):
-    """The mean of |g|² over gradients of one batch size.
-
-    >>> Norm.parse("32:1.9")
-    Norm(batch=32.0, square=1.9)
-    """
-
-    batch: float
-    square: float
-
-    @classmethod
-    def parse(cls, text: str) -> "Norm":
-        try:
-            norm = cls(*(float(part) for part in text.split(":")))
-        except (TypeError, ValueError):
-            norm = cls(0, 0)
-        if not all(x > 0 and math.isfinite(x) for x in norm):
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is no batch:|g|², two positive numbers such as 32:1.9"
-            )
-        return norm
-
-
-class Levels(NamedTuple):
-    """Signal |∇f|² and noise Tr Σ of one example."""
-
-    signal: float
-    noise: float
-
-
-def two_batches(small: Norm, large: Norm) -> Levels:
-    """Returns signal and noise from |g|² at two batch sizes, as E|g|² = G + N/B.
-
-    The estimator is that of McCandlish et al. (2018, appendix A); unbiased, but noisy
-    from a single step, so that both norms should be means over many.
-
-    >>> two_batches(Norm(1, 5.0), Norm(4, 2.0))
-    Levels(signal=1.0, noise=4.0)
-    """
-    if not small.batch < large.batch:
-        raise ValueError(
-            f"--small {small.batch:g}, --large {large.batch:g}: the large batch must "
-            "be larger than the small one"
-        )
-    noise = (small.square - large.square) / (1 / small.batch - 1 / large.batch)
-    if noise <= 0:
-        raise ValueError(
-            f"|g|² is {small.square:g} at {small.batch:g} and {large.square:g} at "
-            f"{large.batch:g}, and noise would be negative: a mean over more examples "
-            "cannot be longer. Take means of gradients (no sums), before clipping, "
-            "over the same steps"
-        )
-    signal = small.square - noise / small.batch
-    if signal <= 0:
-        raise ValueError(
-            f"|g|² falls from {small.square:g} to {large.square:g}, faster than "
-            f"1/batch, and signal would be {signal:.2g}: none is seen beside the "
-            "noise. Take means over more steps, or a larger --large"
-        )
-    return Levels(signal, noise)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -207,6 +105,7 @@ def _overview() -> str:
 def rule_of(family: type[Optimizer]) -> str:
     """Returns a family's rule in one line.
 
+    >>> from optsde import Adam
     >>> rule_of(Adam)
     'lr·√κ, 1 − b1 → κ(1 − b1), 1 − b2 → κ(1 − b2), eps·κ^-0.5, eps_root·κ^-1'
     """
@@ -229,6 +128,26 @@ def _law(name: str, law: Power | Memory, old: float, new: float, kappa: float) -
         return f"{name} ({law.why})"
     factors = {0: " stays", 0.5: "·√κ", 1: "·κ", 2: "·κ²"}
     return name + factors.get(law.exponent, f"·κ^{law.exponent:g}")
+
+
+def _norm(text: str) -> tuple[float, float]:
+    """Returns a batch size and |g|², of a text such as 32:1.9."""
+    try:
+        batch, square = (float(part) for part in text.split(":"))
+    except ValueError:
+        batch = square = 0.0
+    if not all(x > 0 and math.isfinite(x) for x in (batch, square)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no batch:|g|², two positive numbers such as 32:1.9"
+        )
+    return batch, square
+
+
+def _batch_of(text: str) -> Batch:
+    try:
+        return Batch.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _flag(text: str) -> bool:
@@ -270,7 +189,7 @@ def _parser(name: str, reading: Callable[..., Optimizer], like: str) -> _Parser:
     )
     add = parser.add_argument
     words = _RUN_NAMES.get(like, {})
-    whole = dict(type=Batch.parse, metavar="N")
+    whole = dict(type=_batch_of, metavar="N")
     add("--batch", **whole, help="the global batch now: 256, or 8x4x8 (see above)")
     add("--to", **whole, required=True, help="the global batch to come, likewise")
     if like == "hf":
@@ -293,8 +212,8 @@ def _parser(name: str, reading: Callable[..., Optimizer], like: str) -> _Parser:
         "and the second where the first has no memory left",
     )
     text = "batch:mean |gradient|², to see whether the rule will hold"
-    add("--small", type=Norm.parse, metavar="B:G2", help=text)
-    add("--large", type=Norm.parse, metavar="B:G2", help="the same at a larger batch")
+    add("--small", type=_norm, metavar="B:G2", help=text)
+    add("--large", type=_norm, metavar="B:G2", help="the same at a larger batch")
     add("--like", choices=FRAMEWORKS, default="optsde", help="whose names and defaults")
     own = parser.add_argument_group(f"settings of {name}, with their defaults")
     for field in inspect.signature(reading).parameters.values():
@@ -388,79 +307,6 @@ def _batch(options: argparse.Namespace, like: str) -> Batch:
     return Batch.parse("x".join(str(size) for size in sizes))
 
 
-def scaled(plan: Plan, kappa: float, memory: str | None) -> tuple[Plan, str, str]:
-    """Returns the plan at κ, its form of memory, and why that is not the linear one.
-
-    Where no form is asked for and the linear one has no memory left, it is "power".
-    """
-    if memory is not None:
-        return scale(plan, kappa, memory=memory), memory, ""
-    try:
-        return scale(plan, kappa), "linear", ""
-    except ValueError as error:
-        after = scale(plan, kappa, memory="power")
-        reason = str(error).partition(". Use")[0]
-    note = f"Decays are taken to b^κ (memory='power'), since {reason}."
-    return after, "power", note
-
-
-class Answer(NamedTuple):
-    """A run at another batch; `run` is what `lines.written` takes besides."""
-
-    before: Plan
-    after: Plan
-    kappa: float
-    memory: str
-    note: str
-    run: dict[str, Scalar | None]
-
-
-def answer(
-    optimizer: Optimizer,
-    batch: Batch,
-    to: Batch,
-    *,
-    steps: float | None = None,
-    warmup: float | None = None,
-    clip: float | None = None,
-    ema: float | None = None,
-    memory: str | None = None,
-) -> Answer:
-    """Returns the run at the batch to come, from that at the batch now.
-
-    >>> found = answer(Adam(lr=1e-3), Batch(256), Batch(1024), warmup=500)
-    >>> found.after.optimizer.lr, found.run["warmup"]
-    (0.002, 125)
-    """
-    to = batch.spread(to)
-    kappa = to.total / batch.total
-    if steps is not None and not 0 < steps < math.inf:
-        raise ValueError(f"steps={steps:g}: needs a positive number")
-    before = Plan(
-        optimizer=optimizer,
-        batch_size=batch.total,
-        horizon=max(kappa, 1) if steps is None else steps,
-        clip=clip,
-        average=None if ema is None else EMA(ema),
-    ).checked()
-    if warmup is not None and not (warmup == 0 or 1 <= warmup < math.inf):
-        raise ValueError(
-            f"warmup={warmup:g}: needs a number of steps; leave out a share of all "
-            "steps, which stays as it is"
-        )
-    after, form, note = scaled(before, kappa, memory)
-    average = after.average
-    run: dict[str, Scalar | None] = dict(
-        clip=after.clip,
-        ema=average.decay if isinstance(average, EMA) else None,
-        steps=None if steps is None else after.steps,
-        warmup=None if warmup is None else math.ceil(warmup / kappa - 1e-9),
-        per_device=to.per_device,
-        accumulation=to.accumulation,
-    )
-    return Answer(before, after, kappa, form, note, run)
-
-
 def _answered(optimizer: Optimizer, batch: Batch, options: argparse.Namespace) -> str:
     """Returns what the command prints: table, lines to paste, whether it will hold."""
     small, large = options.small, options.large
@@ -483,7 +329,7 @@ def _answered(optimizer: Optimizer, batch: Batch, options: argparse.Namespace) -
         parts.append("\n".join([title, *(f"  {line}" for line in lines)]))
     forecast = _CAUTION
     if small is not None:
-        forecast = _forecast(found, two_batches(small, large))
+        forecast = _forecast(found, small, large)
     return "\n\n".join([*parts, forecast])
 
 
@@ -501,20 +347,24 @@ def _table(found: Answer, without_steps: bool) -> str:
     )
 
 
-def _forecast(found: Answer, levels: Levels) -> str:
+def _forecast(
+    found: Answer, small: tuple[float, float], large: tuple[float, float]
+) -> str:
     """Returns what signal and noise say of how far the rule holds."""
-    from optsde.measure.prediction import holds_up_to  # takes a second to import
+    from optsde import measure  # takes a second to import
 
+    signal, noise = measure.two_batches(small, large)
     batch, to = found.before.batch_size, found.after.batch_size
-    equal = levels.noise / levels.signal
+    equal = noise / signal
     text = (
-        f"Signal |∇f|² is {levels.signal:.3g}, noise Tr Σ of one example "
-        f"{levels.noise:.3g} (two batches, McCandlish et al. 2018);\n"
+        f"Signal |∇f|² is {signal:.3g}, noise Tr Σ of one example {noise:.3g} (two "
+        "batches, McCandlish et al. 2018);\n"
         f"they are equal at a batch of {equal:.3g}. "
         f"G/N is {batch / equal:.2g} at batch {batch}, {to / equal:.2g} at {to}."
     )
     try:
-        limit = holds_up_to(found.before.optimizer, batch / equal, found.memory)
+        optimizer = found.before.optimizer
+        limit = measure.holds_up_to(optimizer, batch / equal, found.memory)
     except ValueError as error:
         return f"{text}\nNo κ is foreseen: {error}."
     verdict = "beyond" if found.kappa > limit else "within"

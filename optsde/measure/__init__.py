@@ -45,6 +45,7 @@ from optsde.measure.spectrum import (
     trace,
 )
 from optsde.measure.tails import Tail, tail_index
+from optsde.measure.two_batches import two_batches
 
 __all__ = [
     "Bound",
@@ -92,4 +93,5 @@ __all__ = [
     "tail_index",
     "top_eigenvalues",
     "trace",
+    "two_batches",
 ]

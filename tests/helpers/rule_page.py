@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from optsde.__main__ import Batch, answer
 from optsde.optimizers import REGISTRY
+from optsde.plans.calculator import Batch, answer
 from optsde.plans.explain import _rows
 from optsde.plans.lines import written
 from optsde.plans.readings import example

@@ -1,14 +1,18 @@
 """`python -m optsde`: rule, lines to paste, forecast, and mistakes in one line."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from helpers import environment
 
 import optsde
-from optsde.__main__ import Batch, Norm, answer, main, rule_of, two_batches
-from optsde.measure import holds_up_to
+from optsde.__main__ import main, rule_of
+from optsde.measure import holds_up_to, two_batches
 from optsde.optimizers import REGISTRY, Power, register
+from optsde.plans.calculator import Batch, answer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,7 +159,10 @@ def test_frameworks_conventions(capsys):
         ("explain lion --b1 0 --b2 0 --batch 4 --to 2", "no number comes out"),
         ("explain adam --batch 2 --to 4 --small 32:1", "give both, or neither"),
         ("explain adam --batch 2 --to 4 --small 32", "'32' is no batch:|g|²"),
-        ("explain adam --batch 2 --to 4 --small 9:1 --large 8:1", "must be larger"),
+        (
+            "explain adam --batch 2 --to 4 --small 9:1 --large 8:1",
+            "the large one must be larger",
+        ),
         ("explain adam --like keras --batch 2 --to 4", "invalid choice: 'keras'"),
         (
             "explain adam --like torch --betas .9 --batch 2 --to 4",
@@ -167,6 +174,23 @@ def test_frameworks_conventions(capsys):
 )
 def test_mistakes_are_one_line(capsys, command, words):
     assert words in refused(capsys, command)
+
+
+def test_it_is_quick_since_it_imports_little():
+    code = (
+        "import sys; from optsde.__main__ import main; "
+        "main('explain adam --batch 2 --to 4'.split()); "
+        "print(sorted({'flax', 'matplotlib', 'sklearn', 'orbax', "
+        "'ml_collections', 'diffrax'} & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    )
+    assert run.stdout.splitlines()[-1] == "[]"
 
 
 def test_list_and_version(capsys):
@@ -196,10 +220,10 @@ def test_two_batches_against_draws():
     large = np.square(draws.mean(1)).sum(-1)
     noise = (small - large) / (1 / 4 - 1 / 32)
     signal = small - noise / 4
-    found = two_batches(Norm(4, small.mean()), Norm(32, large.mean()))
+    found = two_batches((4, small.mean()), (32, large.mean()))
     for value, each, truth in (
-        (found.signal, signal, np.square(mean).sum()),
-        (found.noise, noise, np.square(deviations).sum()),
+        (found[0], signal, np.square(mean).sum()),
+        (found[1], noise, np.square(deviations).sum()),
     ):
         np.testing.assert_allclose(value, each.mean(), rtol=1e-9)
         assert abs(value - truth) < 4 * each.std() / np.sqrt(4000)
