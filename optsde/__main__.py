@@ -324,13 +324,15 @@ def _answered(optimizer: Optimizer, batch: Batch, options: argparse.Namespace) -
         parts.append(times)
     if found.note:
         parts.append(found.note)
+    after = found.after.optimizer.single()
     for framework, title in _TITLES.items():
-        lines = written(framework, found.after.optimizer, **found.run)
+        lines = written(framework, after, **found.run)
         parts.append("\n".join([title, *(f"  {line}" for line in lines)]))
-    forecast = _CAUTION
     if small is not None:
-        forecast = _forecast(found, small, large)
-    return "\n\n".join([*parts, forecast])
+        parts.append(_forecast(found, small, large))
+    elif found.kappa != 1:
+        parts.append(_CAUTION)
+    return "\n\n".join(parts)
 
 
 _UNCHANGED = """\
@@ -363,17 +365,15 @@ def _forecast(
         f"G/N is {batch / equal:.2g} at batch {batch}, {to / equal:.2g} at {to}."
     )
     try:
-        optimizer = found.before.optimizer
+        optimizer = found.before.optimizer.representative()
         limit = measure.holds_up_to(optimizer, batch / equal, found.memory)
     except ValueError as error:
         return f"{text}\nNo κ is foreseen: {error}."
     verdict = "beyond" if found.kappa > limit else "within"
-    end = f"up to κ = {limit:.3g} (batch {batch * limit:.3g})"
-    if math.isinf(limit):
-        end = "at any κ"
     return (
-        f"{text}\nFrom this ratio `measure.predict` would say: the rule holds {end}; "
-        f"κ = {found.kappa:g} is {verdict} that.\n\n{_FORECAST}"
+        f"{text}\nFrom this ratio `measure.predict` would say that signal ends the "
+        f"rule at κ = {limit:.3g} (batch {batch * limit:.3g}); κ = {found.kappa:g} is "
+        f"{verdict} that.\n\n{_FORECAST}"
     )
 
 

@@ -240,7 +240,7 @@ def test_forecast_is_the_library_s(capsys):
     assert "G/N is 2.6 at batch 256, 20 at 2048" in text
     text = said(capsys, "explain sgd --batch 1 --to 8 --small 1:101 --large 100:2")
     limit = holds_up_to(optsde.SGD(), 0.01)
-    assert f"holds up to κ = {limit:.3g}" in text
+    assert f"signal ends the rule at κ = {limit:.3g}" in text
     assert "κ = 8 is within that" in text
     assert "not shown to be better than a constant" in text
     text = said(capsys, "explain signsgd --batch 1 --to 8 --small 1:101 --large 100:2")
