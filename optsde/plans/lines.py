@@ -325,7 +325,11 @@ _MORE: dict[str, tuple[Line, ...]] = {
     "hf": (),
 }
 _START = {"optax": "tx = ", "torch": "optimizer = ", "hf": "args = "}
-_PLACES = {"torch": "torch.optim", "hf": "TrainingArguments"}
+NONE = {
+    "torch": "none: torch.optim has no {}",
+    "hf": "none: TrainingArguments are written here for AdamW alone, not for {}",
+}
+"""What stands in place of lines; optax has some for every optimizer."""
 
 
 def ours(family: type[Optimizer]) -> Spelling:
@@ -383,15 +387,13 @@ def written(framework: str, optimizer: Optimizer, **run: Scalar | None) -> list[
     family = type(optimizer)
     known = spellings(framework, family)
     if not known:
-        return [f"none: {_PLACES[framework]} has no {family.__name__}"]
+        return [NONE[framework].format(family.__name__)]
     for spelling in known:
         if not missing(spelling, settings):
             texts = (_line(line, settings) for line in lines(framework, spelling))
             return [text for text in texts if text]
     fewest = min((missing(spelling, settings) for spelling in known), key=len)
-    return [
-        f"none: {_PLACES[framework]} has no {family.__name__} with {', '.join(fewest)}"
-    ]
+    return [NONE[framework].format(f"{family.__name__} with {', '.join(fewest)}")]
 
 
 RUN = ("clip", "ema", "steps", "warmup", "per_device", "accumulation")

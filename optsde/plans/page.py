@@ -17,6 +17,7 @@ from optsde.optimizers import EMA, REGISTRY, SGD, Optimizer
 from optsde.plans.explain import _rows
 from optsde.plans.javascript import function
 from optsde.plans.lines import (
+    NONE,
     RUN,
     Argument,
     Call,
@@ -34,6 +35,7 @@ def page() -> str:
     data = {
         "optimizers": {name: _family(family) for name, family in REGISTRY.items()},
         "limits": _limits_of_run(),
+        "none": NONE,
     }
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     return template.replace("/* DATA */", f"const DATA = {_javascript(data)};")

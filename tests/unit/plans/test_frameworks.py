@@ -196,6 +196,8 @@ def test_what_torch_lacks_is_named():
     assert torch(optsde.Lion()) == ["none: torch.optim has no Lion"]
     both = optsde.Adam(l2=0.1, weight_decay=0.1)
     assert torch(both) == ["none: torch.optim has no Adam with weight_decay"]
+    (alone,) = written("hf", optsde.SGD())
+    assert alone.endswith("written here for AdamW alone, not for SGD")
     lagged = optsde.RMSprop(lagged=True)
     assert torch(lagged) == ["none: torch.optim has no RMSprop with lagged=True"]
 
