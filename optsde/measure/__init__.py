@@ -33,7 +33,7 @@ from optsde.measure.noise import (
     noise_scale,
 )
 from optsde.measure.ntk import ntk_probe
-from optsde.measure.prediction import Bound, Prediction, departure, predict
+from optsde.measure.prediction import Bound, Prediction, departure, holds_up_to, predict
 from optsde.measure.probe import Probe, probe
 from optsde.measure.signal import interpolated, signal_boost
 from optsde.measure.spectrum import (
@@ -45,6 +45,7 @@ from optsde.measure.spectrum import (
     trace,
 )
 from optsde.measure.tails import Tail, tail_index
+from optsde.measure.two_batches import two_batches
 
 __all__ = [
     "Bound",
@@ -67,6 +68,7 @@ __all__ = [
     "gauss_newton",
     "gradient_noise",
     "hessian",
+    "holds_up_to",
     "interpolated",
     "intrinsic_groups",
     "intrinsic_rates",
@@ -91,4 +93,5 @@ __all__ = [
     "tail_index",
     "top_eigenvalues",
     "trace",
+    "two_batches",
 ]

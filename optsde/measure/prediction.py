@@ -197,6 +197,24 @@ def departure(
     return q[1:], loss[1:] / loss[0], u[0] / u[1:]
 
 
+def holds_up_to(
+    optimizer: Optimizer, ratio: float, memory: str = "linear", close: float = CLOSE
+) -> float:
+    """Returns the κ at which signal ends the rule, from G/N at κ = 1.
+
+    It is the limit that `predict` calls "signal", for a ratio that was measured by
+    other means. A linear memory may end before; `predict` has that limit besides.
+
+    >>> from optsde import SGD
+    >>> round(holds_up_to(SGD(), ratio=0.01))  # .29/ratio, to first order
+    30
+    """
+    kappas = np.geomspace(1, 2**30, 30 * 64 + 1)
+    _, loss, speed = _expected(optimizer, ratio, kappas, memory)
+    off = (loss > close) | (1 / loss > close) | (1 / speed > close)
+    return float(kappas[off.argmax()]) if off.any() else math.inf
+
+
 def _expected(optimizer, ratio, kappas, memory):
     """Returns what `departure` does; without an equilibrium, the speed and no loss."""
     if not sums_for_ever(optimizer):
@@ -304,10 +322,7 @@ def _invariant(optimizer: Optimizer | Groups, ratio: Interval):
 
 def _signal(optimizer: Optimizer, ratio: Interval, memory: str, close: float) -> Bound:
     def limit(value: float) -> float:
-        kappas = np.geomspace(1, 2**30, 30 * 64 + 1)
-        _, loss, speed = _expected(optimizer, value, kappas, memory)
-        off = (loss > close) | (1 / loss > close) | (1 / speed > close)
-        return float(kappas[off.argmax()]) if off.any() else math.inf
+        return holds_up_to(optimizer, value, memory, close)
 
     kappa, low, high = (limit(x) for x in (ratio.value, ratio.high, ratio.low))
     why = (
