@@ -48,7 +48,7 @@ import jax.numpy as jnp
 import optax
 from numpy.typing import ArrayLike
 
-from optsde.checks import ABOVE_0, BELOW_1, check_number
+from optsde.checks import ABOVE_0, BELOW_1, check_number, is_number
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.response import Rates, Response
 from optsde.optimizers.rules import Memory, Power, check_memory, faded, rate, remember
@@ -469,7 +469,8 @@ class Optimizer:
             if name in decays:
                 check_number(name, value, "0 ≤ decay < 1", -1e-9, BELOW_1)
             elif name == "lr":
-                check_number(name, value, NEEDS_RATE, ABOVE_0)
+                needs = "a positive number" if is_number(value) else NEEDS_RATE
+                check_number(name, value, needs, ABOVE_0)
             else:
                 check_number(name, value, "a number ≥ 0", 0)
         return self
