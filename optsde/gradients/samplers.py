@@ -17,6 +17,7 @@ device.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def minibatch(
         >>> float(loss), float(grad)
         (2.0, 2.0)
     """
-    source = source_of(data)
+    source = _source(data)
     count = len(source if among is None else among)
 
     def sampler(batch_size: int) -> ExampleOracle:
@@ -80,7 +81,7 @@ def epochs(
     Its steps are not independent: their noise cancels over an epoch, where Σ is that of
     independent draws. `svag`, which would approach no SDE, refuses it.
     """
-    source = source_of(data)
+    source = _source(data)
     count = len(source)
 
     def sampler(batch_size: int) -> ExampleOracle:
@@ -129,7 +130,7 @@ def full_batch(
         January 2023, m ← m + (g_b − m)/n over n groups from m = 0, of total weight
         1 − (1 − 1/n)^n = .633; it leaves out the examples that do not fill a group.
     """
-    source = source_of(data)
+    source = _source(data)
     if source.stream is not None:
         raise ValueError(
             "full_batch needs its data on the device, and was given a Stream; "
@@ -161,6 +162,19 @@ def full_batch(
         return _oracle(losses, source, choose, used, group, at_once, augment, weights)
 
     return sampler
+
+
+def _source(data: PyTree) -> Any:
+    """Returns the source of batches of `data`, whose arrays must be of one length."""
+    source = source_of(data)
+    if source.stream is None:
+        lengths = {len(x) for x in jax.tree.leaves(source.arrays)}
+        if len(lengths) != 1:
+            raise ValueError(
+                f"data has arrays of {' and '.join(map(str, sorted(lengths)))} rows: "
+                "give one row of each for every example"
+            )
+    return source
 
 
 def _running(size: int, rows: int) -> np.ndarray:

@@ -2,47 +2,76 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optsde import models
+from optsde.data.dataset import Array
 from optsde.data.resident import source_of
 from optsde.data.stream import Stream
 from optsde.gradients import Augment, Law, all_dense, by_blocks, by_layers, from_data
 from optsde.gradients.groups import mean_over
 from optsde.measure.probe import Probe, Times, probe
-from optsde.models.losses import Loss
+from optsde.models import Net
+from optsde.models.losses import LOWEST_LABEL, Loss, of_each
 from optsde.optimizers import EMA, SWA
-from optsde.run.evaluation import evaluate, has_statistics
+from optsde.run.evaluation import evaluate, has_statistics, statistics
 from optsde.types import PyTree
 
-Examples = tuple[jax.Array, jax.Array]  # inputs, targets
+Examples = tuple[Array, Array]  # inputs, targets
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A model, its loss, and the data that it is trained on and evaluated on.
 
+    What does not fit together is refused at once, without computing anything.
+
+        >>> import flax.linen as nn
+        >>> x, y = np.ones((8, 4), np.float32), np.arange(8) % 3
+        >>> task = Task(nn.Dense(3), models.cross_entropy, train=(x, y), test=(x, y))
+        >>> params = task.init(jax.random.key(0))
+        >>> task.losses(params, task.train).shape
+        (8,)
+
     Attributes:
-      model: a Linen module.
+      model: a Linen module, or a `models.Net` of any other.
       loss: (outputs, targets) -> the loss of each example.
-      train: examples on the device, or a `data.Stream` of them.
+      train: examples, or a `data.Stream` of them.
       test: examples to evaluate on.
-      plain: un-augmented training inputs, for BatchNorm's statistics in an evaluation.
+      plain: un-augmented training inputs, for BatchNorm's statistics in an evaluation;
+        the first 10,000 of `train` unless it is a Stream.
       prepare: makes the model's inputs from the data's, inside jit.
       augment: for training alone, on examples as they lie in `train`.
     """
 
-    model: nn.Module
+    model: nn.Module | Net
     loss: Loss
     train: Examples | Stream
     test: Examples
-    plain: jax.Array
+    plain: Any = None
     prepare: Callable[[jax.Array], jax.Array] = lambda x: x
     augment: Augment | None = None
+
+    def __post_init__(self):
+        if self.plain is None:
+            if isinstance(self.train, Stream):
+                raise ValueError(
+                    "train is a Stream: give plain=, some of its inputs without "
+                    "augmentation"
+                )
+            object.__setattr__(self, "plain", self.train[0][:10_000])
+        self._check()
+
+    @property
+    def net(self) -> Net:
+        """Returns the model as pure functions."""
+        return models.net_of(self.model)
 
     @property
     def size(self) -> int:
@@ -52,13 +81,15 @@ class Task:
     @property
     def examples_interact(self) -> bool:
         """Returns whether outputs depend on other examples, as with BatchNorm."""
-        inputs = self.plain[:1]
         params = jax.eval_shape(self.init, jax.random.key(0))
-        return has_statistics(self.model, params, inputs, self.prepare)
+        return has_statistics(self.model, params, self.plain[:1], self.prepare)
 
     @property
     def losses(self) -> Callable:
-        """Returns (params, examples, mask) -> the loss of each, for samplers."""
+        """Returns (params, examples, mask, key) -> the loss of each, for samplers.
+
+        Without a key they are those of the net without dropout.
+        """
         return models.supervised(self.model, self.loss, self.prepare)
 
     def init(self, key: jax.Array) -> PyTree:
@@ -69,7 +100,8 @@ class Task:
         """Returns the law of the noise of a batch, for `dynamics.sde`.
 
         Its covariance is the exact one of independent draws from `train`, without
-        augmentation. Nets with BatchNorm, which makes examples interact, are refused.
+        augmentation. Nets with BatchNorm, which makes examples interact, are refused,
+        and those with dropout, which is a noise of its own.
         """
         source: Any = source_of(self.train)
         if source.stream is not None:
@@ -81,14 +113,17 @@ class Task:
             )
         inputs, targets = source.arrays
         prepared = self.prepare(inputs)
-        if all_dense(self.model, prepared):
-            sums = by_layers(self.model, self.loss, (prepared, targets))
+        module = self.net.module
+        if module is not None and all_dense(module, prepared):
+            sums = by_layers(module, self.loss, (prepared, targets))
         else:
             sums = by_blocks(self.losses, source.arrays)
         return from_data(self.losses, source.arrays, batch_size, sums)
 
     def train_loss(self, rows: int = 2048, times: Times = None) -> Probe:
-        """Returns the probe of train_loss, the mean over `train` without augmentation.
+        """Returns the probe of train_loss, the mean over `train`.
+
+        It is without augmentation and without dropout.
 
         Args:
           rows: examples at once.
@@ -115,7 +150,7 @@ class Task:
         rows: int = 512,
         times: Times = None,
     ) -> Probe:
-        """Returns the probe of test_loss and test_accuracy.
+        """Returns the probe of test_loss, and of test_accuracy where there are labels.
 
         Args:
           average: the plan's; where there is one, the averaged weights are evaluated
@@ -148,5 +183,53 @@ class Task:
         return probe(observe, source, times)._replace(finite=True)
 
     def apply(self, params: PyTree, inputs: jax.Array) -> Any:
-        """Returns the model's outputs for inputs as the data has them."""
-        return self.model.apply({"params": params}, self.prepare(inputs))
+        """Returns the outputs, as they are evaluated, for inputs as the data has them.
+
+        BatchNorm has the statistics of `plain`, which are made anew in each call.
+        """
+        moments = statistics(self.model, params, self.plain, 512, self.prepare)
+        return self.net.evaluated(params, self.prepare(inputs), moments)
+
+    def _check(self) -> None:
+        """Refuses inputs, outputs, targets and losses that do not fit together."""
+        sets = {"test": self.test}
+        if not isinstance(self.train, Stream):
+            sets["train"] = self.train
+        for name, (inputs, targets) in sets.items():
+            if len(inputs) != len(targets):
+                raise ValueError(
+                    f"{name} has {len(inputs)} inputs and {len(targets)} targets: give "
+                    "one target for each"
+                )
+        size = 3  # whatever number that a shape can be told by
+
+        def some(x):
+            return jax.ShapeDtypeStruct((size, *x.shape[1:]), jnp.result_type(x))
+
+        def outputs(key, inputs):
+            params = self.init(key)
+            return self.net.trained(params, self.prepare(inputs), key=key)
+
+        found = jax.eval_shape(outputs, jax.random.key(0), some(self.plain))
+        shapes = {x.shape for x in jax.tree.leaves(found)}
+        if any(shape[:1] != (size,) for shape in shapes):
+            shown = " and ".join(str(list(shape)) for shape in shapes)
+            raise ValueError(
+                f"the outputs of {size} examples have the shape {shown}: return the "
+                f"outputs of each, [{size}, …]"
+            )
+        jax.eval_shape(partial(of_each, self.loss), found, some(self.test[1]))
+        lowest = LOWEST_LABEL.get(self.loss)
+        if lowest is None:
+            return
+        classes = found.shape[-1]
+        for name, (_, targets) in sets.items():
+            if isinstance(targets, jax.core.Tracer) or not targets.size:
+                continue
+            least, most = int(np.min(targets)), int(np.max(targets))
+            if least < lowest or most >= classes:
+                raise ValueError(
+                    f"{name} has labels from {least} to {most}, and {classes} outputs "
+                    f"take {lowest} to {classes - 1}: number the classes from 0, or "
+                    "let the net have an output for each"
+                )
