@@ -3,11 +3,14 @@
 A sampler is a function from a batch size to an oracle, so that a rescaled plan needs
 nothing else to be changed. They share these options:
 
-- `group`: examples in one call of the model, as BatchNorm's ghost groups or a penalty's
-  blocks need it; None puts all into one call, which devices then share. Where examples
-  interact it must be set, to a number that divides every batch: with None the groups
-  grow with the batch, and a rescaled plan trains another model.
-- `at_once`: groups in one pass, which set the memory; the rest one after the other.
+- `group`: examples in one call of the model: the micro-batch of gradient accumulation,
+  a ghost group of BatchNorm, a block of a penalty. None puts all into one call, which
+  devices then share. Where examples interact it must be set, to a number that divides
+  every batch: with None the groups grow with the batch, and a rescaled plan trains
+  another model.
+- `at_once`: groups in one pass, which set the memory; the rest come one after the other
+  and their gradients are accumulated, to the mean over all examples of the batch. What
+  a rule scales by is that batch, `plan.batch_size`, whatever the groups.
 - `augment`: `(key of each, examples) -> examples`, applied to what was drawn.
 
 `data` is a pytree of arrays [n, …], or a `data.Stream` for what does not fit on the
@@ -41,7 +44,8 @@ def minibatch(
 ) -> Sampler:
     """Returns a sampler of batches of independent draws, with replacement.
 
-    For such draws the noise of a κ times larger batch is exactly Σ/κ.
+    For such draws the noise of a κ times larger batch is exactly Σ/κ. With `group` the
+    gradient is accumulated over micro-batches of so many examples.
     `among`: the indices of the examples to draw from, if not all, so that replicas with
     training sets of their own share the data.
 

@@ -28,6 +28,10 @@ def net_of(model: Any) -> Net:
         return model
     if isinstance(model, nn.Module):
         return from_linen(model)
+    if isinstance(model, type):
+        raise TypeError(
+            f"model is the class {model.__name__}: give a module made of it"
+        )
     doors = {
         "equinox": "models.from_equinox(lambda key: MyNet(…, key=key))",
         "nnx": "models.from_nnx(lambda rngs: MyNet(…, rngs=rngs))",

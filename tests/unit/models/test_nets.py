@@ -303,6 +303,8 @@ def test_what_is_no_net_is_refused():
     model = Equinox(jax.random.key(0))
     with pytest.raises(TypeError, match="from_equinox"):
         task(model)
+    with pytest.raises(TypeError, match="model is the class Linen: give a module"):
+        task(Linen)
     with pytest.raises(TypeError, match="from_nnx"):
         task(Nnx(nnx.Rngs(0)))
     with pytest.raises(TypeError, match=r"models\.Net"):
