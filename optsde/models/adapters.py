@@ -207,8 +207,17 @@ def from_equinox(make: Callable[[jax.Array], Any], noisy: bool = False) -> Net:
     """
     import equinox as eqx
 
-    line = "from_equinox(lambda key: MyNet(…, key=key))"
-    first = _made(make, jax.random.key(0), line)
+    door = "from_equinox(lambda key: MyNet(…, key=key))"
+    first = _made(make, jax.random.key(0), door)
+
+    def keeps_state(x):
+        return isinstance(x, eqx.nn.StateIndex)
+
+    if any(map(keeps_state, jax.tree.leaves(first, is_leaf=keeps_state))):
+        raise TypeError(
+            f"{type(first).__name__} has layers with a state, as eqx.nn.BatchNorm has, "
+            "which are not taken: use a norm of each example, such as eqx.nn.GroupNorm"
+        )
     rest = eqx.filter(first, eqx.is_inexact_array, inverse=True)
 
     def init(key, inputs):
@@ -229,13 +238,13 @@ def from_equinox(make: Callable[[jax.Array], Any], noisy: bool = False) -> Net:
     return Net(init, apply, train, noisy)
 
 
-def _made(make: Callable, source: Any, line: str) -> Any:
+def _made(make: Callable, source: Any, door: str) -> Any:
     """Returns make(source), for which a finished module was perhaps given."""
     if jax.tree_util.all_leaves([make]):
         return make(source)
     raise TypeError(
         f"{type(make).__name__} is a finished module, and each replica makes its own "
-        f"from a key: give models.{line}"
+        f"from a key: give models.{door}"
     )
 
 

@@ -201,35 +201,57 @@ class Task:
                     f"{name} has {len(inputs)} inputs and {len(targets)} targets: give "
                     "one target for each"
                 )
-        size = 3  # whatever number that a shape can be told by
+        before_augment = "train" if self.augment else None
+        called: dict[Any, Any] = {}
+        for name, (inputs, targets) in sets.items():
+            if name == before_augment:
+                continue
+            shape = _three(inputs)
+            if shape not in called:
+                called[shape] = self._outputs(shape)
+            outputs = called[shape]
+            shapes = {x.shape for x in jax.tree.leaves(outputs)}
+            if any(shape[:1] != (3,) for shape in shapes):
+                shown = " and ".join(str(list(shape)) for shape in shapes)
+                raise ValueError(
+                    f"the outputs of 3 examples have the shape {shown}: return the "
+                    "outputs of each, [3, …]"
+                )
+            jax.eval_shape(partial(of_each, self.loss), outputs, _three(targets))
+            self._check_labels(name, targets, outputs)
 
-        def some(x):
-            return jax.ShapeDtypeStruct((size, *x.shape[1:]), jnp.result_type(x))
+    def _outputs(self, inputs: jax.ShapeDtypeStruct) -> Any:
+        """Returns the shapes of the outputs in training."""
 
         def outputs(key, inputs):
             params = self.init(key)
             return self.net.trained(params, self.prepare(inputs), key=key)
 
-        found = jax.eval_shape(outputs, jax.random.key(0), some(self.plain))
-        shapes = {x.shape for x in jax.tree.leaves(found)}
-        if any(shape[:1] != (size,) for shape in shapes):
-            shown = " and ".join(str(list(shape)) for shape in shapes)
-            raise ValueError(
-                f"the outputs of {size} examples have the shape {shown}: return the "
-                f"outputs of each, [{size}, …]"
+        try:
+            return jax.eval_shape(outputs, jax.random.key(0), inputs)
+        except Exception as error:
+            error.add_note(
+                f"The net was called on examples of shape {list(inputs.shape[1:])}. "
+                "Flags of training, keys and masks are said to models.from_linen, "
+                "from_nnx or from_equinox, whose help() tells how."
             )
-        jax.eval_shape(partial(of_each, self.loss), found, some(self.test[1]))
+            raise
+
+    def _check_labels(self, name: str, targets: Any, outputs: Any) -> None:
         lowest = LOWEST_LABEL.get(self.loss)
-        if lowest is None:
+        unknown = lowest is None or isinstance(targets, jax.core.Tracer)
+        if unknown or not targets.size:
             return
-        classes = found.shape[-1]
-        for name, (_, targets) in sets.items():
-            if isinstance(targets, jax.core.Tracer) or not targets.size:
-                continue
-            least, most = int(np.min(targets)), int(np.max(targets))
-            if least < lowest or most >= classes:
-                raise ValueError(
-                    f"{name} has labels from {least} to {most}, and {classes} outputs "
-                    f"take {lowest} to {classes - 1}: number the classes from 0, or "
-                    "let the net have an output for each"
-                )
+        classes = outputs.shape[-1]
+        least, most = int(np.min(targets)), int(np.max(targets))
+        if least < lowest or most >= classes:
+            raise ValueError(
+                f"{name} has labels from {least} to {most}, and {classes} outputs take "
+                f"{lowest} to {classes - 1}: number the classes from 0, or let the net "
+                "have an output for each"
+            )
+
+
+def _three(x: Any) -> jax.ShapeDtypeStruct:
+    """Returns the shape of three examples like these: a number to be told by."""
+    return jax.ShapeDtypeStruct((3, *x.shape[1:]), jnp.result_type(x))

@@ -307,6 +307,9 @@ def test_what_is_no_net_is_refused():
         task(Linen)
     with pytest.raises(TypeError, match="from_nnx"):
         task(Nnx(nnx.Rngs(0)))
+    norm = eqx.nn.BatchNorm(4, "batch", mode="batch")
+    with pytest.raises(TypeError, match=r"Sequential has layers with a state, as eqx"):
+        models.from_equinox(lambda key: eqx.nn.Sequential([norm]))
     with pytest.raises(TypeError, match=r"models\.Net"):
         task(lambda params, x: x)
     with pytest.raises(TypeError, match=r"lambda key: MyNet\(…, key=key\)"):

@@ -8,7 +8,8 @@ from helpers import ROOT
 
 PAGE = (ROOT / "docs" / "nets.md").read_text()
 COMMON, *BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-TITLES = "plain flagged masked nnx equinox function haiku accumulation".split()
+TITLES = ["plain", "flagged", "masked", "nnx", "equinox", "function", "haiku"]
+TITLES += ["accumulation"]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def mean_loss(outputs, targets):
             ),
             "train has labels from 1 to 3",
         ),
-        (dict(test=(X, np.eye(3)[Y])), r"number of each one's class, and has outputs"),
+        (dict(train=(X, np.eye(3)[Y])), r"number of each one's class, and has outputs"),
         (
             dict(loss=models.squared_error, test=(X, X[:, 0])),
             r"outputs \[3, 3\] and targets \[3\]: for one number an example, both",
@@ -99,3 +99,15 @@ def test_a_module_that_can_be_called_is_no_initialiser():
     with pytest.raises(TypeError, match=r"params\.activation is a function: give arr"):
         initial_point(module, jax.random.key(1))
     assert initial_point(lambda key: 2.0, jax.random.key(1)) == 2
+
+
+def test_a_call_of_the_net_that_fails_says_how_it_was_called():
+    class Flagged(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return nn.Dense(3)(x)
+
+    with pytest.raises(TypeError, match="missing 1 required") as refusal:
+        Task(Flagged(), models.cross_entropy, train=(X, Y), test=(X, Y))
+    note = refusal.value.__notes__[-1]
+    assert note.startswith("The net was called on examples of shape [4]. Flags of")
