@@ -73,36 +73,41 @@ def from_linen(
     """
     flags: dict[str, Any] = dict(training or {})
     opposite: dict[str, Any] = {name: not value for name, value in flags.items()}
-    mutable = ["statistics", "batch_stats"]  # optsde's BatchNorm, and Flax's
-
-    def init(key, inputs):
-        return module.init(key, inputs, **opposite)["params"]
-
-    def run(params, averages, inputs, mask, key, mutable):
-        variables = {"params": params} | averages
-        given = flags if mask is None else flags | {"mask": mask}
-        keys = None
-        if key is not None:
-            keys = dict(zip(rngs, jax.random.split(key, len(rngs)), strict=True))
-        with nn.intercept_methods(watch):
-            return module.apply(variables, inputs, rngs=keys, mutable=mutable, **given)
 
     def watch(layer, args, kwargs, context):
         _refuse_idle(context, args, kwargs, rngs)
         return layer(*args, **kwargs)
 
+    def options(mask, key) -> dict[str, Any]:
+        masked = {} if mask is None else {"mask": mask}
+        return flags | masked | {"rngs": streams(key)}
+
+    def streams(key):
+        if key is None:
+            return {}
+        return dict(zip(rngs, jax.random.split(key, len(rngs)), strict=True))
+
+    def init(key, inputs):
+        with nn.intercept_methods(watch):
+            found = module.init({"params": key} | streams(key), inputs, **flags)
+        return found["params"]
+
     def train(params, inputs, mask=None, key=None):
-        return run(params, {}, inputs, mask, key, ["batch_stats"])[0]
+        variables, given = {"params": params}, options(mask, key)
+        return module.apply(variables, inputs, mutable=["batch_stats"], **given)[0]
 
     def moments(params, inputs, mask=None, key=None):
-        def update(averages):
-            given = {"batch_stats": averages} if averages else {}
-            return run(params, given, inputs, mask, key, mutable)[1]
+        def update(**averages):
+            variables, given = {"params": params} | averages, options(mask, key)
+            kinds = ["statistics", "batch_stats"]  # optsde's BatchNorm, and Flax's
+            return module.apply(variables, inputs, mutable=kinds, **given)[1]
 
-        found = update({})
+        def moved(averages):
+            return update(batch_stats=averages)["batch_stats"]
+
+        found = update()
         if averages := found.get("batch_stats"):
-            new = _batch_moments(lambda x: update(x)["batch_stats"], averages)
-            return {**found, "batch_stats": new}
+            return {**found, "batch_stats": _batch_moments(moved, averages)}
         return {**found}
 
     def apply(params, inputs, moments=None):

@@ -89,7 +89,8 @@ def supervised(
     def losses(params, examples, mask=None, key=None):
         inputs, targets = examples
         inputs = inputs if prepare is None else prepare(inputs)
-        return of_each(loss, net.trained(params, inputs, mask, key), targets)
+        apply = net.in_training(params, inputs, mask, key)
+        return of_each(loss, apply(params, inputs), targets)
 
     losses.takes_mask = True  # type: ignore[attr-defined]
     losses.takes_key = net.noisy  # type: ignore[attr-defined]

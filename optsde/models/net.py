@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -74,16 +75,17 @@ class Net:
         given = (moments,) if jax.tree.leaves(moments) else ()
         return self.apply(params, inputs, *given)
 
-    def trained(self, params: PyTree, inputs: Any, mask: Any = None, key: Any = None):
-        """Returns the outputs in training; without noise, where there is no key."""
+    def in_training(
+        self, params: PyTree, inputs: Any, mask: Any = None, key: Any = None
+    ) -> Callable[[PyTree, Any], Any]:
+        """Returns (params, inputs) -> outputs in training; without a key, no noise."""
         if mask is not None and not self.takes_mask:
             self._refuse_copies(params, inputs)
         if self.noisy and key is None:
             interact = self.moments is not None
             moments = self.of_batch(params, inputs, mask) if interact else {}
-            return self.evaluated(params, inputs, moments)
-        apply = self.apply if self.train is None else self.train
-        return apply(params, inputs, **self._given(mask, key))
+            return partial(self.evaluated, moments=moments)
+        return partial(self.train or self.apply, **self._given(mask, key))
 
     def _given(self, mask: Any, key: Any) -> dict[str, Any]:
         given = {}

@@ -224,8 +224,8 @@ class Task:
         """Returns the shapes of the outputs in training."""
 
         def outputs(key, inputs):
-            params = self.init(key)
-            return self.net.trained(params, self.prepare(inputs), key=key)
+            params, inputs = self.init(key), self.prepare(inputs)
+            return self.net.in_training(params, inputs, key=key)(params, inputs)
 
         try:
             return jax.eval_shape(outputs, jax.random.key(0), inputs)
