@@ -59,6 +59,7 @@ class Task:
     augment: Augment | None = None
 
     def __post_init__(self):
+        self._check_arrays()
         if self.plain is None:
             if isinstance(self.train, Stream):
                 raise ValueError(
@@ -66,7 +67,7 @@ class Task:
                     "augmentation"
                 )
             object.__setattr__(self, "plain", self.train[0][:10_000])
-        self._check()
+        self._check_shapes()
 
     @property
     def net(self) -> Net:
@@ -190,26 +191,36 @@ class Task:
         moments = statistics(self.model, params, self.plain, 512, self.prepare)
         return self.net.evaluated(params, self.prepare(inputs), moments)
 
-    def _check(self) -> None:
-        """Refuses inputs, outputs, targets and losses that do not fit together."""
-        sets = {"test": self.test}
-        if not isinstance(self.train, Stream):
-            sets["train"] = self.train
-        for name, (inputs, targets) in sets.items():
+    def _sets(self) -> dict[str, Examples]:
+        """Returns what there is of examples in arrays, by name."""
+        if isinstance(self.train, Stream):
+            return {"test": self.test}
+        return {"train": self.train, "test": self.test}
+
+    def _check_arrays(self) -> None:
+        for name, (inputs, targets) in self._sets().items():
+            for x in (inputs, targets):
+                if not getattr(x, "shape", ()):
+                    raise ValueError(
+                        f"{name} holds a {type(x).__name__}, and inputs and targets "
+                        "are arrays of one row for each example: give np.asarray of it"
+                    )
             if len(inputs) != len(targets):
                 raise ValueError(
                     f"{name} has {len(inputs)} inputs and {len(targets)} targets: give "
                     "one target for each"
                 )
-        before_augment = "train" if self.augment else None
+
+    def _check_shapes(self) -> None:
+        """Refuses outputs, targets and losses that do not fit together."""
         called: dict[Any, Any] = {}
-        for name, (inputs, targets) in sets.items():
-            if name == before_augment:
-                continue
-            shape = _three(inputs)
-            if shape not in called:
-                called[shape] = self._outputs(shape)
-            outputs = called[shape]
+        for name, examples in self._sets().items():
+            inputs, targets = three = jax.tree.map(_three, examples)
+            if name == "train" and self.augment is not None:
+                inputs, targets = jax.eval_shape(self._augmented, three)
+            if inputs not in called:
+                called[inputs] = self._outputs(inputs)
+            outputs = called[inputs]
             shapes = {x.shape for x in jax.tree.leaves(outputs)}
             if any(shape[:1] != (3,) for shape in shapes):
                 shown = " and ".join(str(list(shape)) for shape in shapes)
@@ -217,8 +228,13 @@ class Task:
                     f"the outputs of 3 examples have the shape {shown}: return the "
                     "outputs of each, [3, …]"
                 )
-            jax.eval_shape(partial(of_each, self.loss), outputs, _three(targets))
-            self._check_labels(name, targets, outputs)
+            jax.eval_shape(partial(of_each, self.loss), outputs, targets)
+            self._check_labels(name, examples[1], outputs)
+
+    def _augmented(self, examples: Examples) -> Examples:
+        assert self.augment is not None
+        keys = jax.random.split(jax.random.key(0), len(examples[0]))
+        return self.augment(keys, examples)
 
     def _outputs(self, inputs: jax.ShapeDtypeStruct) -> Any:
         """Returns the shapes of the outputs in training."""

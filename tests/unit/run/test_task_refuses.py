@@ -33,9 +33,14 @@ def mean_loss(outputs, targets):
     [
         (dict(loss=mean_loss), r"loss of 3 examples has the shape \[\]: return the"),
         (dict(model=function(squeezed)), r"outputs of 3 examples have the shape \[9\]"),
+        (dict(train=(X.tolist(), Y)), "train holds a list, and inputs and targets are"),
         (dict(train=(X, Y[:-1])), "train has 10 inputs and 9 targets: give one"),
         (dict(test=(X[:4], Y)), "test has 4 inputs and 10 targets: give one"),
         (dict(train=(X, Y - 1)), "train has labels from -1 to 1, and 3 outputs take 0"),
+        (
+            dict(train=(X, Y + 1), augment=lambda keys, examples: examples),
+            "train has labels from 1 to 3",
+        ),
         (dict(test=(X, Y + 1)), "test has labels from 1 to 3, and 3 outputs take 0 to"),
         (
             dict(
