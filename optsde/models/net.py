@@ -15,7 +15,7 @@ from optsde.types import PyTree
 class Net:
     """A net as pure functions: parameters of a key, outputs of parameters.
 
-    `Net(init, apply)` is one written by hand, and a pair of Haiku's as it stands;
+    `Net(init, apply)` is one written by hand, or a pair of `haiku.without_apply_rng`;
     `from_linen`, `from_nnx` and `from_equinox` make one of a module.
 
         >>> import jax.numpy as jnp

@@ -148,6 +148,31 @@ def test_svag_s_two_draws_have_masks_of_their_own():
     assert abs(np.var(drawn) / gain - 1) < 4 * np.sqrt(2 / 4000)
 
 
+def test_the_noise_of_dropout_falls_with_the_batch():
+    """Equal examples, so that masks are the only noise, of variance 1/batch."""
+    x = jnp.ones((6, 4))
+
+    def init(key, inputs):
+        return jnp.ones((4, 1))
+
+    def apply(params, inputs):
+        return inputs @ params
+
+    net = models.Net(init, apply, lambda w, x, key: dropped({"w": w}, x, key), True)
+    here = run.Task(net, lambda out, y: out[:, 0], (x, x), (x, x))
+    sampler = gradients.minibatch(here.losses, here.train)
+
+    def variance(batch_size):
+        def gradient(key):
+            return sampler(batch_size)(jnp.ones((4, 1)), Draw(key, jnp.int32(0)))[1]
+
+        return jax.vmap(gradient)(jax.random.split(jax.random.key(4), 4000)).var()
+
+    ratio = jax.jit(lambda: variance(2) / variance(16))()
+    # Two variances of 4·4000 numbers each; four standard errors of their ratio.
+    assert abs(ratio / 8 - 1) < 4 * 2 / np.sqrt(4 * 4000)
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_evaluation_and_losses_without_a_key_have_no_dropout(name):
     here = task(NETS[name])
