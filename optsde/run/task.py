@@ -248,8 +248,9 @@ class Task:
         except Exception as error:
             error.add_note(
                 f"The net was called on examples of shape {list(inputs.shape[1:])}. "
-                "Flags of training, keys and masks are said to models.from_linen, "
-                "from_nnx or from_equinox, whose help() tells how."
+                "One that has a flag, a key or state in training comes by its adapter: "
+                'models.from_linen(net, training={"train": True}, rngs=("dropout",)), '
+                "from_nnx(make) or from_equinox(make, noisy=True)."
             )
             raise
 

@@ -115,4 +115,4 @@ def test_a_call_of_the_net_that_fails_says_how_it_was_called():
     with pytest.raises(TypeError, match="missing 1 required") as refusal:
         Task(Flagged(), models.cross_entropy, train=(X, Y), test=(X, Y))
     note = refusal.value.__notes__[-1]
-    assert note.startswith("The net was called on examples of shape [4]. Flags of")
+    assert note.startswith("The net was called on examples of shape [4]. One that")
