@@ -33,8 +33,9 @@ GRADIENTS = {"forward": 2, "central": 3, "exact": 2.5}  # of a block, with a pen
 def report(s: recipe.Shared) -> None:
     """Compiles each row's step for the devices there are, and prints what it needs."""
     task = recipe.build_task(dataclasses.replace(s, stream=False), stand_in(s))
-    if getattr(task.model, "form", "") == "auto":  # as on an accelerator, also on CPUs
-        task = dataclasses.replace(task, model=task.model.clone(form="direct"))
+    module: Any = task.net.module
+    if getattr(module, "form", "") == "auto":  # as on an accelerator, also on CPUs
+        task = dataclasses.replace(task, model=module.clone(form="direct"))
     dtype = s.options.get("dtype") or "float32"
     speed = matmul_rate(dtype)
     rows = [[name, *_costs(s, row, task, speed)] for name, row in s.table().items()]

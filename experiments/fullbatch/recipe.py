@@ -145,7 +145,7 @@ def build_sampler(s: Shared, row: Row, plan: Plan, task: Task) -> gradients.Samp
 
 def train(s: Shared, row: Row, task: Task, folder: Path, name: str) -> ArmRuns:
     """Trains a row in `folder`, goes on with it, or reads it; returns its metrics."""
-    if differences_cross_kinks(s, row, task.model):
+    if differences_cross_kinks(s, row, task.net.module):
         print(KINKS, file=sys.stderr)
     plan = build_plan(s, row, task.size)
     sampler = build_sampler(s, row, plan, task)
@@ -182,7 +182,7 @@ def _writers(s: Shared, folder: Path) -> list[run.Writer]:
         raise UsageError(f"--config.writers={','.join(s.writers)}: {error}") from None
 
 
-def differences_cross_kinks(s: Shared, row: Row, model: nn.Module) -> bool:
+def differences_cross_kinks(s: Shared, row: Row, model: nn.Module | None) -> bool:
     """Tells whether the penalty is a finite difference on a net that is not smooth."""
     kinked = getattr(model, "activation", None) is nn.relu
     return bool(row.penalty) and s.penalty_form != "exact" and kinked

@@ -79,9 +79,7 @@ def _predictions(task: Task, source, params: PyTree) -> jax.Array:
     """Returns the probabilities of held-out examples [examples, classes]."""
     plain, inputs = source
     found = statistics(task.model, params, plain, 512, task.prepare)
-    variables = {"params": params} | ({"statistics": found} if found else {})
-    outputs: Any = task.model.apply(variables, task.prepare(inputs))
-    return jax.nn.softmax(outputs)
+    return jax.nn.softmax(task.net.evaluated(params, task.prepare(inputs), found))
 
 
 @jax.jit

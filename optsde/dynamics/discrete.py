@@ -115,6 +115,16 @@ def _draws(plan: Plan, sampler: Sampler) -> Oracle:
 
 
 def initial_point(params: PyTree, key: jax.Array) -> PyTree:
-    """Returns `params`, called with a key of the run where it is a function."""
-    start = params(jax.random.fold_in(key, 2**31)) if callable(params) else params
+    """Returns `params`, called with a key of the run where it is a function.
+
+    A module that is a pytree of arrays is no function, though it can be called.
+    """
+    is_function = callable(params) and jax.tree_util.all_leaves([params])
+    start = params(jax.random.fold_in(key, 2**31)) if is_function else params
+    for path, leaf in jax.tree_util.tree_leaves_with_path(start):
+        if callable(leaf):
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} is a function: give arrays alone, "
+                "of a module eqx.filter(module, eqx.is_inexact_array)"
+            )
     return jax.tree.map(jnp.asarray, start)

@@ -29,6 +29,7 @@ class Use(IntEnum):
     INVARIANCE = 11
     SHARPNESS = 13
     SDE = 17
+    DROPOUT = 19
 
 
 class Draw(NamedTuple):

@@ -66,6 +66,7 @@ def mean_over(
 
     function(examples, mask) gives the means over those examples that the mask counts.
     """
+    data = jax.tree.map(jnp.asarray, data)
     size = jax.tree.leaves(data)[0].shape[0]
     rows = min(rows, size)
     groups = grouped(jnp.arange(size)[None], rows, shares(size, rows))

@@ -76,9 +76,15 @@ def from_data(
     example: the gradient of a randomly weighted full-batch loss. It costs about one
     full-batch gradient, and Σ is never formed. `sums` says how to add up over examples
     (default `by_blocks`; `by_layers` is faster where the model allows it). Losses of
-    examples that interact, as through BatchNorm, are refused (`interaction_check`).
+    examples that interact, as through BatchNorm, are refused (`interaction_check`), and
+    so are those with dropout, whose masks are a second source of noise.
     """
     check_batch("batch_size", batch_size)
+    if getattr(losses, "takes_key", False):
+        raise ValueError(
+            "this law is of examples alone, and would leave the noise of dropout out: "
+            "set its rate to 0 for an SDE"
+        )
     size = jax.tree.leaves(data)[0].shape[0]
     check = interaction_check(losses, data)
     sums = sums or by_blocks(losses, data)

@@ -31,7 +31,9 @@ from optsde.types import PyTree
 Losses = Callable[..., jax.Array]
 """(params, examples) -> the loss of each. Where examples of one call interact, as
 through BatchNorm, the function has the attribute `takes_mask` = True and is called as
-(params, examples, mask): rows where the mask is False only fill the call up."""
+(params, examples, mask): rows where the mask is False only fill the call up. Where it
+draws random numbers, as dropout does, it has `takes_key` = True and is given key=, of
+the step and the group, in training alone."""
 
 Augment = Callable[[jax.Array, PyTree], PyTree]  # (key of each, examples) -> examples
 
@@ -236,7 +238,7 @@ class ExampleOracle(Oracle):
         share = np.tile(self.weights(rows), self.micros or 1) / (self.micros or 1)
         weights = np.concatenate([gain * share for gain in self.gains])
         groups = grouped(index, rows, weights)
-        total = partial(self._total, data, draw.stream(Use.AUGMENT).fresh())
+        total = partial(self._total, data, draw)
         if self.micros is not None:
             part: Any = partial(self._squares, total, draw.time)
         elif self.of_group is not None:
@@ -314,7 +316,7 @@ class ExampleOracle(Oracle):
         return loss, Squares(grad, mean, square)
 
     def _total(
-        self, data: PyTree, key: jax.Array, params: PyTree, groups: Groups
+        self, data: PyTree, draw: Draw, params: PyTree, groups: Groups
     ) -> jax.Array:
         """Returns Σ_b w_b·(mean loss of group b)."""
         several = groups.index.shape[0] > 1
@@ -323,12 +325,24 @@ class ExampleOracle(Oracle):
             groups = jax.tree.map(lambda x: x[0], groups)
         examples = jax.tree.map(lambda x: x[groups.index], data)
         if self.augment is not None:
+            key = draw.stream(Use.AUGMENT).fresh()
             fold = over(jax.vmap(partial(jax.random.fold_in, key)))
             examples = over(self.augment)(fold(groups.slot), examples)
-        counted, given = groups.counted, [examples]
+        counted, given, keys = groups.counted, [examples], {}
         if counted is not None and getattr(self.losses, "takes_mask", False):
             given.append(counted)
-        each = over(self.losses, (None, *[0] * len(given)))(params, *given)
+        if getattr(self.losses, "takes_key", False):
+            key = draw.stream(Use.DROPOUT).fresh()
+            fold = over(partial(jax.random.fold_in, key))
+            keys["key"] = fold(groups.slot[..., 0])  # a group is named by its first row
+        each = over(self.losses, (None, *[0] * len(given)))(params, *given, **keys)
+        if each.shape != groups.slot.shape:
+            shape = list(each.shape[1:] if several else each.shape)
+            size = groups.slot.shape[-1]
+            raise ValueError(
+                f"losses(params, {size} examples) has the shape {shape}: return the "
+                f"loss of each, [{size}], without a mean over the batch"
+            )
         if counted is None:
             means = jnp.mean(each, axis=-1)
         else:

@@ -3,11 +3,14 @@
 A sampler is a function from a batch size to an oracle, so that a rescaled plan needs
 nothing else to be changed. They share these options:
 
-- `group`: examples in one call of the model, as BatchNorm's ghost groups or a penalty's
-  blocks need it; None puts all into one call, which devices then share. Where examples
-  interact it must be set, to a number that divides every batch: with None the groups
-  grow with the batch, and a rescaled plan trains another model.
-- `at_once`: groups in one pass, which set the memory; the rest one after the other.
+- `group`: examples in one call of the model: the micro-batch of gradient accumulation,
+  a ghost group of BatchNorm, a block of a penalty. None puts all into one call, which
+  devices then share. Where examples interact it must be set, to a number that divides
+  every batch: with None the groups grow with the batch, and a rescaled plan trains
+  another model.
+- `at_once`: groups in one pass, which set the memory; the rest come one after the other
+  and their gradients are accumulated, to the mean over all examples of the batch. What
+  a rule scales by is that batch, `plan.batch_size`, whatever the groups.
 - `augment`: `(key of each, examples) -> examples`, applied to what was drawn.
 
 `data` is a pytree of arrays [n, …], or a `data.Stream` for what does not fit on the
@@ -17,6 +20,7 @@ device.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +44,8 @@ def minibatch(
 ) -> Sampler:
     """Returns a sampler of batches of independent draws, with replacement.
 
-    For such draws the noise of a κ times larger batch is exactly Σ/κ.
+    For such draws the noise of a κ times larger batch is exactly Σ/κ. With `group` the
+    gradient is accumulated over micro-batches of so many examples.
     `among`: the indices of the examples to draw from, if not all, so that replicas with
     training sets of their own share the data.
 
@@ -50,7 +55,7 @@ def minibatch(
         >>> float(loss), float(grad)
         (2.0, 2.0)
     """
-    source = source_of(data)
+    source = _source(data)
     count = len(source if among is None else among)
 
     def sampler(batch_size: int) -> ExampleOracle:
@@ -80,7 +85,7 @@ def epochs(
     Its steps are not independent: their noise cancels over an epoch, where Σ is that of
     independent draws. `svag`, which would approach no SDE, refuses it.
     """
-    source = source_of(data)
+    source = _source(data)
     count = len(source)
 
     def sampler(batch_size: int) -> ExampleOracle:
@@ -129,7 +134,7 @@ def full_batch(
         January 2023, m ← m + (g_b − m)/n over n groups from m = 0, of total weight
         1 − (1 − 1/n)^n = .633; it leaves out the examples that do not fill a group.
     """
-    source = source_of(data)
+    source = _source(data)
     if source.stream is not None:
         raise ValueError(
             "full_batch needs its data on the device, and was given a Stream; "
@@ -161,6 +166,19 @@ def full_batch(
         return _oracle(losses, source, choose, used, group, at_once, augment, weights)
 
     return sampler
+
+
+def _source(data: PyTree) -> Any:
+    """Returns the source of batches of `data`, whose arrays must be of one length."""
+    source = source_of(data)
+    if source.stream is None:
+        lengths = {len(x) for x in jax.tree.leaves(source.arrays)}
+        if len(lengths) != 1:
+            raise ValueError(
+                f"data has arrays of {' and '.join(map(str, sorted(lengths)))} rows: "
+                "give one row of each for every example"
+            )
+    return source
 
 
 def _running(size: int, rows: int) -> np.ndarray:

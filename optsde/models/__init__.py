@@ -1,8 +1,10 @@
-"""Models: Linen modules behind init/apply, and losses of each example.
+"""Models: nets as pure functions, Linen modules of our own, losses of each example.
 
-Each is called as `model.apply({"params": params}, x, mask)`; `build` knows the names.
+`build` knows our own by name. Nets of other libraries come as a `Net`, which
+`from_linen`, `from_nnx` and `from_equinox` make of a module.
 """
 
+from optsde.models.adapters import from_equinox, from_linen, from_nnx, net_of
 from optsde.models.convnet import SCALE_INVARIANT
 from optsde.models.densenet import DenseNet
 from optsde.models.layers import Conv, Dense
@@ -14,6 +16,7 @@ from optsde.models.losses import (
     token_cross_entropy,
 )
 from optsde.models.mlp import MLP
+from optsde.models.net import Net
 from optsde.models.norm import BatchNorm, GroupNorm, LayerNorm
 from optsde.models.normalised import NormalisedMLP
 from optsde.models.registry import build
@@ -33,6 +36,7 @@ __all__ = [
     "DigitsNet",
     "GroupNorm",
     "LayerNorm",
+    "Net",
     "NormalisedMLP",
     "PreResNet",
     "ResNet",
@@ -40,7 +44,11 @@ __all__ = [
     "Transformer",
     "build",
     "cross_entropy",
+    "from_equinox",
+    "from_linen",
+    "from_nnx",
     "init_params",
+    "net_of",
     "squared_error",
     "supervised",
     "token_cross_entropy",

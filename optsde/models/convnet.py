@@ -29,6 +29,8 @@ class ConvNet(nn.Module):
     leaves the outputs alone.
     """
 
+    takes_mask = True
+
     classes: int
     norm: str = "batch"
     affine: bool = True

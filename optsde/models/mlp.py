@@ -16,6 +16,8 @@ class MLP(nn.Module):
     Images are flattened. The last layer multiplies in the type of the parameters.
     """
 
+    takes_mask = True
+
     widths: Sequence[int]
     activation: Callable[[jax.Array], jax.Array] = nn.relu
     parametrization: str = "standard"

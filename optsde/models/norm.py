@@ -24,6 +24,8 @@ class BatchNorm(nn.Module):
     examples, and pass them in as the collection "statistics", to be used instead.
     """
 
+    takes_mask = True
+
     eps: float = 1e-5
     affine: bool = True
 

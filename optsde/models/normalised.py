@@ -19,6 +19,8 @@ class NormalisedMLP(nn.Module):
     same for all runs.
     """
 
+    takes_mask = True
+
     classes: int
     hidden: Sequence[int] = (64, 64)
     norm: str = "layer"

@@ -32,6 +32,8 @@ class DigitsNet(ConvNet):
 class SmallConv(nn.Module):
     """A net of one 3×3 convolution, an activation, and a linear layer on all of it."""
 
+    takes_mask = True
+
     classes: int
     width: int = 32
     activation: Callable[[jax.Array], jax.Array] = nn.relu

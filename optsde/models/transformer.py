@@ -26,6 +26,8 @@ class Transformer(nn.Module):
     stream. Attention's softmax and the logits are float32 whatever the `dtype`.
     """
 
+    takes_mask = True
+
     classes: int
     width: int = 128
     depth: int = 4

@@ -2,47 +2,77 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optsde import models
+from optsde.data.dataset import Array
 from optsde.data.resident import source_of
 from optsde.data.stream import Stream
 from optsde.gradients import Augment, Law, all_dense, by_blocks, by_layers, from_data
 from optsde.gradients.groups import mean_over
 from optsde.measure.probe import Probe, Times, probe
-from optsde.models.losses import Loss
+from optsde.models import Net
+from optsde.models.losses import LOWEST_LABEL, Loss, of_each
 from optsde.optimizers import EMA, SWA
-from optsde.run.evaluation import evaluate, has_statistics
+from optsde.run.evaluation import evaluate, has_statistics, statistics
 from optsde.types import PyTree
 
-Examples = tuple[jax.Array, jax.Array]  # inputs, targets
+Examples = tuple[Array, Array]  # inputs, targets
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A model, its loss, and the data that it is trained on and evaluated on.
 
+    What does not fit together is refused at once, without computing anything.
+
+        >>> import flax.linen as nn
+        >>> x, y = np.ones((8, 4), np.float32), np.arange(8) % 3
+        >>> task = Task(nn.Dense(3), models.cross_entropy, train=(x, y), test=(x, y))
+        >>> params = task.init(jax.random.key(0))
+        >>> task.losses(params, task.train).shape
+        (8,)
+
     Attributes:
-      model: a Linen module.
+      model: a Linen module, or a `models.Net` of any other.
       loss: (outputs, targets) -> the loss of each example.
-      train: examples on the device, or a `data.Stream` of them.
+      train: examples, or a `data.Stream` of them.
       test: examples to evaluate on.
-      plain: un-augmented training inputs, for BatchNorm's statistics in an evaluation.
+      plain: un-augmented training inputs, for BatchNorm's statistics in an evaluation;
+        the first 10,000 of `train` unless it is a Stream.
       prepare: makes the model's inputs from the data's, inside jit.
       augment: for training alone, on examples as they lie in `train`.
     """
 
-    model: nn.Module
+    model: nn.Module | Net
     loss: Loss
     train: Examples | Stream
     test: Examples
-    plain: jax.Array
+    plain: Any = None
     prepare: Callable[[jax.Array], jax.Array] = lambda x: x
     augment: Augment | None = None
+
+    def __post_init__(self):
+        self._check_arrays()
+        if self.plain is None:
+            if isinstance(self.train, Stream):
+                raise ValueError(
+                    "train is a Stream: give plain=, some of its inputs without "
+                    "augmentation"
+                )
+            object.__setattr__(self, "plain", self.train[0][:10_000])
+        self._check_shapes()
+
+    @property
+    def net(self) -> Net:
+        """Returns the model as pure functions."""
+        return models.net_of(self.model)
 
     @property
     def size(self) -> int:
@@ -52,13 +82,15 @@ class Task:
     @property
     def examples_interact(self) -> bool:
         """Returns whether outputs depend on other examples, as with BatchNorm."""
-        inputs = self.plain[:1]
         params = jax.eval_shape(self.init, jax.random.key(0))
-        return has_statistics(self.model, params, inputs, self.prepare)
+        return has_statistics(self.model, params, self.plain[:1], self.prepare)
 
     @property
     def losses(self) -> Callable:
-        """Returns (params, examples, mask) -> the loss of each, for samplers."""
+        """Returns (params, examples, mask, key) -> the loss of each, for samplers.
+
+        Without a key they are those of the net without dropout.
+        """
         return models.supervised(self.model, self.loss, self.prepare)
 
     def init(self, key: jax.Array) -> PyTree:
@@ -69,7 +101,8 @@ class Task:
         """Returns the law of the noise of a batch, for `dynamics.sde`.
 
         Its covariance is the exact one of independent draws from `train`, without
-        augmentation. Nets with BatchNorm, which makes examples interact, are refused.
+        augmentation. Nets with BatchNorm, which makes examples interact, are refused,
+        and those with dropout, which is a noise of its own.
         """
         source: Any = source_of(self.train)
         if source.stream is not None:
@@ -81,14 +114,17 @@ class Task:
             )
         inputs, targets = source.arrays
         prepared = self.prepare(inputs)
-        if all_dense(self.model, prepared):
-            sums = by_layers(self.model, self.loss, (prepared, targets))
+        module = self.net.module
+        if module is not None and all_dense(module, prepared):
+            sums = by_layers(module, self.loss, (prepared, targets))
         else:
             sums = by_blocks(self.losses, source.arrays)
         return from_data(self.losses, source.arrays, batch_size, sums)
 
     def train_loss(self, rows: int = 2048, times: Times = None) -> Probe:
-        """Returns the probe of train_loss, the mean over `train` without augmentation.
+        """Returns the probe of train_loss, the mean over `train`.
+
+        It is without augmentation and without dropout.
 
         Args:
           rows: examples at once.
@@ -115,7 +151,7 @@ class Task:
         rows: int = 512,
         times: Times = None,
     ) -> Probe:
-        """Returns the probe of test_loss and test_accuracy.
+        """Returns the probe of test_loss, and of test_accuracy where there are labels.
 
         Args:
           average: the plan's; where there is one, the averaged weights are evaluated
@@ -148,5 +184,91 @@ class Task:
         return probe(observe, source, times)._replace(finite=True)
 
     def apply(self, params: PyTree, inputs: jax.Array) -> Any:
-        """Returns the model's outputs for inputs as the data has them."""
-        return self.model.apply({"params": params}, self.prepare(inputs))
+        """Returns the outputs, as they are evaluated, for inputs as the data has them.
+
+        BatchNorm has the statistics of `plain`, which are made anew in each call.
+        """
+        moments = statistics(self.model, params, self.plain, 512, self.prepare)
+        return self.net.evaluated(params, self.prepare(inputs), moments)
+
+    def _sets(self) -> dict[str, Examples]:
+        """Returns what there is of examples in arrays, by name."""
+        if isinstance(self.train, Stream):
+            return {"test": self.test}
+        return {"train": self.train, "test": self.test}
+
+    def _check_arrays(self) -> None:
+        for name, (inputs, targets) in self._sets().items():
+            for x in (inputs, targets):
+                if not getattr(x, "shape", ()):
+                    raise ValueError(
+                        f"{name} holds a {type(x).__name__}, and inputs and targets "
+                        "are arrays of one row for each example: give np.asarray of it"
+                    )
+            if len(inputs) != len(targets):
+                raise ValueError(
+                    f"{name} has {len(inputs)} inputs and {len(targets)} targets: give "
+                    "one target for each"
+                )
+
+    def _check_shapes(self) -> None:
+        """Refuses outputs, targets and losses that do not fit together."""
+        called: dict[Any, Any] = {}
+        for name, examples in self._sets().items():
+            inputs, targets = three = jax.tree.map(_three, examples)
+            if name == "train" and self.augment is not None:
+                inputs, targets = jax.eval_shape(self._augmented, three)
+            if inputs not in called:
+                called[inputs] = self._outputs(inputs)
+            outputs = called[inputs]
+            shapes = {x.shape for x in jax.tree.leaves(outputs)}
+            if any(shape[:1] != (3,) for shape in shapes):
+                shown = " and ".join(str(list(shape)) for shape in shapes)
+                raise ValueError(
+                    f"the outputs of 3 examples have the shape {shown}: return the "
+                    "outputs of each, [3, …]"
+                )
+            jax.eval_shape(partial(of_each, self.loss), outputs, targets)
+            self._check_labels(name, examples[1], outputs)
+
+    def _augmented(self, examples: Examples) -> Examples:
+        assert self.augment is not None
+        keys = jax.random.split(jax.random.key(0), len(examples[0]))
+        return self.augment(keys, examples)
+
+    def _outputs(self, inputs: jax.ShapeDtypeStruct) -> Any:
+        """Returns the shapes of the outputs in training."""
+
+        def outputs(key, inputs):
+            params, inputs = self.init(key), self.prepare(inputs)
+            return self.net.in_training(params, inputs, key=key)(params, inputs)
+
+        try:
+            return jax.eval_shape(outputs, jax.random.key(0), inputs)
+        except Exception as error:
+            error.add_note(
+                f"The net was called on examples of shape {list(inputs.shape[1:])}. "
+                "One that has a flag, a key or state in training comes by its adapter: "
+                'models.from_linen(net, training={"train": True}, rngs=("dropout",)), '
+                "from_nnx(make) or from_equinox(make, noisy=True)."
+            )
+            raise
+
+    def _check_labels(self, name: str, targets: Any, outputs: Any) -> None:
+        lowest = LOWEST_LABEL.get(self.loss)
+        unknown = lowest is None or isinstance(targets, jax.core.Tracer)
+        if unknown or not targets.size:
+            return
+        classes = outputs.shape[-1]
+        least, most = int(np.min(targets)), int(np.max(targets))
+        if least < lowest or most >= classes:
+            raise ValueError(
+                f"{name} has labels from {least} to {most}, and {classes} outputs take "
+                f"{lowest} to {classes - 1}: number the classes from 0, or let the net "
+                "have an output for each"
+            )
+
+
+def _three(x: Any) -> jax.ShapeDtypeStruct:
+    """Returns the shape of three examples like these: a number to be told by."""
+    return jax.ShapeDtypeStruct((3, *x.shape[1:]), jnp.result_type(x))

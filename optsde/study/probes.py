@@ -88,10 +88,7 @@ def _ntk(s: ProbeSettings, task: Task) -> Probe:
     if targets.ndim > 1:
         raise ValueError("needs one target for each example, and text has many")
 
-    def apply(params: PyTree, inputs: jax.Array) -> Any:
-        return task.model.apply({"params": params}, task.prepare(inputs))
-
-    probe = measure.ntk_probe(apply, inputs)
+    probe = measure.ntk_probe(task.apply, inputs)
 
     def observe(source, state, memory):
         metrics, memory = probe.observe(source, state, memory)

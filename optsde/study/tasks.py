@@ -134,16 +134,17 @@ def build_task(
     else:
         examples = jax.tree.map(jnp.asarray, examples)
     text = dataset.train[1].ndim == 2
-    task = Task(
-        model=build_model(s, dataset.classes),
-        loss=models.token_cross_entropy if text else models.cross_entropy,
-        train=examples,
-        test=test,
-        plain=plain,
-        prepare=dataset.normalise,
-        augment=augment if s.augment in ("live", "masked") else None,
-    )
+    model = build_model(s, dataset.classes)
     try:  # without computing anything: widths and heads that do not fit
+        task = Task(
+            model=model,
+            loss=models.token_cross_entropy if text else models.cross_entropy,
+            train=examples,
+            test=test,
+            plain=plain,
+            prepare=dataset.normalise,
+            augment=augment if s.augment in ("live", "masked") else None,
+        )
         params = jax.eval_shape(lambda: task.init(jax.random.key(0)))
         if not all(x.size for x in jax.tree.leaves(params)):
             raise ValueError("a layer of width 0")

@@ -33,6 +33,8 @@ DRAW = Draw(jax.random.key(7), jnp.int32(3), 6.0)
 class Net(nn.Module):
     """The smallest with BatchNorm, which lets the examples of a group interact."""
 
+    takes_mask = True
+
     @nn.compact
     def __call__(self, x, mask=None):
         hidden = nn.silu(BatchNorm()(models.Dense(WIDTH)(x), mask))
@@ -300,3 +302,19 @@ def test_pmap_gives_the_same_step():
         theirs = step(theirs, batch)
     theirs = jax.tree.map(lambda x: x[0], theirs)
     np.testing.assert_allclose(flat(ours.values), flat(theirs), rtol=0, atol=2e-6)
+
+
+def test_dropout_has_the_same_masks_on_any_number_of_devices(x64):
+    _, params, data = problem(size=24)
+
+    def train(params, inputs, key):
+        kept = jax.random.bernoulli(key, 0.5, inputs.shape)
+        return apply(params, inputs * kept)
+
+    def apply(params, inputs):
+        return inputs @ params["Dense_1"]["kernel"][:4]
+
+    net = models.Net(lambda key, inputs: params, apply, train, noisy=True)
+    oracle = minibatch(models.supervised(net, models.cross_entropy), data, group=2)(24)
+    one, eight = (flat(on_devices(oracle, params, shards)) for shards in (1, 8))
+    np.testing.assert_allclose(eight, one, rtol=1e-10, atol=1e-12)

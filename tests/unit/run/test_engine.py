@@ -135,6 +135,8 @@ FRAMES = []
 class Recorder(nn.Module):
     """A linear net that notes in FRAMES from where it is called."""
 
+    takes_mask = True
+
     @nn.compact
     def __call__(self, x, mask=None):
         frame, names = sys._getframe(), []
@@ -165,7 +167,7 @@ def test_eight_frames_from_a_run_to_the_model(members, at_once):
     runs.to(6)
     below = [names[: names.index("Run.to")] for names in FRAMES if "Run.to" in names]
     assert below
-    assert max(map(len, below)) <= 8, below
+    assert max(map(len, below)) <= 8 + 1, below  # the one is Linen's adapter
     assert len(FRAMES) == len(below) <= 4  # nothing is traced at each row
 
 

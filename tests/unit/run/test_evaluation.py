@@ -44,10 +44,24 @@ def test_statistics_of_one_group_are_that_group_s():
     params = models.init_params(model, jax.random.key(1), x)
     whole = run.statistics(model, params, x, len(x), lambda x: x)
     own = model.apply({"params": params}, x)
-    given = model.apply({"params": params, "statistics": whole}, x)
+    given = model.apply({"params": params} | whole, x)
     np.testing.assert_allclose(own, given, atol=2e-5)
     # Means and mean squares over groups of the first layer are those of the whole.
     split = run.statistics(model, params, x, 64, lambda x: x)
+    whole, split = whole["statistics"], split["statistics"]
     first = min(whole)
     for name in ("mean", "square"):
         np.testing.assert_allclose(whole[first][name], split[first][name], rtol=1e-4)
+
+
+def test_regression_has_a_loss_and_no_accuracy():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 20, 3)).astype(np.float32)
+    task = run.Task(models.MLP((3,)), models.squared_error, (x, y), (x, y))
+    params = task.init(jax.random.key(0))
+    weights = params["Dense_0"]
+    found = run.evaluate(task.model, task.loss, params, x, (x, y), rows=7)
+    errors = x @ weights["kernel"] + weights["bias"][None] - y
+    expected = 0.5 * (errors**2).sum(1).mean()
+    assert set(found) == {"loss"}
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
