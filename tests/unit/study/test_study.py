@@ -95,7 +95,7 @@ def command(tmp_path, monkeypatch, capsys):
 def test_a_run_leaves_a_table_verdicts_a_figure_and_a_summary(command, tmp_path):
     code, out, err = command("--workdir=run", "--config=configs/toy.py:three")
     assert code == 0, err
-    words = ("────", "0.5_ends_lower", "holds", "FALSE !")
+    words = ("────", "0.5_ends_lower", "holds", "fails")
     assert all(word in out for word in words)
     assert out.endswith("\n\nfigures: run/figures\nsummary: run/summary.json\n")
     run = tmp_path / "run"
@@ -110,16 +110,17 @@ def test_a_run_leaves_a_table_verdicts_a_figure_and_a_summary(command, tmp_path)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "done"
     assert [v["holds"] for v in summary["verdicts"]] == [True, False]
+    assert [v["fails"] for v in summary["verdicts"]] == [False, True]
     assert json.loads((run / "config.json").read_text())["study"] == "test_study"
 
 
 def test_what_is_known_to_fail_is_not_expected(command):
     rates, known = "--config.rates=0.1,0.01", "--config.known_false="
     _, out, err = command("--workdir=known", rates)
-    assert "FALSE\n" in out
+    assert "fails, as expected\n" in out
     assert "note" not in err
     _, out, _ = command("--workdir=unknown", rates, known)
-    assert "FALSE !\n" in out
+    assert "fails\n" in out
     _, _, err = command("--workdir=other", rates, f"{known}0.01_ends_lower,typo")
     assert "known_false names no claim of this run: typo" in err
 
