@@ -3,8 +3,8 @@
 A claim holds, is open, or fails, and which is computed. It holds where its whole
 interval lies where the claim says, fails where none of it does, and is open where the
 interval does not decide. To fail is a result, not an error; `expected` is False where
-the claim is known, or was predicted, to fail in the setting. Claims that are read together are a `family`,
-and hold there after a correction for their number.
+the claim is known, or was predicted, to fail in the setting. Claims that are read
+together are a `family`, and hold there after a correction for their number.
 """
 
 import dataclasses

@@ -17,6 +17,7 @@ from optsde.optimizers import Optimizer
 from optsde.plans.plan import Plan
 from optsde.run import Checkpoints, JsonLines, Progress, Result, Series, Writer, fit
 from optsde.run import writers as files
+from optsde.study import provenance
 from optsde.study.runs import ArmRuns, Runs
 from optsde.types import PyTree
 
@@ -161,6 +162,7 @@ def train_in(
         lone = len(group) == 1 and not group[0].changes
         taken = probes(group[0]) if callable(probes) and lone else probes
         folder.mkdir(parents=True, exist_ok=True)
+        provenance.record(folder, log.name)
         _fit(
             group,
             sampler,

@@ -11,6 +11,7 @@ import jax
 from optsde.analysis import Verdict, plots, verdict_table
 from optsde.run import Series, Trajectory
 from optsde.run.loop import DivergedError
+from optsde.study import provenance
 from optsde.study.rundir import RunDir
 from optsde.study.settings import Settings
 from optsde.study.shapes import UsageError
@@ -82,7 +83,12 @@ def run(
         own = study.task
         arguments.append(task(settings.config()) if task else own(settings))
     rundir.begin()
+    print(f"run directory: {rundir.path}", flush=True)
     runs = study.simulate(*arguments)
+    for origin, count in rundir.origins().items():
+        now = provenance.name_of(provenance.present())
+        parts = f"{count} part{'s' * (count > 1)}"
+        print(f"note: {parts} {origin}, judged at {now}; --fresh makes all anew")
     for text in study.tables(settings, runs):
         print(text)
     verdicts: list[Verdict] = []

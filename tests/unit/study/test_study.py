@@ -10,7 +10,15 @@ from optsde.analysis import above, estimate, table
 from optsde.analysis.plots import new_figure, save
 from optsde.optimizers import SGD, Optimizer
 from optsde.run.loop import DivergedError
-from optsde.study import Numbers, Package, Seeds, Study, UsageError, setting
+from optsde.study import (
+    Numbers,
+    Package,
+    Seeds,
+    Study,
+    UsageError,
+    provenance,
+    setting,
+)
 
 
 class Settings(Seeds):
@@ -103,6 +111,7 @@ def test_a_run_leaves_a_table_verdicts_a_figure_and_a_summary(command, tmp_path)
         "config.json",
         "curves.npz",
         "figures",
+        "made.jsonl",
         "meta.json",
         "summary.json",
     }
@@ -149,6 +158,116 @@ def test_an_interrupted_run_goes_on_with_the_missing_arms(
     code, out, _ = command("--workdir=run")
     assert out.count("read from") == 2
     assert len(ran) == 3
+
+
+@pytest.fixture
+def edited(monkeypatch):
+    """Returns a function after which the code is that of another revision."""
+
+    def edit(revision, **changes):
+        other = {**provenance._code(), "revision": revision, "code": revision}
+        monkeypatch.setattr(provenance, "_code", lambda: other | changes)
+
+    return edit
+
+
+def test_old_curves_remember_the_code_that_made_them(command, tmp_path, edited):
+    def stored(file):
+        return json.loads((tmp_path / "run" / file).read_text())
+
+    edited("aaa")
+    _, out, _ = command("--workdir=run")
+    assert "note" not in out
+    before = stored("meta.json")
+    assert before["revision"] == stored("summary.json")["judged"]["revision"] == "aaa"
+    edited("bbb")
+    _, out, _ = command("--workdir=run")
+    assert "note: 2 parts made at aaa, judged at bbb; --fresh makes all anew" in out
+    assert stored("meta.json") == before
+    assert stored("summary.json")["judged"]["revision"] == "bbb"
+    edited("bbb", versions={"optsde": "1", "jax": "0.0"})
+    assert "2 parts made at aaa with jax" in command("--workdir=run")[1]
+    (tmp_path / "run" / "made.jsonl").unlink()
+    _, out, _ = command("--workdir=run")
+    assert "2 parts made at a revision that is not recorded, judged at bbb" in out
+
+
+def test_an_edit_within_one_revision_is_told(command, edited):
+    edited("aaa", code="x")
+    command("--workdir=run")
+    edited("aaa", code="y")
+    assert "2 parts made at aaa, then edited, judged" in command("--workdir=run")[1]
+
+
+def test_fresh_moves_the_old_run_aside_and_begins_anew(command, tmp_path, edited):
+    edited("aaa")
+    command("--workdir=run")
+    edited("bbb")
+    code, out, err = command("--workdir=run", "--fresh", "--config.steps=25")
+    assert code == 0, err
+    assert "the run that was here is moved to run.1" in out
+    assert "read from" not in out
+    assert "note" not in out
+    revisions = [
+        json.loads((tmp_path / place / "meta.json").read_text())["revision"]
+        for place in ("run.1", "run")
+    ]
+    assert revisions == ["aaa", "bbb"]
+    assert "moved to run.2" in command("--workdir=run", "--fresh")[1]
+    assert command("--workdir=new", "--fresh")[0] == 0
+    assert not (tmp_path / "new.1").exists()
+
+
+def test_fresh_moves_no_other_files_and_takes_back_what_comes_to_nothing(
+    command, tmp_path
+):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    code, _, err = command("--workdir=mine", "--fresh")
+    assert (code, "holds other files" in err) == (2, True)
+    assert command("--workdir=run")[0] == 0
+
+    def refusing(s, rundir):
+        raise UsageError("--config.model=mlp: needs another")
+
+    study = Study(__name__, Settings, refusing)
+    assert command("--workdir=run", "--fresh", study=study)[0] == 2
+    assert (tmp_path / "run" / "summary.json").exists()
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["configs", "mine", "run"]
+
+
+def test_a_task_that_was_edited_is_another_run(command, tmp_path):
+    def simulate(s, rundir, task):
+        rundir.once("arm", lambda: {"loss": np.zeros(1)})
+
+    study, mine = Study(__name__, Settings, simulate, task=lambda s: 0), "own.py"
+    own = tmp_path / mine
+    own.write_text(CONFIG + "\ndef task(config):\n    return 1\n")
+    call = ("--config=own.py", "--workdir=run")
+    assert command(*call, study=study)[0] == 0
+    assert command(*call, study=study)[0] == 0
+    own.write_text(CONFIG + "\ndef task(config):\n    return 2\n")
+    code, _, err = command(*call, study=study)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "run holds a run made with another own.py; name another directory" in err
+    assert command(*call, "--fresh", study=study)[0] == 0
+    assert command("--config=own.py", study=study)[0] == 0
+    own.write_text(CONFIG + "\ndef task(config):\n    return 3\n")
+    assert "read from" not in command("--config=own.py", study=study)[1]
+
+
+def test_a_place_that_cannot_be_written_is_refused(command, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for place in ("file", "file/below", "loop", "loop/below"):
+        code, out, err = command(f"--workdir={place}")
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert "name a" in err
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    code, out, err = command("--workdir=run")
+    assert (code, out) == (2, "")
+    assert f"{tmp_path} cannot be written; name another place" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_directory_keeps_to_its_settings(command):
@@ -201,7 +320,9 @@ def test_dry_run(command, tmp_path):
     assert command("--dry_run", study=study)[:2] == (0, "(0.1, 0.5)\n")
     code, _, err = command("--dry_run")
     assert code == 2
-    assert "--dry_run: this study has none" in err
+    assert "--dry_run: the study test_study has none; of experiments.toy these" in err
+    assert "--dry_run" not in command("--help")[1]
+    assert "--dry_run" in command("--help", study=study)[1]
     assert not (tmp_path / "runs").exists()
 
 
