@@ -133,11 +133,14 @@ class Run:
             raise ValueError(
                 f"the horizon {horizon:g} lies before the time reached, {self.time:g}"
             )
+        writers = [*writers, *(progress.writers() if progress else ())]
         rows = Rows(writers, engine, self.begin, stop_at_divergence)
         if checkpoints is not None and not self._begun:
             self._resume(checkpoints)
         agenda = self._agenda(end, changes or {}, checkpoint_every)
         if engine.waits_for_compiling:
+            if progress:
+                progress.compiling()
             sample = engine.arguments(self.state, self._total, 0)
             engine.compile(engine.chunk.lower(*sample))
             for probe in self._probes:
@@ -148,7 +151,7 @@ class Run:
             try:
                 begun, first, pace = time.monotonic(), self.step, _Pace()
                 if progress:
-                    progress.begin(self.time)
+                    progress.begin(self.time, self.step)
                 if not self._begun:
                     self._begun = True
                     self._arrive(agenda, rows)
@@ -163,7 +166,8 @@ class Run:
                     if self.step in agenda.saves:
                         self._save(rows, checkpoints)
                     if progress:
-                        progress.update(self.time, self.begin + end * engine.dt)
+                        end_time = self.begin + end * engine.dt
+                        progress.update(self.time, end_time, rows.last)
                 self._save(rows, checkpoints)
                 jax.block_until_ready(self.state)
                 seconds = time.monotonic() - begun

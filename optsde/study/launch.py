@@ -32,6 +32,7 @@ from ml_collections import ConfigDict
 
 from optsde.mesh import enable_compilation_cache, expose_cpu_cores
 from optsde.run.loop import DivergedError
+from optsde.run.writers import refuse_missing
 from optsde.study import provenance
 from optsde.study.rundir import RunDir
 from optsde.study.settings import Settings
@@ -41,7 +42,8 @@ from optsde.study.values import kind_of_text, shown
 
 WORKDIR = "--workdir=DIR, --fresh (begin anew, the old run is moved aside)"
 DRY_RUN = "--dry_run (only say what it costs)"
-OTHER_FLAGS = f"{WORKDIR}, --devices=N (of the CPU), --help"
+WRITERS = "--writers=tensorboard,wandb (who take the rows of every run)"
+OTHER_FLAGS = f"{WORKDIR}, {WRITERS}, --devices=N (of the CPU), --help"
 HELP = ("-h", "--help", "-help", "--helpfull")
 
 
@@ -96,7 +98,7 @@ class Package:
         _prepare_devices(command.devices)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            run(study, settings, rundir, command.task, self.style)
+            run(study, settings, rundir, command.task, self.style, command.writers)
         except UsageError as error:
             rundir.withdraw()
             sys.exit(self._complain(str(error), 2))
@@ -146,6 +148,7 @@ class _Command:
     devices: int | None
     dry_run: bool
     fresh: bool
+    writers: Sequence[str]
     sources: Mapping[str, str]
 
 
@@ -156,6 +159,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
     flags.DEFINE_string("config", default, "FILE.py:PRESET", flag_values=general)
     flags.DEFINE_string("workdir", None, "run directory", flag_values=general)
     flags.DEFINE_boolean("dry_run", False, "only show costs", flag_values=general)
+    flags.DEFINE_list("writers", [], "tensorboard, wandb", flag_values=general)
     flags.DEFINE_boolean("fresh", False, "begin anew", flag_values=general)
     flags.DEFINE_integer("devices", None, "CPU devices", 1, flag_values=general)
     helping = any(argument in HELP for argument in argv[1:])
@@ -184,6 +188,10 @@ def _parse(package: Package, argv: list[str]) -> _Command:
             f"--dry_run: the study {study.key} has none; of experiments.{package.name} "
             f"these have one: {having}"
         )
+    try:
+        refuse_missing(general["writers"].value)
+    except ValueError as error:
+        raise UsageError(f"--writers: {error}") from None
     settings = _with_flags(settings, rest, path)
     return _Command(
         study=study,
@@ -194,6 +202,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
         devices=general["devices"].value,
         dry_run=bool(general["dry_run"].value),
         fresh=bool(general["fresh"].value),
+        writers=tuple(general["writers"].value),
         sources=_sources(settings, path if task is not None else ""),
     )
 

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from optsde.analysis import Verdict
 from optsde.study import provenance
+from optsde.study.shapes import UsageError
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -44,6 +45,7 @@ class RunDir:
         self.begun = time.monotonic()
         self._fresh = fresh
         self._moved: Path | None = None
+        self._parents: list[Path] = []  # that `begin` made, the lowest first
 
     @classmethod
     def open(
@@ -109,7 +111,15 @@ class RunDir:
             self._moved = _unused(self.path)
             self.path.rename(self._moved)
             print(f"the run that was here is moved to {self._moved}", flush=True)
-        (self.path / "figures").mkdir(parents=True, exist_ok=True)
+        missing = [x for x in self.path.parents if not x.exists()]
+        try:
+            (self.path / "figures").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"--workdir={self.path} cannot be written ({error.strerror}); name "
+                "another place"
+            ) from None
+        self._parents = missing
         self.write("config.json", self.settings)
         if not (self.path / "meta.json").exists() or not self.made():
             meta = {**provenance.present(), "argv": sys.argv, "sources": self.sources}
@@ -123,6 +133,8 @@ class RunDir:
             return
         if {file.name for file in self.path.iterdir()} == begun:
             shutil.rmtree(self.path)
+            for parent in self._parents:
+                parent.rmdir()
             if self._moved is not None:
                 self._moved.rename(self.path)
 

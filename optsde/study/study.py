@@ -1,16 +1,19 @@
 """A study, and how it is run: simulate, keep what is finished, print, judge, draw."""
 
 import dataclasses
+import functools
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from optsde.analysis import Verdict, plots, verdict_table
-from optsde.run import Series, Trajectory
+from optsde.run import Series, TensorBoard, Trajectory, Wandb, Writer
 from optsde.run.loop import DivergedError
+from optsde.run.progress import writing_to
 from optsde.study import provenance
 from optsde.study.rundir import RunDir
 from optsde.study.settings import Settings
@@ -69,12 +72,14 @@ def run(
     rundir: RunDir,
     task: Callable[[Any], Any] | None = None,
     style: Mapping[str, Any] | None = None,
+    writers: Sequence[str] = (),
 ) -> list[Verdict]:
     """Runs a study and leaves its directory complete; returns the verdicts.
 
     Args:
       task: ConfigDict -> task, in place of the study's own.
       style: settings of matplotlib for the figures, besides those of `plots.style`.
+      writers: tensorboard or wandb, which take the rows of every run.
     """
     if study.precision is not None:
         jax.config.update("jax_default_matmul_precision", study.precision)
@@ -84,7 +89,8 @@ def run(
         arguments.append(task(settings.config()) if task else own(settings))
     rundir.begin()
     print(f"run directory: {rundir.path}", flush=True)
-    runs = study.simulate(*arguments)
+    with writing_to(functools.partial(_writers_of, rundir, writers)):
+        runs = study.simulate(*arguments)
     for origin, count in rundir.origins().items():
         now = provenance.name_of(provenance.present())
         parts = f"{count} part{'s' * (count > 1)}"
@@ -109,6 +115,18 @@ def run(
         print(f"figures: {rundir.path / 'figures'}")
     print(f"summary: {rundir.path / 'summary.json'}")
     return verdicts
+
+
+def _writers_of(
+    rundir: RunDir, names: Sequence[str], label: str, blocks: Sequence[str]
+) -> list[Writer]:
+    """Returns the writers of one run of a study; blocks are those of its replicas."""
+    part = re.sub(r"[^\w.=-]+", "_", label)
+    makers = {
+        "tensorboard": lambda: TensorBoard(rundir.path / "tensorboard" / part, blocks),
+        "wandb": lambda: Wandb(rundir.path, rundir.settings, label, blocks),
+    }
+    return [makers[name]() for name in names]
 
 
 def with_known(

@@ -73,7 +73,7 @@ def test_the_optimizer_is_the_published_one():
         (["--config.dataset=cifar10"], "python -m optsde.data.prepare cifar10"),
         (["--config.batch_size=32", "--config.shuffle=true"], "a full batch"),
         (["--config.stream=true"], "rows with a batch_size above 0, not a full batch"),
-        (["--config.writers=wandb"], "--config.writers=wandb: writer 'wandb' needs"),
+        (["--writers=wandb"], "--writers: writer 'wandb' needs wandb: pip install"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )

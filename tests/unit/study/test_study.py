@@ -1,16 +1,21 @@
 """A study in a test: command line, cache, resuming, verdict table and figure."""
 
+import dataclasses
 import json
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from optsde.analysis import above, estimate, table
 from optsde.analysis.plots import new_figure, save
+from optsde.gradients import diagonal, gaussian
 from optsde.optimizers import SGD, Optimizer
+from optsde.plans import Plan
 from optsde.run.loop import DivergedError
 from optsde.study import (
+    Arm,
     Numbers,
     Package,
     Seeds,
@@ -18,6 +23,7 @@ from optsde.study import (
     UsageError,
     provenance,
     setting,
+    train,
 )
 
 
@@ -254,6 +260,54 @@ def test_a_task_that_was_edited_is_another_run(command, tmp_path):
     assert command("--config=own.py", study=study)[0] == 0
     own.write_text(CONFIG + "\ndef task(config):\n    return 3\n")
     assert "read from" not in command("--config=own.py", study=study)[1]
+
+
+def test_a_place_that_can_be_made_by_nobody_is_refused(command, tmp_path):
+    """Even root makes no directory in /proc, and no access bit says so."""
+    code, _, err = command("--workdir=/proc/optsde/run")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "--workdir=/proc/optsde/run cannot be written" in err
+
+
+def test_writers_that_are_missing_are_refused_before_anything(
+    command, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    code, out, err = command("--writers=wandb")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "--writers: writer 'wandb' needs wandb: pip install optsde[wandb]" in err
+    code, _, err = command("--writers=visdom")
+    assert (code, "needs one of tensorboard, wandb" in err) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_error_of_the_simulation_leaves_no_parents_either(command, tmp_path):
+    def refusing(s, rundir):
+        raise UsageError("--config.model=mlp: needs another")
+
+    assert command(study=Study(__name__, Settings, refusing))[0] == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_writers_take_the_rows_of_every_run(command, tmp_path):
+    pytest.importorskip("tensorboardX")
+    plan = Plan(optimizer=SGD(lr=0.1), batch_size=1, horizon=4)
+
+    def simulate(s, rundir):
+        arms = [
+            Arm(f"lr {x:g}", dataclasses.replace(plan, optimizer=SGD(lr=x)))
+            for x in s.rates
+        ]
+        sampler = gaussian(lambda x: jnp.sum(x**2), diagonal(jnp.ones_like))
+        start = jnp.ones(2)
+        train(arms, sampler, start, s.keys(), keep=rundir.once, every=2, label="both")
+
+    study = Study(__name__, Settings, simulate)
+    assert command("--workdir=run", "--writers=tensorboard", study=study)[0] == 0
+    (events,) = (tmp_path / "run" / "tensorboard" / "both").iterdir()
+    content = events.read_bytes()
+    assert b"lr 0.1/loss" in content or b"lr_0.1/loss" in content
+    assert b"lr 0.5/loss" in content or b"lr_0.5/loss" in content
 
 
 def test_a_place_that_cannot_be_written_is_refused(command, tmp_path, monkeypatch):
