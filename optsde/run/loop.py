@@ -166,6 +166,8 @@ class Run:
                     if self.step in agenda.saves:
                         self._save(rows, checkpoints)
                     if progress:
+                        if self.step == end:
+                            rows.flush()
                         end_time = self.begin + end * engine.dt
                         progress.update(self.time, end_time, rows.last)
                 self._save(rows, checkpoints)

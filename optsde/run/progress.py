@@ -51,7 +51,7 @@ def parts(things: Collection[Thing]) -> Iterator[Thing]:
 
 
 class Progress:
-    """Prints `label  t = 120/400  30%  loss 0.31  2.1 s, 4.9 s left`.
+    """Prints `label  t = 120/400  30%  loss 0.31 at step 110  2.1 s, 4.9 s left`.
 
     A terminal has that on one line. A log has a line at most every ten seconds, and
     every minute after the first, each with the time of day in front.
@@ -98,7 +98,10 @@ class Progress:
     def update(
         self, now: float, end: float, row: Mapping[str, Any] | None = None
     ) -> None:
-        """Shows that the clock stands at `now` of `end`, and the loss of a row."""
+        """Shows that the clock stands at `now` of `end`, and the loss of the last row.
+
+        That may be of an earlier step, since numbers are read late from the devices.
+        """
         instant = time.monotonic()
         elapsed = instant - self.start
         often = 0.1 if self.stream.isatty() else 10 if elapsed < 60 else 60
@@ -127,5 +130,5 @@ def _loss_of(row: Mapping[str, Any]) -> Iterator[str]:
         if name in row:
             (loss,) = means({name: row[name]}).values()
             number = f"{loss:.4g}" if math.isfinite(loss) else "not finite"
-            yield f"{name.replace('_', ' ')} {number}"
+            yield f"{name.replace('_', ' ')} {number} at step {row['step']}"
             return

@@ -1,9 +1,9 @@
 """The run directory: what every study leaves behind, written so that it can go on.
 
-config.json, meta.json, made.jsonl, metrics.jsonl, curves.npz, figures/, summary.json. A
-finished part of a study is in curves.npz, whole; the same command reads it instead of
-running. What each part was made with is in made.jsonl, and what judged them in
-summary.json; meta.json is of the command that began the directory.
+config.json, meta.json, made.jsonl, metrics.jsonl, curves.npz, figures/, summary.json
+and report.html. A finished part of a study is in curves.npz, whole; the same command
+reads it instead of running. What each part was made with is in made.jsonl, and what
+judged them in summary.json; meta.json is of the command that began the directory.
 """
 
 import json
@@ -142,18 +142,22 @@ class RunDir:
         """Returns what each finished part was made with, the oldest first."""
         return provenance.recorded(self.path)
 
-    def origins(self) -> dict[str, int]:
-        """Returns in words how parts differ in origin from the code of now, and counts.
+    def notes(self) -> list[str]:
+        """Returns what must be said where parts differ in origin from the code of now.
 
-        >>> RunDir(Path("nowhere"), "svag", {}).origins()
-        {}
+        >>> RunDir(Path("nowhere"), "svag", {}).notes()
+        []
         """
-        made = self.made()
-        words = provenance.differing(made, provenance.present())
+        made, now = self.made(), provenance.present()
+        words = provenance.differing(made, now)
         parts = {name.rpartition("/")[0] for name in self.curves() if "/" in name}
         if unknown := len(parts - made.keys()):
             words["made at a revision that is not recorded"] = unknown
-        return words
+        return [
+            f"{count} part{'s' * (count > 1)} {origin}, judged at "
+            f"{provenance.name_of(now)}; --fresh makes all anew"
+            for origin, count in words.items()
+        ]
 
     def once(self, part: str, make: Callable[[], Arrays]) -> dict[str, np.ndarray]:
         """Returns the arrays of a part, made only if they are not kept yet."""

@@ -14,7 +14,7 @@ from optsde.analysis import Verdict, plots, verdict_table
 from optsde.run import Series, TensorBoard, Trajectory, Wandb, Writer
 from optsde.run.loop import DivergedError
 from optsde.run.progress import writing_to
-from optsde.study import provenance
+from optsde.study import report
 from optsde.study.rundir import RunDir
 from optsde.study.settings import Settings
 from optsde.study.shapes import UsageError
@@ -65,6 +65,11 @@ class Study:
         """The name by which a config names the study."""
         return self.name.rpartition(".")[2]
 
+    @property
+    def question(self) -> str:
+        """The first line of the module's docstring."""
+        return (sys.modules[self.name].__doc__ or self.key).strip().partition("\n")[0]
+
 
 def run(
     study: Study,
@@ -91,19 +96,20 @@ def run(
     print(f"run directory: {rundir.path}", flush=True)
     with writing_to(functools.partial(_writers_of, rundir, writers)):
         runs = study.simulate(*arguments)
-    for origin, count in rundir.origins().items():
-        now = provenance.name_of(provenance.present())
-        parts = f"{count} part{'s' * (count > 1)}"
-        print(f"note: {parts} {origin}, judged at {now}; --fresh makes all anew")
+    for note in rundir.notes():
+        print(f"note: {note}")
+    texts = []
     for text in study.tables(settings, runs):
         print(text)
+        texts.append(text)
     verdicts: list[Verdict] = []
     if study.claims is not None:
         verdicts = with_known(study.claims(settings, runs), settings.known_false)
     if verdicts:
         print("", verdict_table(verdicts), "", sep="\n")
     if study.answer is not None:
-        print(study.answer(settings, runs, verdicts))
+        texts.append(study.answer(settings, runs, verdicts))
+        print(texts[-1])
     if study.figures:
         with plots.style(style):
             for name, draw in study.figures.items():
@@ -114,6 +120,8 @@ def run(
     if study.figures:
         print(f"figures: {rundir.path / 'figures'}")
     print(f"summary: {rundir.path / 'summary.json'}")
+    page = report.write(rundir, study.question, settings, verdicts, texts)
+    print(f"report: {page}")
     return verdicts
 
 

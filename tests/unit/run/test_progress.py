@@ -37,13 +37,13 @@ def test_a_log_has_the_time_of_day_the_part_and_the_loss(clock):
         progress.begin(0.0)
         clock[0] += 20
         progress.update(30, 40, {"step": 30, "loss": [1.0, 3.0]})
-        progress.update(40, 40, {"test_loss": float("nan")})
+        progress.update(40, 40, {"step": 40, "test_loss": float("nan")})
     lines = log.getvalue().splitlines()
     assert all(re.match(r"\d\d:\d\d:\d\d  part [12] of 2: ", line) for line in lines)
     kind = jax.local_devices()[0].device_kind
     assert lines[0].endswith(f"base  compiling, for 1 × {kind}")
-    assert lines[1].endswith("base  t = 30/40   75%  loss 2  20.0 s, 7 s left")
-    assert lines[2].endswith("t = 40/40  100%  test loss not finite  20.0 s")
+    assert "base  t = 30/40   75%  loss 2 at step 30  20.0 s, 7 s left" in lines[1]
+    assert "t = 40/40  100%  test loss not finite at step 40  20.0 s" in lines[2]
     assert "part 2 of 2: svag" in lines[3]
     outside = Progress("alone", log)
     outside.update(1, 1)
@@ -69,7 +69,7 @@ def test_a_terminal_has_one_line(clock):
     progress.begin(0)
     for now in (10, 20, 40):
         clock[0] += 1
-        progress.update(now, 40, {"loss": 0.5})
+        progress.update(now, 40, {"step": now, "loss": 0.5})
     text = terminal.getvalue()
     assert text.count("\r") == 4
     assert text.count("\n") == 1
@@ -91,7 +91,7 @@ def test_a_run_that_goes_on_says_from_where(tmp_path):
         run(horizon, progress, checkpoints=Checkpoints(tmp_path / "checkpoints"))
     assert log.getvalue().count("resumed at") == 1
     assert "base  resumed at step 4" in log.getvalue()
-    assert "t = 8/8  100%  loss " in log.getvalue()
+    assert re.search(r"t = 8/8  100%  loss \S+ at step 8 ", log.getvalue())
 
 
 def test_wandb_takes_the_rows_of_each_arm(tmp_path, monkeypatch):

@@ -111,7 +111,10 @@ def test_a_run_leaves_a_table_verdicts_a_figure_and_a_summary(command, tmp_path)
     assert code == 0, err
     words = ("────", "0.5_ends_lower", "holds", "fails")
     assert all(word in out for word in words)
-    assert out.endswith("\n\nfigures: run/figures\nsummary: run/summary.json\n")
+    places = (
+        "figures: run/figures\nsummary: run/summary.json\nreport: run/report.html\n"
+    )
+    assert out.endswith(f"\n\n{places}")
     run = tmp_path / "run"
     assert {file.name for file in run.iterdir()} == {
         "config.json",
@@ -119,6 +122,7 @@ def test_a_run_leaves_a_table_verdicts_a_figure_and_a_summary(command, tmp_path)
         "figures",
         "made.jsonl",
         "meta.json",
+        "report.html",
         "summary.json",
     }
     assert (run / "figures" / "loss.png").exists()
