@@ -33,7 +33,7 @@ th, td { border-bottom: 1px solid var(--line); padding: .25rem .8rem .25rem 0;
   text-align: left; vertical-align: top; }
 td.number { text-align: right; white-space: nowrap; }
 th.number { text-align: right; }
-td.value { max-width: 24rem; min-width: 9rem; overflow-wrap: anywhere; }
+td.value { max-width: 24rem; overflow-wrap: break-word; }
 td.part { max-width: 20rem; }
 code, pre { font: 13px/1.45 ui-monospace, monospace; }
 pre { background: var(--soft); overflow-x: auto; padding: .7rem; }
@@ -152,9 +152,9 @@ def _settings(settings: Settings) -> Iterable[str]:
     for leaf in settings.leaves():
         default = defaults.get(leaf.name)
         cells = [f"<td><code>{escape(leaf.name)}</code></td>"]
-        cells += [f'<td class="value">{escape(shown(leaf.value))}</td>']
-        known = "" if leaf.name not in defaults else escape(shown(default))
-        cells += [f'<td class="value">{known}</td>', f"<td>{escape(leaf.help)}</td>"]
+        cells += [_value(leaf.value)]
+        cells += [_value(default) if leaf.name in defaults else "<td></td>"]
+        cells += [f"<td>{escape(leaf.help)}</td>"]
         (others if leaf.value == default else changed).append(cells)
     header = ["setting", "value", "default", "meaning"]
     yield "<h2>Settings</h2>"
@@ -164,14 +164,21 @@ def _settings(settings: Settings) -> Iterable[str]:
     yield _table(header, others) + "</details>"
 
 
+def _value(value: Any) -> str:
+    """Returns the cell of a setting's value, whose lists are broken after commas."""
+    text = escape(shown(value)).replace(",", ",<wbr>")
+    return f'<td class="value">{text}</td>'
+
+
 def _again(study: str, argv: Sequence[str]) -> Iterable[str]:
     if not argv[0].endswith("__main__.py"):
         return  # it was not made by a command
     command = ["python", "-m", f"experiments.{study}"]
     command += [argument for argument in argv[1:] if argument not in ASIDE]
     yield "<h2>To make it again</h2>"
-    yield f"<pre>{escape(' '.join(map(shlex.quote, command[:3])))}"
-    yield "".join(f" \\\n    {escape(shlex.quote(x))}" for x in command[3:]) + "</pre>"
+    lines = [" ".join(command[:3]), *map(shlex.quote, command[3:])]
+    text = " \\\n    ".join(lines)
+    yield f"<pre>{escape(text)}</pre>"
 
 
 def _made(rundir: RunDir, summary: Mapping[str, Any]) -> Iterable[str]:
