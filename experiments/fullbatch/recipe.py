@@ -34,7 +34,7 @@ class Row(Group):
 
     steps: int = setting(3000, "steps of a run", at_least=1)
     batch_size: int = setting(
-        0, "examples in a step; 0: the full batch", at_least=0, needs=OFF
+        0, "examples in a step", zero="the full batch", at_least=0
     )
     block: int = setting(
         128, "examples that share BatchNorm's statistics, and a penalty", at_least=1

@@ -35,7 +35,7 @@ from optsde.run.loop import DivergedError
 from optsde.run.writers import refuse_missing
 from optsde.study import provenance
 from optsde.study.rundir import RunDir
-from optsde.study.settings import Settings
+from optsde.study.settings import Group, Settings
 from optsde.study.shapes import Leaf, UsageError, unknown_setting
 from optsde.study.study import Study, choose, run
 from optsde.study.values import kind_of_text, shown
@@ -44,6 +44,10 @@ WORKDIR = "--workdir=DIR, --fresh (begin anew, the old run is moved aside)"
 DRY_RUN = "--dry_run (only say what it costs)"
 WRITERS = "--writers=tensorboard,wandb (who take the rows of every run)"
 OTHER_FLAGS = f"{WORKDIR}, {WRITERS}, --devices=N (of the CPU), --help"
+FIRST = (
+    *("dataset", "model", "function", "optimizer.name", "optimizer.lr", "lr", "lrs"),
+    *("batch_size", "horizon", "steps", "kappas", "ells", "seeds"),
+)
 HELP = ("-h", "--help", "-help", "--helpfull")
 
 
@@ -324,6 +328,10 @@ def _help(
     package: Package, module: ModuleType, path: str, settings: Settings, dry_run: bool
 ) -> str:
     width = max(map(len, module.PRESETS))
+    first, others = [], []
+    for leaf in settings.leaves():
+        if not settings.in_table(leaf.name):
+            (first if leaf.name in FIRST else others).append(leaf)
     lines = [
         package.doc.strip(),
         "",
@@ -333,12 +341,35 @@ def _help(
         "",
         "presets:",
         *(f"  {name:{width}} {text}" for name, text in module.PRESETS.items()),
-        "settings and defaults:",
+        "",
+        "settings that matter first, with their values in this preset:",
+        *map(_line, first),
+        "",
+        "the others:",
+        *map(_line, others),
     ]
-    for leaf in settings.leaves():
-        option = f"  --config.{leaf.name}={shlex.quote(shown(leaf.value))}"
-        if len(option) > 38 and leaf.help:
-            lines.append(option)
-            option = ""
-        lines.append(f"{option:38} {leaf.help}".rstrip())
+    for name, table in settings.tables().items():
+        lines += ["", f"of each NAME among {', '.join(table)}:"]
+        for key, leaves in _by_key(table).items():
+            same = len({leaf.value for leaf in leaves}) == 1
+            shows = next((leaf for leaf in leaves if leaf.value), leaves[0])
+            shows = shows._replace(name=f"{name}.NAME.{key}")
+            lines.append(_line(shows, "" if same else "…"))
     return "\n".join(lines)
+
+
+def _line(leaf: Leaf, value: str = "") -> str:
+    """Returns a setting's line, or two where its value is long."""
+    option = f"  --config.{leaf.name}={value or shlex.quote(shown(leaf.value))}"
+    if len(option) > 38 and leaf.help:
+        return f"{option}\n{'':38} {leaf.help}"
+    return f"{option:38} {leaf.help}".rstrip()
+
+
+def _by_key(table: Mapping[str, Group]) -> dict[str, list[Leaf]]:
+    """Returns the settings of each entry of a table, by their names in an entry."""
+    found: dict[str, list[Leaf]] = {}
+    for entry in table.values():
+        for leaf in entry.leaves():
+            found.setdefault(leaf.name, []).append(leaf)
+    return found

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 
 import jax.numpy as jnp
@@ -12,10 +13,12 @@ from optsde.analysis import above, estimate, table
 from optsde.analysis.plots import new_figure, save
 from optsde.gradients import diagonal, gaussian
 from optsde.optimizers import SGD, Optimizer
+from optsde.optimizers.base import REGISTRY
 from optsde.plans import Plan
 from optsde.run.loop import DivergedError
 from optsde.study import (
     Arm,
+    Group,
     Numbers,
     Package,
     Seeds,
@@ -25,6 +28,7 @@ from optsde.study import (
     setting,
     train,
 )
+from optsde.study.shapes import HYPERPARAMETERS
 
 
 class Settings(Seeds):
@@ -250,19 +254,20 @@ def test_a_task_that_was_edited_is_another_run(command, tmp_path):
     def simulate(s, rundir, task):
         rundir.once("arm", lambda: {"loss": np.zeros(1)})
 
-    study, mine = Study(__name__, Settings, simulate, task=lambda s: 0), "own.py"
-    own = tmp_path / mine
-    own.write_text(CONFIG + "\ndef task(config):\n    return 1\n")
+    study = Study(__name__, Settings, simulate, task=lambda s: 0)
+    own = tmp_path / "own.py"
+    text = CONFIG + "\nfrom types import SimpleNamespace as Net\ndef task(config):\n"
+    own.write_text(text + "    return Net(losses=1)\n")
     call = ("--config=own.py", "--workdir=run")
     assert command(*call, study=study)[0] == 0
     assert command(*call, study=study)[0] == 0
-    own.write_text(CONFIG + "\ndef task(config):\n    return 2\n")
+    own.write_text(text + "    return Net(losses=2)\n")
     code, _, err = command(*call, study=study)
     assert (code, err.count("\n")) == (2, 1)
     assert "run holds a run made with another own.py; name another directory" in err
     assert command(*call, "--fresh", study=study)[0] == 0
     assert command("--config=own.py", study=study)[0] == 0
-    own.write_text(CONFIG + "\ndef task(config):\n    return 3\n")
+    own.write_text(text + "    return Net(losses=3)\n")
     assert "read from" not in command("--config=own.py", study=study)[1]
 
 
@@ -453,11 +458,47 @@ def test_help_has_presets_settings_and_meanings(command):
         "  two   two arms",
         "  --config.rates=0.1,0.5,0.01          learning rate of each arm; one or more",
         "  --config.seeds=4                     runs of each arm; at least 2",
-        "  --config.optimizer.lr=0.1",
+        "  --config.optimizer.lr=0.1            learning rate; a positive number",
         "  --config.options.dtype=''            of the model",
         "--workdir=DIR",
     ):
         assert line in out
+
+
+def test_help_has_what_matters_first(command):
+    _, out, _ = command("--help")
+    _, first, others = re.split("that matter first.*|the others:", out)
+    assert [*re.findall(r"--config\.([\w.]+)=", first)] == [
+        *("seeds", "steps", "optimizer.name", "optimizer.lr"),
+    ]
+    assert "--config.known_false" in others
+
+
+def test_help_shows_a_table_once(command):
+    class Row(Group):
+        clip: float = setting(0.0, "largest norm", zero="any", at_least=0)
+        depth: int = setting(2, "layers", at_least=1)
+
+    class Many(Settings):
+        rows: dict[str, Row] = setting({"a": Row(), "b": Row(depth=3)}, "what is run")
+
+        @classmethod
+        def study(cls):
+            return "test_study"
+
+    _, out, _ = command("--help", study=Study(__name__, Many, simulate))
+    table = out.split("of each NAME among a, b:\n")[1].splitlines()
+    assert [" ".join(line.split()) for line in table] == [
+        "--config.rows.NAME.clip=0.0 largest norm; 0, as here, means any; a number ≥ 0",
+        "--config.rows.NAME.depth=… layers; an integer ≥ 1",
+    ]
+    assert "rows.a" not in out
+
+
+def test_every_hyperparameter_is_explained():
+    for name, family in REGISTRY.items():
+        for field in dataclasses.fields(family):
+            assert field.name in HYPERPARAMETERS, name
 
 
 def test_a_config_file_may_be_written_by_hand(command, tmp_path):
