@@ -180,5 +180,6 @@ study = Study(
     figures={"table": figure},
     task=recipe.build_task,
     dry_run=costs.report,
+    says_costs=True,
     precision=None,
 )

@@ -41,7 +41,8 @@ from optsde.study.study import Study, choose, run
 from optsde.study.values import kind_of_text, shown
 
 WORKDIR = "--workdir=DIR, --fresh (begin anew, the old run is moved aside)"
-DRY_RUN = "--dry_run (only say what it costs)"
+DRY_RUN = "--dry_run (only say what would run)"
+FLOPS = "--flops=F (with --dry_run: FLOP/s of the machine that it is meant for)"
 WRITERS = "--writers=tensorboard,wandb (who take the rows of every run)"
 OTHER_FLAGS = f"{WORKDIR}, {WRITERS}, --devices=N (of the CPU), --help"
 FIRST = (
@@ -90,7 +91,8 @@ class Package:
             study, settings = command.study, command.settings.checked()
             if command.dry_run:
                 _prepare_devices(command.devices)
-                study.dry_run(settings)
+                speed = {} if command.flops is None else {"flops": command.flops}
+                study.dry_run(settings, **speed)
                 return
             config = settings.config()
             place = command.workdir or _place(self.name, command, config)
@@ -151,6 +153,7 @@ class _Command:
     workdir: str | None
     devices: int | None
     dry_run: bool
+    flops: float | None
     fresh: bool
     writers: Sequence[str]
     sources: Mapping[str, str]
@@ -164,6 +167,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
     flags.DEFINE_string("workdir", None, "run directory", flag_values=general)
     flags.DEFINE_boolean("dry_run", False, "only show costs", flag_values=general)
     flags.DEFINE_list("writers", [], "tensorboard, wandb", flag_values=general)
+    flags.DEFINE_float("flops", None, "of another machine", 1, flag_values=general)
     flags.DEFINE_boolean("fresh", False, "begin anew", flag_values=general)
     flags.DEFINE_integer("devices", None, "CPU devices", 1, flag_values=general)
     helping = any(argument in HELP for argument in argv[1:])
@@ -178,7 +182,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
     study = choose(package.studies, base.get("study"))
     settings = study.settings.of(base)
     if helping:
-        print(_help(package, module, path, settings, study.dry_run is not None))
+        print(_help(package, module, path, settings, study))
         sys.exit(0)
     task = vars(module).get("task")
     if task is not None and study.task is None:
@@ -191,6 +195,12 @@ def _parse(package: Package, argv: list[str]) -> _Command:
         raise UsageError(
             f"--dry_run: the study {study.key} has none; of experiments.{package.name} "
             f"these have one: {having}"
+        )
+    if general["flops"].value and not (general["dry_run"].value and study.says_costs):
+        costly = ", ".join(x.key for x in package.studies if x.says_costs) or "none"
+        raise UsageError(
+            "--flops: is for --dry_run of a study that says its costs, of "
+            f"experiments.{package.name}: {costly}"
         )
     try:
         refuse_missing(general["writers"].value)
@@ -205,6 +215,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
         workdir=general["workdir"].value,
         devices=general["devices"].value,
         dry_run=bool(general["dry_run"].value),
+        flops=general["flops"].value,
         fresh=bool(general["fresh"].value),
         writers=tuple(general["writers"].value),
         sources=_sources(settings, path if task is not None else ""),
@@ -325,9 +336,12 @@ def _without_prefix(error: Exception) -> str:
 
 
 def _help(
-    package: Package, module: ModuleType, path: str, settings: Settings, dry_run: bool
+    package: Package, module: ModuleType, path: str, settings: Settings, study: Study
 ) -> str:
     width = max(map(len, module.PRESETS))
+    besides = [OTHER_FLAGS]
+    besides += [DRY_RUN] if study.dry_run else []
+    besides += [FLOPS] if study.says_costs else []
     first, others = [], []
     for leaf in settings.leaves():
         if not settings.in_table(leaf.name):
@@ -337,7 +351,7 @@ def _help(
         "",
         f"usage: python -m experiments.{package.name} [--config={path}:PRESET] "
         "[--config.KEY=VALUE ...]",
-        f"besides: {OTHER_FLAGS}" + (f", {DRY_RUN}" if dry_run else ""),
+        f"besides: {', '.join(besides)}",
         "",
         "presets:",
         *(f"  {name:{width}} {text}" for name, text in module.PRESETS.items()),

@@ -42,6 +42,8 @@ class Study:
     summary: (s, runs) -> further entries of summary.json.
     answer: (s, runs, verdicts) -> a text that is printed after the verdicts.
     dry_run: s -> None; what --dry_run does, None where the study has none.
+    says_costs: whether dry_run says what a run costs, and so takes flops=, the speed of
+      another machine in FLOP/s.
     precision: of matrix products, as jax names it; None leaves the default.
     """
 
@@ -58,6 +60,7 @@ class Study:
     summary: Callable[[Any, Any], Mapping[str, Any]] | None = None
     answer: Callable[[Any, Any, list[Verdict]], str] | None = None
     dry_run: Callable[[Any], None] | None = None
+    says_costs: bool = False
     precision: str | None = "highest"
 
     @property

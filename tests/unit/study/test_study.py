@@ -386,6 +386,18 @@ def test_dry_run(command, tmp_path):
     assert "--dry_run: the study test_study has none; of experiments.toy these" in err
     assert "--dry_run" not in command("--help")[1]
     assert "--dry_run" in command("--help", study=study)[1]
+    assert "--flops" not in command("--help", study=study)[1]
+    for argument in ("--dry_run", "--nodry_run"):
+        code, _, err = command(argument, "--flops=1e14", study=study)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "--flops: is for --dry_run of a study that says its costs" in err
+    speeds = []
+    says = dict(dry_run=lambda s, flops=0: speeds.append(flops), says_costs=True)
+    study = Study(__name__, Settings, simulate, **says)
+    assert command("--dry_run", "--flops=1e14", study=study)[0] == 0
+    assert command("--dry_run", study=study)[0] == 0
+    assert speeds == [1e14, 0]
+    assert command("--dry_run", "--flops=fast", study=study)[0] == 2
     assert not (tmp_path / "runs").exists()
 
 
