@@ -92,6 +92,7 @@ class Package:
             if command.dry_run:
                 _prepare_devices(command.devices)
                 speed = {} if command.flops is None else {"flops": command.flops}
+                assert study.dry_run is not None
                 study.dry_run(settings, **speed)
                 return
             config = settings.config()
@@ -203,7 +204,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
             f"experiments.{package.name}: {costly}"
         )
     try:
-        refuse_missing(general["writers"].value)
+        refuse_missing(general["writers"].value or ())
     except ValueError as error:
         raise UsageError(f"--writers: {error}") from None
     settings = _with_flags(settings, rest, path)
@@ -217,7 +218,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
         dry_run=bool(general["dry_run"].value),
         flops=general["flops"].value,
         fresh=bool(general["fresh"].value),
-        writers=tuple(general["writers"].value),
+        writers=tuple(general["writers"].value or ()),
         sources=_sources(settings, path if task is not None else ""),
     )
 

@@ -54,6 +54,8 @@ def recorded(folder: Path) -> dict[str, list[Stamp]]:
             if not line.endswith("\n"):  # cut off while it was written
                 continue
             stamp = json.loads(line)
+            if not isinstance(stamp, dict):
+                raise ValueError("a line is no object")
             part = file.parent.relative_to(folder) / stamp.pop("part")
             found.setdefault(str(part), []).append(stamp)
     return found

@@ -77,11 +77,12 @@ class RunDir:
         _refuse_unwritable(path)
         if not fresh:
             _readable(path / "curves.npz", rundir.curves)
+            _readable(path / provenance.FILE, rundir.made)
         return rundir
 
     def _refuse_another(self, known: Path) -> None:
         """Refuses a run with other settings, or of files that have changed since."""
-        stored = _readable(known, lambda: json.loads(known.read_text()))
+        stored = _object(known)
         hint = "name another directory, or begin anew with --fresh"
         if stored != self.settings:
             keys = sorted({*stored, *self.settings})
@@ -93,7 +94,7 @@ class RunDir:
         meta = self.path / "meta.json"
         if not meta.exists():
             return
-        found = _readable(meta, lambda: json.loads(meta.read_text())).get("sources", {})
+        found = _object(meta).get("sources", {})
         files = sorted({*found, *self.sources})
         changed = [x for x in files if found.get(x) != self.sources.get(x)]
         if changed:
@@ -237,11 +238,19 @@ def _plain(content):
     return None if isinstance(content, float) and not isfinite(content) else content
 
 
+def _object(file: Path) -> dict:
+    """Returns what a JSON file has, which must be an object."""
+    found = _readable(file, lambda: json.loads(file.read_text()))
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is damaged (no object); remove it to begin again")
+    return found
+
+
 def _readable(file: Path, read: Callable):
     """Returns what `read` gives, or raises an error that names the file."""
     try:
         return read()
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{file} is damaged ({error}); remove it to begin again"
         ) from None

@@ -333,6 +333,16 @@ def test_a_place_that_cannot_be_written_is_refused(command, tmp_path, monkeypatc
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("file", ["config.json", "meta.json", "made.jsonl"])
+@pytest.mark.parametrize("content", ["[]", "3", "{", "\\x00"])
+def test_a_damaged_file_is_named(file, content, command, tmp_path):
+    command("--workdir=run")
+    (tmp_path / "run" / file).write_text(content + "\n")
+    code, _, err = command("--workdir=run")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert f"run/{file} is damaged" in err
+
+
 def test_a_run_directory_keeps_to_its_settings(command):
     assert command("--workdir=run")[0] == 0
     code, _, err = command("--workdir=run", "--config.steps=25")
