@@ -97,6 +97,8 @@ class Shape:
 
     def check(self, path: str, value: Any) -> None:
         allowed = self.range.allowed(self.kind or kind_of(value))
+        if self.range.zero and not isinstance(value, tuple):
+            allowed += f", where 0 means {self.range.zero}"
         require(self.range.holds(value), path, value, allowed)
 
 
