@@ -139,8 +139,6 @@ class Run:
             self._resume(checkpoints)
         agenda = self._agenda(end, changes or {}, checkpoint_every)
         if engine.waits_for_compiling:
-            if progress:
-                progress.compiling()
             sample = engine.arguments(self.state, self._total, 0)
             engine.compile(engine.chunk.lower(*sample))
             for probe in self._probes:
@@ -309,6 +307,8 @@ def fit(
     stop_at_divergence: bool = True,
 ) -> Result:
     """Runs one replica per key to the horizon; a `Run` and its `to` in one call."""
+    if progress:
+        progress.compiling()
     run = Run(
         dynamics,
         keys,
