@@ -33,6 +33,7 @@ th, td { border-bottom: 1px solid var(--line); padding: .25rem .8rem .25rem 0;
   text-align: left; vertical-align: top; }
 td.number { text-align: right; white-space: nowrap; }
 th.number { text-align: right; }
+td.unit { min-width: 8rem; }
 td.value { max-width: 24rem; overflow-wrap: break-word; }
 td.part { max-width: 20rem; }
 code, pre { font: 13px/1.45 ui-monospace, monospace; }
@@ -107,20 +108,20 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Iterable[str]:
         return
     yield "<h2>Verdicts</h2>"
     in_family = any(v.family for v in verdicts)
-    header = ["claim", ">value", ">interval", ">bound", "unit"]
+    header = ["claim", "verdict", ">value", ">interval", ">bound", "unit"]
     header += [">p (Holm)"] if in_family else []
     rows = []
     for v in verdicts:
         numbers = [f"{v.value:.3g}", f"[{v.low:.3g}, {v.high:.3g}]", f"{v.bound:g}"]
         p = "" if v.corrected is None else f"{v.corrected:.2g}"
-        row = [f"<td><code>{escape(v.claim)}</code></td>"]
-        row += [f'<td class="number">{x}</td>' for x in numbers]
-        row += [f"<td>{escape(v.unit)}</td>"]
-        row += [f'<td class="number">{p}</td>'] if in_family else []
         words = v.words.removeprefix(v.outcome)
         chip = f'<span class="outcome {v.outcome}">{v.outcome}</span>'
-        rows.append([*row, f"<td>{chip}{words}</td>"])
-    yield _table([*header, "verdict"], rows)
+        row = [f"<td><code>{escape(v.claim)}</code></td>", f"<td>{chip}{words}</td>"]
+        row += [f'<td class="number">{x}</td>' for x in numbers]
+        row += [f'<td class="unit">{escape(v.unit)}</td>']
+        row += [f'<td class="number">{p}</td>'] if in_family else []
+        rows.append(row)
+    yield _table(header, rows)
     yield (
         "<p>A claim holds where its whole interval lies where it says, fails where "
         "none of it does, and is open where the interval does not decide.</p>"
