@@ -15,7 +15,7 @@ from optsde.analysis import above, agrees, estimate, plots, plus_minus, table
 from optsde.gradients import full_batch
 from optsde.optimizers import SGD, Adam, HeavyBall, Optimizer, RMSprop
 from optsde.plans import Plan
-from optsde.run import Series
+from optsde.run import Series, parts
 from optsde.study import (
     Arm,
     Integers,
@@ -103,7 +103,7 @@ def simulate(s, rundir, task):
     """Returns every arm's metrics after the first step: before it there is no P."""
     sampler = full_batch(task.losses, task.train, None)
     seeds, runs = jax.random.split(jax.random.key(s.seed), s.seeds), Runs({})
-    for arm in arms(s, task):
+    for arm in parts([*arms(s, task)]):
         sharpness = measure.sharpness_probe(
             arm.plan, task.losses, task.train, dimension=s.lanczos
         )

@@ -31,6 +31,7 @@ from optsde.analysis import (
     table,
 )
 from optsde.plans.schedules import exponential_cyclic
+from optsde.run import parts
 from optsde.study import Arm, Study, setting
 
 STARTS = {"random": "random initial function", "zero": "zero initial function"}
@@ -127,7 +128,9 @@ def simulate(s, rundir, task):
     def make(row):
         return table_runs.train(s, task, members(), row)
 
-    return {row.name: rundir.once(row.name, partial(make, row)) for row in rows(s)}
+    return {
+        row.name: rundir.once(row.name, partial(make, row)) for row in parts(rows(s))
+    }
 
 
 # ---- what is compared

@@ -24,11 +24,13 @@ class Settings(Seeds):
     methods: Names = setting(
         tuple(METHODS), "that descend it", some_of=METHODS, entries=1
     )
-    start: Numbers = setting((), "x, y of each point; none: the function's own")
-    steps: int = setting(0, "of a path; 0: the function's own", at_least=0)
-    lr: float = setting(0.0, "along gradients; 0: the function's own", at_least=0)
+    start: Numbers = setting((), "x, y of each point", zero="the function's own")
+    steps: int = setting(0, "steps of a path", zero="the function's own", at_least=0)
+    lr: float = setting(
+        0.0, "learning rate along gradients", zero="the function's own", at_least=0
+    )
     stride: float = setting(
-        0.0, "lr of scaled steps and signs; 0: the function's own", at_least=0
+        0.0, "lr of scaled steps and signs", zero="the function's own", at_least=0
     )
     seeds = 64  # where there is noise; the first is drawn
 

@@ -30,22 +30,32 @@ COLLECTIVES = r"(all-reduce|all-gather|reduce-scatter|collective-permute|all-to-
 GRADIENTS = {"forward": 2, "central": 3, "exact": 2.5}  # of a block, with a penalty
 
 
-def report(s: recipe.Shared) -> None:
-    """Compiles each row's step for the devices there are, and prints what it needs."""
+def report(s: recipe.Shared, *, flops: float | None = None) -> None:
+    """Compiles each row's step for the devices there are, and prints what it needs.
+
+    Args:
+      s: settings of the rows.
+      flops: FLOP/s of another machine, all its devices together, on which the run is
+        meant to be; those of this one are measured where it is None.
+    """
     task = recipe.build_task(dataclasses.replace(s, stream=False), stand_in(s))
     module: Any = task.net.module
     if getattr(module, "form", "") == "auto":  # as on an accelerator, also on CPUs
         task = dataclasses.replace(task, model=module.clone(form="direct"))
     dtype = s.options.get("dtype") or "float32"
-    speed = matmul_rate(dtype)
+    speed = matmul_rate(dtype) if flops is None else flops
     rows = [[name, *_costs(s, row, task, speed)] for name, row in s.table().items()]
     header = ["row", "parameters", "devices", "compile s", "FLOPs a step"]
     header += ["memory a device", "collectives a step", "step s ≥", "run ≥"]
     print(table(header, rows, "l" + "r" * 8))
-    print(
-        f"\nat least: as if all were matrix products in {dtype}, which one device here "
-        f"multiplies at {speed / 1e9:,.0f} GFLOP/s"
+    count = jax.device_count()
+    where = (
+        f"{f'the {count} devices' if count > 1 else 'the device'} here, all at work, "
+        f"multiply at {speed / 1e9:,.0f} GFLOP/s"
+        if flops is None
+        else f"a machine of --flops={flops:g} would multiply without a pause"
     )
+    print(f"\nat least: as if all were matrix products in {dtype}, which {where}")
 
 
 def stand_in(s: recipe.Shared) -> Dataset:
@@ -64,16 +74,21 @@ def stand_in(s: recipe.Shared) -> Dataset:
     return dataclasses.replace(small, name=s.dataset, train=images)
 
 
-def matmul_rate(dtype: str, size: int = 2048) -> float:
-    """Returns the FLOP/s of a matrix product on one device."""
+def matmul_rate(dtype: str, size: int = 1024) -> float:
+    """Returns the FLOP/s of matrix products on all devices at once.
+
+    Devices of one processor share its cores, so that eight of them are no faster.
+    """
     x = jnp.ones((size, size), dtype)
+    each = [jax.device_put(x, device) for device in jax.local_devices()]
     product = jax.jit(lambda x: x @ x)
-    jax.block_until_ready(product(x))
-    begun = time.monotonic()
-    for _ in range(3):
-        y = product(x)
-    jax.block_until_ready(y)
-    return 3 * 2 * size**3 / (time.monotonic() - begun)
+    jax.block_until_ready([product(x) for x in each])
+    rounds, begun = 0, time.monotonic()
+    while time.monotonic() - begun < 0.5:
+        jax.block_until_ready([product(x) for x in each])
+        rounds += 1
+    seconds = time.monotonic() - begun
+    return rounds * 2 * size**3 / seconds * jax.device_count()
 
 
 def _costs(s: recipe.Shared, row: recipe.Row, task: Task, speed: float) -> list[str]:
@@ -92,7 +107,7 @@ def _costs(s: recipe.Shared, row: recipe.Row, task: Task, speed: float) -> list[
     )
     params = jax.eval_shape(task.init, jax.random.key(0))
     flops = s.seeds * flops_of_a_step(s, row, task)
-    step = flops / speed / jax.device_count()
+    step = flops / speed
     return [
         f"{sum(math.prod(x.shape) for x in jax.tree.leaves(params)):,}",
         f"{jax.device_count()}",

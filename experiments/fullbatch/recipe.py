@@ -9,14 +9,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from optsde import gradients, run
+from optsde import gradients
 from optsde.data.dataset import Dataset
 from optsde.measure.probe import Probe, probe
 from optsde.optimizers import HeavyBall
 from optsde.plans.plan import Plan
 from optsde.plans.schedules import warmup_cosine
 from optsde.run import Task
-from optsde.study import Group, Names, UsageError, setting, tasks
+from optsde.study import Group, setting, tasks
 from optsde.study.arms import Arm, train_in
 from optsde.study.probes import ProbeSettings, build_probes, writer
 from optsde.study.runs import ArmRuns
@@ -34,7 +34,7 @@ class Row(Group):
 
     steps: int = setting(3000, "steps of a run", at_least=1)
     batch_size: int = setting(
-        0, "examples in a step; 0: the full batch", at_least=0, needs=OFF
+        0, "examples in a step", zero="the full batch", at_least=0
     )
     block: int = setting(
         128, "examples that share BatchNorm's statistics, and a penalty", at_least=1
@@ -84,9 +84,6 @@ class Shared(TaskSettings, ProbeSettings):
     probe_every: int = setting(100, "steps between probes", at_least=1)
     stream: bool = setting(
         False, "keep the training set on the host, for one too large for a device"
-    )
-    writers: Names = setting(
-        (), "besides metrics.jsonl", some_of=("tensorboard", "wandb")
     )
     dataset = "cifar10"
     model = "resnet18"
@@ -166,20 +163,8 @@ def train(s: Shared, row: Row, task: Task, folder: Path, name: str) -> ArmRuns:
         probes=probes,
         checkpoint_every=s.checkpoint_every or None,
         writer=writer(s, folder / "metrics.jsonl"),
-        writers=_writers(s, folder),
     )
     return runs[name]
-
-
-def _writers(s: Shared, folder: Path) -> list[run.Writer]:
-    makers = {
-        "tensorboard": lambda: run.TensorBoard(folder / "tensorboard"),
-        "wandb": lambda: run.Wandb(folder, s.plain()),
-    }
-    try:
-        return [makers[name]() for name in s.writers]
-    except ValueError as error:
-        raise UsageError(f"--config.writers={','.join(s.writers)}: {error}") from None
 
 
 def differences_cross_kinks(s: Shared, row: Row, model: nn.Module | None) -> bool:

@@ -89,5 +89,6 @@ study = Study(
     task=recipe.build_task,
     summary=summary,
     dry_run=costs.report,
+    says_costs=True,
     precision=None,
 )

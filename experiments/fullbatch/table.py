@@ -18,6 +18,7 @@ from optsde.analysis.plots import (
     points,
     save,
 )
+from optsde.run import parts
 from optsde.study import Study, require, setting
 
 LABELS = {
@@ -73,7 +74,7 @@ class Settings(recipe.Shared):
 def simulate(s, rundir, task):
     return {
         name: recipe.train(s, row, task, rundir.path / "rows" / name, name)
-        for name, row in s.rows.items()
+        for name, row in parts(s.rows.items())
     }
 
 
@@ -179,5 +180,6 @@ study = Study(
     figures={"table": figure},
     task=recipe.build_task,
     dry_run=costs.report,
+    says_costs=True,
     precision=None,
 )

@@ -6,6 +6,7 @@ alike in effective lr and loss.
 """
 
 import dataclasses
+import itertools
 from functools import partial
 
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from optsde.dynamics.sphere import gamma_at, sphere
 from optsde.optimizers import SGD
 from optsde.plans import Plan
 from optsde.problems.sphere import curvatures, loss_of, tangent_noise
-from optsde.run import Progress, ensemble
+from optsde.run import Progress, ensemble, parts
 from optsde.study import Numbers, Seeds, Study, refuse_divergence, setting
 
 
@@ -96,8 +97,7 @@ def simulate(s, rundir):
         (case.name, arm): rundir.once(
             f"{case.name}: {arm}", partial(measured, s, case, arm)
         )
-        for case in cases(s)
-        for arm in ("run", "sde")
+        for case, arm in parts([*itertools.product(cases(s), ("run", "sde"))])
     }
 
 

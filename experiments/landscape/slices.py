@@ -11,7 +11,7 @@ import numpy as np
 from experiments.landscape.trained import task_of
 from optsde.analysis import number, table
 from optsde.run import Progress, Task, evaluate
-from optsde.study import RunDir, Settings, Study, UsageError
+from optsde.study import RunDir, Settings, Study, UsageError, provenance
 from optsde.types import PyTree
 
 DATA = {"train": "training", "held_out": "held out"}
@@ -86,6 +86,7 @@ def evaluate_slice(
         print(f"slice: read from {rundir.path}")
         return Slice(steps, distance, {name: stored[name] for name in COLUMNS})
 
+    provenance.record(rundir.path, "slice")
     rundir.add_curves({"steps": np.asarray(steps)})
     on_device = jax.tree.map(jnp.asarray, (params, list(directions)))
     shared = *on_device, task.plain, task.train, task.test

@@ -21,7 +21,7 @@ from optsde.analysis import Estimate, estimate_or_exact, plus_minus, table
 from optsde.gradients import Draw
 from optsde.plans.plan import has_signal_rule
 from optsde.run import Series, Task
-from optsde.study import RunDir, refuse_divergence
+from optsde.study import RunDir, provenance, refuse_divergence
 from optsde.types import Schedule
 
 FILE = "prediction.json"
@@ -69,6 +69,7 @@ def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
     if not file.exists():
         made = predict(s, task)
         rundir.write(FILE, made._asdict() | {"difference": _stored(made.difference)})
+        provenance.record(rundir.path, FILE)
     stored: dict[str, Any] = json.loads(file.read_text())
     difference = stored.pop("difference")
     # JSON has no infinity; the run directory writes null.

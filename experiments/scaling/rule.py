@@ -76,7 +76,7 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
     batch_size: int = setting(2, "of the base run", at_least=1)
     horizon: float = setting(5120.0, "length of the run, in base steps", above=0)
     schedule: ScheduleSettings = setting(ScheduleSettings(), "of lr, in base steps")
-    clip: float = setting(0.0, "largest norm of a gradient; 0: any", at_least=0)
+    clip: float = setting(0.0, "largest norm of a gradient", zero="any", at_least=0)
     group: int = setting(
         1, "examples in a pass, which share BatchNorm's statistics; 1: all", at_least=1
     )
@@ -92,15 +92,17 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
         (2, 4, 8, 16, 32, 64), "batches, in base batches", above=1, entries=1
     )
     rules: Names = setting(
-        ("rule", "linear", "sqrt_lr_only", "fixed"), "at each κ", some_of=RULES
+        ("rule", "linear", "sqrt_lr_only", "fixed"), "tried at each κ", some_of=RULES
     )
     memory: str = setting(
         "power", "decays become β**κ; linear: 1 − κ(1 − β)", one_of=("linear", "power")
     )
     controls_until: float = setting(64.0, "largest κ of the other rules", at_least=0)
-    ells: Integers = setting((2, 4), "of SVAG", above=1)
-    svag_until: float = setting(0.25, "share of the run, of SVAG", above=0, at_most=1)
-    evaluations: int = setting(8, "of each run", at_least=1)
+    ells: Integers = setting((2, 4), "ℓ of each run of SVAG", zero="no SVAG", above=1)
+    svag_until: float = setting(
+        0.25, "share of the run that SVAG takes", above=0, at_most=1
+    )
+    evaluations: int = setting(8, "evaluations of each run", at_least=1)
     probe_seeds: int = setting(16, "for the prediction; 1: not of how much", at_least=1)
     probe_until: float = setting(
         1.0,

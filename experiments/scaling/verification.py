@@ -51,7 +51,7 @@ from optsde.analysis.plots import (
     shared_legend,
     spans,
 )
-from optsde.run import Task
+from optsde.run import Task, parts
 from optsde.study import RunDir, Study
 from optsde.study.arms import stacks, train_in
 from optsde.study.probes import build_probes, writer
@@ -69,7 +69,8 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Outcome:
     foreseen = foresee(s, rundir, task)
     print(f"{foreseen.text}\n", flush=True)
     runs = Runs({})
-    for group in stacks(arms(s, foreseen.schedules(task))) if s.verify else ():
+    groups = stacks(arms(s, foreseen.schedules(task))) if s.verify else []
+    for group in parts(groups):
         runs |= train_group(s, task, group, rundir.path / "arms" / group[0].group)
     return Outcome(foreseen, runs)
 

@@ -41,7 +41,7 @@ from optsde.analysis.plots import (
     spans,
 )
 from optsde.dynamics import Dynamics
-from optsde.run import Task
+from optsde.run import Task, parts
 from optsde.study import (
     Integers,
     RunDir,
@@ -184,7 +184,7 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Curves:
     root, made = jax.random.key(s.seed), dynamics(s, task)
     numbers = {name: number for number, name in enumerate(made)}
     runs = {}
-    for name, arm in made.items():
+    for name, arm in parts(made.items()):
         seeds = s.seeds if name in arms else s.sde_seeds
         number = numbers[name.removesuffix(COARSE)]
         keys = jax.random.split(jax.random.fold_in(root, number), seeds)

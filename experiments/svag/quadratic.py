@@ -42,6 +42,7 @@ from optsde.problems.quadratic import (
     quadratic_std,
     second_order_moments,
 )
+from optsde.run import parts
 from optsde.study import (
     Integers,
     Names,
@@ -145,7 +146,7 @@ class Arm(NamedTuple):
 def simulate(s: Settings, rundir: RunDir) -> dict[str, Estimate]:
     """Returns the means of the 7 moments at the horizon of every run."""
     root, runs = jax.random.key(s.seed), {}
-    for number, arm in enumerate(arms(s)):
+    for number, arm in enumerate(parts([*arms(s)])):
         keys = jax.random.split(jax.random.fold_in(root, number), s.paths)
         moments = rundir.once(arm.name, partial(run_arm, rundir, arm, keys))
         runs[arm.name] = Estimate(moments["mean"], moments["se"], s.paths - 1)

@@ -1,8 +1,10 @@
 """Verdicts: a claim turned into a number, with an interval and a bound.
 
-`holds` is computed. False is a result, not an error; `expected` tells what is known of
-the setting: it is False where the claim is known to fail. Claims that are read together
-are a `family`, and hold there after a correction for their number.
+A claim holds, is open, or fails, and which is computed. It holds where its whole
+interval lies where the claim says, fails where none of it does, and is open where the
+interval does not decide. To fail is a result, not an error; `expected` is False where
+the claim is known, or was predicted, to fail in the setting. Claims that are read
+together are a `family`, and hold there after a correction for their number.
 """
 
 import dataclasses
@@ -27,6 +29,8 @@ ALPHA = 0.05
 class Verdict:
     """The outcome of a claim; the functions of this module make it.
 
+    holds, fails: whether the interval decides for the claim, or against it.
+    expected: False where the claim is known, or was predicted, to fail.
     p: the α at which the interval would just reach the bound, .05 for the interval that
       is shown; None where the claim is no test of estimates.
     family: the name of the claims that it is read with, see `family`; "" for none.
@@ -44,6 +48,24 @@ class Verdict:
     p: float | None = None
     family: str = ""
     corrected: float | None = None
+    fails: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """The outcome in a word: holds, open or fails.
+
+        >>> above("better", Estimate(0.1, 0.2, 30), 0.0, "points").outcome
+        'open'
+        """
+        return "holds" if self.holds else "fails" if self.fails else "open"
+
+    @property
+    def words(self) -> str:
+        """The outcome, and whether it was expected where the claim should fail."""
+        if self.expected:
+            return self.outcome
+        fails = self.outcome == "fails"
+        return f"{self.outcome}, {'as expected' if fails else 'expected to fail'}"
 
     def to_json(self) -> dict:
         return dataclasses.asdict(self)
@@ -62,7 +84,9 @@ def agrees(
     """
     e = equivalence(x, bound, ALPHA)
     p = max(p_above(x, -bound), p_above(-x, -bound))
-    return Verdict(claim, e.value, e.low, e.high, bound, unit, e.holds, expected, p)
+    fails = bool(e.low >= bound or e.high <= -bound)
+    ends = e.value, e.low, e.high
+    return Verdict(claim, *ends, bound, unit, e.holds, expected, p, fails=fails)
 
 
 def above(
@@ -85,7 +109,8 @@ def above(
         mean, half = float(x.mean), errors * float(x.se)
         i, p = Interval(mean, mean - half, mean + half), None
         unit = f"{unit}, ± {errors:g} s.e."
-    return Verdict(claim, *i, bound, unit, i.low > bound, expected, p)
+    fails = bool(i.high <= bound)
+    return Verdict(claim, *i, bound, unit, i.low > bound, expected, p, fails=fails)
 
 
 def below(
@@ -93,7 +118,8 @@ def below(
 ) -> Verdict:
     """Claims x < bound, of the whole 95% interval."""
     i, p = interval(x, 1 - ALPHA), _two_sided(-x, -bound)
-    return Verdict(claim, *i, bound, unit, i.high < bound, expected, p)
+    fails = bool(i.low >= bound)
+    return Verdict(claim, *i, bound, unit, i.high < bound, expected, p, fails=fails)
 
 
 def _two_sided(x: Estimate, bound: float) -> float:
@@ -109,8 +135,9 @@ def within(
     >>> within("order 1", Interval(1.0, 0.9, 1.1), 0.75, 1.25, "slope").holds
     True
     """
-    holds = low < i.low and i.high < high
-    return Verdict(claim, *i, (high - low) / 2, unit, holds, expected)
+    holds, fails = low < i.low and i.high < high, bool(i.high <= low or i.low >= high)
+    bound = (high - low) / 2
+    return Verdict(claim, *i, bound, unit, holds, expected, fails=fails)
 
 
 # ---- several estimates at once
@@ -156,8 +183,9 @@ def all_above(
 
 
 def _least_likely(shown: Verdict, each: Sequence[Verdict]) -> Verdict:
-    """Returns the verdict that is shown for all, with the largest p of them."""
-    return dataclasses.replace(shown, p=max(v.p for v in each if v.p is not None))
+    """Returns the verdict that is shown for all: the largest p; one failure fails."""
+    p = max(v.p for v in each if v.p is not None)
+    return dataclasses.replace(shown, p=p, fails=any(v.fails for v in each))
 
 
 # ---- numbers without sampling error
@@ -174,7 +202,7 @@ def least_above(
 ) -> Verdict:
     """Claims v > bound of every one of some numbers; the interval is least and most.
 
-    Without any number the claim fails.
+    Without any number the claim is open; one that is not a number decides nothing.
 
     >>> v = least_above("falls", [0.1, 0.3], 0.0, "of ‖K‖")
     >>> v.low, v.high, v.unit, v.holds
@@ -185,7 +213,8 @@ def least_above(
     if not values.size:
         return Verdict(claim, np.nan, np.nan, np.nan, bound, unit, False, expected)
     i = Interval(*(float(f(values)) for f in (centre, np.min, np.max)))
-    return Verdict(claim, *i, bound, unit, i.low > bound, expected)
+    fails = bool((values <= bound).any())
+    return Verdict(claim, *i, bound, unit, i.low > bound, expected, fails=fails)
 
 
 def none(claim: str, events, of: str = "runs", expected: bool = True) -> Verdict:
@@ -195,7 +224,7 @@ def none(claim: str, events, of: str = "runs", expected: bool = True) -> Verdict
         claim: its name.
         events: for each run, whether it happened; any shape.
         of: what is counted.
-        expected: False where the claim is known to fail.
+        expected: False where the claim is known, or was predicted, to fail.
 
     >>> v = none("no_run_diverged", [False, False, True])
     >>> v.value, v.unit, v.holds
@@ -203,8 +232,8 @@ def none(claim: str, events, of: str = "runs", expected: bool = True) -> Verdict
     """
     events = np.asarray(events, bool)
     count = int(events.sum())
-    unit = f"of {events.size} {of}"
-    return Verdict(claim, count, count, count, 0, unit, count == 0, expected)
+    ends, unit = (count, count, count), f"of {events.size} {of}"
+    return Verdict(claim, *ends, 0, unit, count == 0, expected, fails=count > 0)
 
 
 def share(
@@ -218,8 +247,9 @@ def share(
     """
     events = np.asarray(events, bool)
     found = 100 * float(events.mean())
-    unit = f"% of {events.size} {of}"
-    return Verdict(claim, found, found, found, bound, unit, found == bound, expected)
+    ends, unit = (found, found, found), f"% of {events.size} {of}"
+    fails = bool(events.size) and found != bound
+    return Verdict(claim, *ends, bound, unit, found == bound, expected, fails=fails)
 
 
 # ---- lists of verdicts
@@ -230,7 +260,8 @@ def family(name: str, verdicts: Iterable[Verdict]) -> list[Verdict]:
 
     The smallest p of n is multiplied by n, the next by n − 1, and so on, and none is
     smaller than the one before it. So the chance that any claim holds which is not true
-    is at most 5%, whatever their dependence. The intervals stay those of one claim.
+    is at most 5%, whatever their dependence. The intervals stay those of one claim, and
+    by them a claim fails; one that would hold alone and not after correction is open.
 
     >>> x = [Estimate(mean, 1.0, np.inf) for mean in (3.0, 2.1, 2.2)]
     >>> alone = [above("rises", each, 0.0, "%") for each in x]
@@ -292,7 +323,7 @@ def mark_known_false(
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> str:
-    """Returns the table at the end of a study; an unexpected outcome is marked.
+    """Returns the table at the end of a study, with each claim's outcome in words.
 
     Where there are families, a column has the p of their claims, and a line for each
     says how many claims it has, and how many hold.
@@ -304,11 +335,8 @@ def verdict_table(verdicts: Iterable[Verdict]) -> str:
             families.setdefault(v.family, []).append(v)
     rows = []
     for v in verdicts:
-        word = ("holds" if v.holds else "FALSE") + (
-            "" if v.holds == v.expected else " !"
-        )
         span = f"[{v.low:.3g}, {v.high:.3g}]"
-        rows.append([v.claim, f"{v.value:.3g}", span, f"{v.bound:g}", v.unit, word])
+        rows.append([v.claim, f"{v.value:.3g}", span, f"{v.bound:g}", v.unit, v.words])
         if families:
             rows[-1].insert(-1, "" if v.corrected is None else f"{v.corrected:.2g}")
     header = ["claim", "value", "interval", "bound", "unit", "verdict"]

@@ -5,7 +5,7 @@ from optsde.run.engine import Engine
 from optsde.run.ensemble import Trajectory, ensemble
 from optsde.run.evaluation import evaluate, statistics
 from optsde.run.loop import Result, Run, fit
-from optsde.run.progress import Progress
+from optsde.run.progress import Progress, parts
 from optsde.run.rows import DivergedError, Series
 from optsde.run.task import Task
 from optsde.run.writers import JsonLines, MarkSpikes, TensorBoard, Wandb, Writer, read
@@ -29,6 +29,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load_params",
+    "parts",
     "read",
     "statistics",
 ]

@@ -58,6 +58,8 @@ def ensemble(
     if len(times) == 0:
         raise ValueError("times must rise from the start on, and were []")
     observed = probe(lambda _, state: {"observed": observe(state)}, times=times)
+    if progress:
+        progress.compiling()
     run = Run(
         dynamics, keys, probes=[observed], members=members, state=state, shards=shards
     )

@@ -133,6 +133,7 @@ class Run:
             raise ValueError(
                 f"the horizon {horizon:g} lies before the time reached, {self.time:g}"
             )
+        writers = [*writers, *(progress.writers() if progress else ())]
         rows = Rows(writers, engine, self.begin, stop_at_divergence)
         if checkpoints is not None and not self._begun:
             self._resume(checkpoints)
@@ -148,7 +149,7 @@ class Run:
             try:
                 begun, first, pace = time.monotonic(), self.step, _Pace()
                 if progress:
-                    progress.begin(self.time)
+                    progress.begin(self.time, self.step)
                 if not self._begun:
                     self._begun = True
                     self._arrive(agenda, rows)
@@ -163,7 +164,10 @@ class Run:
                     if self.step in agenda.saves:
                         self._save(rows, checkpoints)
                     if progress:
-                        progress.update(self.time, self.begin + end * engine.dt)
+                        if self.step == end:
+                            rows.flush()
+                        end_time = self.begin + end * engine.dt
+                        progress.update(self.time, end_time, rows.last)
                 self._save(rows, checkpoints)
                 jax.block_until_ready(self.state)
                 seconds = time.monotonic() - begun
@@ -303,6 +307,8 @@ def fit(
     stop_at_divergence: bool = True,
 ) -> Result:
     """Runs one replica per key to the horizon; a `Run` and its `to` in one call."""
+    if progress:
+        progress.compiling()
     run = Run(
         dynamics,
         keys,

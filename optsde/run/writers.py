@@ -1,20 +1,22 @@
-"""Writers of metrics: metrics.jsonl always, TensorBoard and wandb where chosen.
+"""Writers of metrics: metrics.jsonl, and TensorBoard and wandb where chosen.
 
 A writer takes rows, dictionaries of names and numbers that begin with `step`. `begin`
 says at which step a run goes on: later rows are forgotten, so that none comes twice.
 """
 
 import hashlib
+import importlib.util
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from optsde.analysis.spikes import SpikeDetector
 
 Row = Mapping[str, Any]
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # of each by its name
 
 
 class Writer(Protocol):
@@ -90,23 +92,26 @@ class MarkSpikes:
 
 
 class TensorBoard:
-    """Scalars by tensorboardX (extra [tensorboard]); means where there are replicas."""
+    """Scalars by tensorboardX (extra [tensorboard]); means where there are replicas.
 
-    def __init__(self, directory: Path):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise ValueError(
-                "writer 'tensorboard' needs tensorboardX: pip install -e .[tensorboard]"
-            ) from None
+    Args:
+      directory: of the event files.
+      names: of blocks of replicas of equal size, each of which has its own mean.
+    """
+
+    def __init__(self, directory: Path, names: Sequence[str] = ()):
+        refuse_missing(["tensorboard"])
+        from tensorboardX import SummaryWriter
+
         self._make = lambda step: SummaryWriter(str(directory), purge_step=step + 1)
+        self._names = names
         self._writer: Any = None
 
     def begin(self, step: int) -> None:
         self._writer = self._make(step)
 
     def write(self, row: Row) -> None:
-        for name, value in _means(row).items():
+        for name, value in means(row, self._names).items():
             self._writer.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
@@ -114,22 +119,34 @@ class TensorBoard:
 
 
 class Wandb:
-    """Weights & Biases (extra [wandb]); a run that goes on keeps its identity."""
+    """Weights & Biases (extra [wandb]); a run that goes on keeps its identity.
 
-    def __init__(self, directory: Path, config: Mapping[str, Any]):
-        try:
-            import wandb
-        except ImportError:
-            raise ValueError(
-                "writer 'wandb' needs wandb: pip install -e .[wandb]"
-            ) from None
-        self._wandb = wandb
+    Args:
+      directory: of wandb's own files; its name is that of the group of runs.
+      config: settings that wandb shows.
+      label: the run's name in its group; the directory's name where there is none.
+      names: of blocks of replicas of equal size, each of which has its own mean.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        label: str = "",
+        names: Sequence[str] = (),
+    ):
+        refuse_missing(["wandb"])
+        import wandb
+
+        self._wandb, self._names = wandb, names
         place = str(directory.resolve())
+        whole = f"{place}/{label}" if label else place
         self._options = dict(
             project="optsde",
             dir=place,
-            id=hashlib.sha256(place.encode()).hexdigest()[:12],
-            name=directory.name,
+            id=hashlib.sha256(whole.encode()).hexdigest()[:12],
+            name=label or directory.name,
+            group=directory.name,
             config=dict(config),
         )
         self._run: Any = None
@@ -138,10 +155,40 @@ class Wandb:
         self._run = self._wandb.init(**self._options, resume="allow")
 
     def write(self, row: Row) -> None:
-        self._run.log(_means(row), step=row["step"])
+        self._run.log(means(row, self._names), step=row["step"])
 
     def close(self) -> None:
         self._run.finish()
+
+
+def refuse_missing(names: Sequence[str]) -> None:
+    """Refuses writers that there are not, or whose package is not installed."""
+    for name in names:
+        if name not in PACKAGES:
+            raise ValueError(f"writer {name!r}: needs one of {', '.join(PACKAGES)}")
+        if importlib.util.find_spec(PACKAGES[name]) is None:
+            raise ValueError(
+                f"writer {name!r} needs {PACKAGES[name]}: pip install optsde[{name}]"
+            )
+
+
+def means(row: Row, names: Sequence[str] = ()) -> dict[str, float]:
+    """Returns the numbers of a row, each the mean of its replicas.
+
+    >>> means({"step": 3, "loss": [1.0, 2.0, 5.0, 6.0]})
+    {'mean_of_4/loss': 3.5}
+    >>> means({"step": 3, "loss": [1.0, 2.0, 5.0, 6.0]}, ["adam", "sgd"])
+    {'adam/loss': 1.5, 'sgd/loss': 5.5}
+    """
+    found = {}
+    for name, value in row.items():
+        values = value if isinstance(value, list) else [value]
+        parts = names or ([f"mean_of_{len(values)}"] if len(values) > 1 else [""])
+        size = len(values) // len(parts)
+        for number, part in enumerate(parts if name != "step" else ()):
+            block = values[number * size : (number + 1) * size]
+            found[f"{part}/{name}".lstrip("/")] = sum(block) / size
+    return found
 
 
 def read(path: Path) -> dict[str, list]:
@@ -164,14 +211,6 @@ def _lines(path: Path) -> list[tuple[str, dict]]:
         return []
     lines = path.read_text().splitlines(keepends=True)
     return [(line, json.loads(line)) for line in lines if line.endswith("\n")]
-
-
-def _means(row: Row) -> dict[str, float]:
-    def mean(value) -> float:
-        values = value if isinstance(value, list) else [value]
-        return sum(values) / len(values)
-
-    return {name: mean(value) for name, value in row.items() if name != "step"}
 
 
 def _finite(value):

@@ -15,8 +15,18 @@ from optsde.measure.probe import Probe
 from optsde.mesh import shards_for
 from optsde.optimizers import Optimizer
 from optsde.plans.plan import Plan
-from optsde.run import Checkpoints, JsonLines, Progress, Result, Series, Writer, fit
+from optsde.run import (
+    Checkpoints,
+    JsonLines,
+    Progress,
+    Result,
+    Series,
+    Writer,
+    fit,
+    parts,
+)
 from optsde.run import writers as files
+from optsde.study import provenance
 from optsde.study.runs import ArmRuns, Runs
 from optsde.types import PyTree
 
@@ -99,13 +109,12 @@ def train(
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two arms are called {twice[0]!r}: give each its own name")
     runs = {}
-    for group in stacks(arms):
+    for group in parts(stacks(arms)):
         results: dict[str, dict[str, np.ndarray]] = {}
 
         def make(name: str, group=group, results=results) -> Mapping[str, np.ndarray]:
             if not results:
-                title = label or group[0].name
-                progress = Progress(f"{title:14}")
+                progress = _progress(group, label)
                 result = _fit(
                     group, sampler, init, seeds, probes, every, progress=progress
                 )
@@ -161,6 +170,7 @@ def train_in(
         lone = len(group) == 1 and not group[0].changes
         taken = probes(group[0]) if callable(probes) and lone else probes
         folder.mkdir(parents=True, exist_ok=True)
+        provenance.record(folder, log.name)
         _fit(
             group,
             sampler,
@@ -168,7 +178,7 @@ def train_in(
             seeds,
             taken,
             every,
-            progress=Progress(f"{label or group[0].name:24}"),
+            progress=_progress(group, label),
             writers=[writer or JsonLines(log), *writers],
             checkpoints=Checkpoints(folder / "checkpoints"),
             checkpoint_every=checkpoint_every,
@@ -178,6 +188,11 @@ def train_in(
     series = _series(columns, plan.dt)
     arrays = _by_arm(group, len(seeds), series)
     return Runs({a.name: ArmRuns.of_arrays(a, arrays[a.name]) for a in group})
+
+
+def _progress(group: Sequence[Arm], label: str) -> Progress:
+    names = [arm.name for arm in group] if len(group) > 1 else ()
+    return Progress(label or group[0].name, names=names)
 
 
 def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:

@@ -1,7 +1,10 @@
 """From a command line to a study: flags, checks before anything runs, exit codes.
 
     python -m experiments.NAME [--config=FILE.py:PRESET] [--config.KEY=VALUE …]
-                               [--workdir=DIR]
+                               [--workdir=DIR] [--fresh]
+
+A finished part of a run is read and not run again; --fresh moves the old run aside, to
+DIR.1 or the next number, and begins anew.
 
 Exit code 0: done. 1: the run diverged. 2: the command was wrong, and nothing was
 written. 130: interrupted; the same command goes on where it stopped.
@@ -29,13 +32,23 @@ from ml_collections import ConfigDict
 
 from optsde.mesh import enable_compilation_cache, expose_cpu_cores
 from optsde.run.loop import DivergedError
+from optsde.run.writers import refuse_missing
+from optsde.study import provenance
 from optsde.study.rundir import RunDir
-from optsde.study.settings import Settings
+from optsde.study.settings import Group, Settings
 from optsde.study.shapes import Leaf, UsageError, unknown_setting
 from optsde.study.study import Study, choose, run
 from optsde.study.values import kind_of_text, shown
 
-OTHER_FLAGS = "--workdir=DIR, --devices=N (of the CPU), --dry_run, --help"
+WORKDIR = "--workdir=DIR, --fresh (begin anew, the old run is moved aside)"
+DRY_RUN = "--dry_run (only say what would run)"
+FLOPS = "--flops=F (with --dry_run: FLOP/s of the machine that it is meant for)"
+WRITERS = "--writers=tensorboard,wandb (who take the rows of every run)"
+OTHER_FLAGS = f"{WORKDIR}, {WRITERS}, --devices=N (of the CPU), --help"
+FIRST = (
+    *("dataset", "model", "function", "optimizer.name", "optimizer.lr", "lr", "lrs"),
+    *("batch_size", "horizon", "steps", "kappas", "ells", "seeds"),
+)
 HELP = ("-h", "--help", "-help", "--helpfull")
 
 
@@ -77,20 +90,22 @@ class Package:
             command = _parse(self, sys.argv)
             study, settings = command.study, command.settings.checked()
             if command.dry_run:
-                if study.dry_run is None:
-                    raise UsageError("--dry_run: this study has none")
                 _prepare_devices(command.devices)
-                study.dry_run(settings)
+                speed = {} if command.flops is None else {"flops": command.flops}
+                assert study.dry_run is not None
+                study.dry_run(settings, **speed)
                 return
             config = settings.config()
-            place = command.workdir or _place(self.name, command.preset, config)
-            rundir = RunDir.open(Path(place), self.name, config)
+            place = command.workdir or _place(self.name, command, config)
+            rundir = RunDir.open(
+                Path(place), self.name, config, command.sources, command.fresh
+            )
         except (UsageError, ValueError, OSError) as error:
             sys.exit(self._complain(str(error), 2))
         _prepare_devices(command.devices)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            run(study, settings, rundir, command.task, self.style)
+            run(study, settings, rundir, command.task, self.style, command.writers)
         except UsageError as error:
             rundir.withdraw()
             sys.exit(self._complain(str(error), 2))
@@ -101,6 +116,8 @@ class Package:
             if (rundir.path / "config.json").exists():
                 rundir.finish("interrupted", [])
             hint = "the same command goes on from what is finished"
+            if command.fresh:
+                hint = hint.replace("command", "command without --fresh")
             print(file=sys.stderr)
             sys.exit(self._complain(f"interrupted; {hint}", 130))
 
@@ -116,11 +133,13 @@ def _prepare_devices(count: int | None) -> None:
     enable_compilation_cache()
 
 
-def _place(name: str, preset: str, config: ConfigDict) -> Path:
-    """runs/NAME/PRESET-HASH: one place for each set of settings."""
+def _place(name: str, command: "_Command", config: ConfigDict) -> Path:
+    """runs/NAME/PRESET-HASH: one place for each set of settings, and of sources."""
     text = json.dumps(config.to_dict(), sort_keys=True)
+    if command.sources:
+        text += json.dumps(command.sources, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
-    return Path("runs") / name / f"{preset}-{digest}"
+    return Path("runs") / name / f"{command.preset}-{digest}"
 
 
 # ---- the command line
@@ -135,6 +154,10 @@ class _Command:
     workdir: str | None
     devices: int | None
     dry_run: bool
+    flops: float | None
+    fresh: bool
+    writers: Sequence[str]
+    sources: Mapping[str, str]
 
 
 def _parse(package: Package, argv: list[str]) -> _Command:
@@ -144,6 +167,9 @@ def _parse(package: Package, argv: list[str]) -> _Command:
     flags.DEFINE_string("config", default, "FILE.py:PRESET", flag_values=general)
     flags.DEFINE_string("workdir", None, "run directory", flag_values=general)
     flags.DEFINE_boolean("dry_run", False, "only show costs", flag_values=general)
+    flags.DEFINE_list("writers", [], "tensorboard, wandb", flag_values=general)
+    flags.DEFINE_float("flops", None, "of another machine", 1, flag_values=general)
+    flags.DEFINE_boolean("fresh", False, "begin anew", flag_values=general)
     flags.DEFINE_integer("devices", None, "CPU devices", 1, flag_values=general)
     helping = any(argument in HELP for argument in argv[1:])
     argv = [argument for argument in argv if argument not in HELP]
@@ -157,7 +183,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
     study = choose(package.studies, base.get("study"))
     settings = study.settings.of(base)
     if helping:
-        print(_help(package, module, path, settings))
+        print(_help(package, module, path, settings, study))
         sys.exit(0)
     task = vars(module).get("task")
     if task is not None and study.task is None:
@@ -165,15 +191,44 @@ def _parse(package: Package, argv: list[str]) -> _Command:
             f"--config={path}: defines task(config), and the study {study.key} takes "
             "no task"
         )
+    if general["dry_run"].value and study.dry_run is None:
+        having = ", ".join(x.key for x in package.studies if x.dry_run) or "none"
+        raise UsageError(
+            f"--dry_run: the study {study.key} has none; of experiments.{package.name} "
+            f"these have one: {having}"
+        )
+    if general["flops"].value and not (general["dry_run"].value and study.says_costs):
+        costly = ", ".join(x.key for x in package.studies if x.says_costs) or "none"
+        raise UsageError(
+            "--flops: is for --dry_run of a study that says its costs, of "
+            f"experiments.{package.name}: {costly}"
+        )
+    try:
+        refuse_missing(general["writers"].value or ())
+    except ValueError as error:
+        raise UsageError(f"--writers: {error}") from None
+    settings = _with_flags(settings, rest, path)
     return _Command(
         study=study,
-        settings=_with_flags(settings, rest, path),
+        settings=settings,
         preset=preset or vars(module).get("DEFAULT", "default"),
         task=task,
         workdir=general["workdir"].value,
         devices=general["devices"].value,
         dry_run=bool(general["dry_run"].value),
+        flops=general["flops"].value,
+        fresh=bool(general["fresh"].value),
+        writers=tuple(general["writers"].value or ()),
+        sources=_sources(settings, path if task is not None else ""),
     )
+
+
+def _sources(settings: Settings, own: str) -> dict[str, str]:
+    """Returns the digests of the files that numbers come from: own task, data set."""
+    named = [str(x.value) for x in settings.leaves() if x.name == "dataset"]
+    paths = [own, *(name for name in named if Path(name).suffix or os.sep in name)]
+    files = [path for path in paths if path and Path(path).exists()]
+    return {path: provenance.digest(Path(path)) for path in files}
 
 
 def _load(path: str) -> ModuleType:
@@ -281,23 +336,55 @@ def _without_prefix(error: Exception) -> str:
     return str(error).removeprefix("flag ")
 
 
-def _help(package: Package, module: ModuleType, path: str, settings: Settings) -> str:
+def _help(
+    package: Package, module: ModuleType, path: str, settings: Settings, study: Study
+) -> str:
     width = max(map(len, module.PRESETS))
+    besides = [OTHER_FLAGS]
+    besides += [DRY_RUN] if study.dry_run else []
+    besides += [FLOPS] if study.says_costs else []
+    first, others = [], []
+    for leaf in settings.leaves():
+        if not settings.in_table(leaf.name):
+            (first if leaf.name in FIRST else others).append(leaf)
     lines = [
         package.doc.strip(),
         "",
         f"usage: python -m experiments.{package.name} [--config={path}:PRESET] "
         "[--config.KEY=VALUE ...]",
-        f"besides: {OTHER_FLAGS}",
+        f"besides: {', '.join(besides)}",
         "",
         "presets:",
         *(f"  {name:{width}} {text}" for name, text in module.PRESETS.items()),
-        "settings and defaults:",
+        "",
+        "settings that matter first, with their values in this preset:",
+        *map(_line, first),
+        "",
+        "the others:",
+        *map(_line, others),
     ]
-    for leaf in settings.leaves():
-        option = f"  --config.{leaf.name}={shlex.quote(shown(leaf.value))}"
-        if len(option) > 38 and leaf.help:
-            lines.append(option)
-            option = ""
-        lines.append(f"{option:38} {leaf.help}".rstrip())
+    for name, table in settings.tables().items():
+        lines += ["", f"of each NAME among {', '.join(table)}:"]
+        for key, leaves in _by_key(table).items():
+            same = len({leaf.value for leaf in leaves}) == 1
+            shows = next((leaf for leaf in leaves if leaf.value), leaves[0])
+            shows = shows._replace(name=f"{name}.NAME.{key}")
+            lines.append(_line(shows, "" if same else "…"))
     return "\n".join(lines)
+
+
+def _line(leaf: Leaf, value: str = "") -> str:
+    """Returns a setting's line, or two where its value is long."""
+    option = f"  --config.{leaf.name}={value or shlex.quote(shown(leaf.value))}"
+    if len(option) > 38 and leaf.help:
+        return f"{option}\n{'':38} {leaf.help}"
+    return f"{option:38} {leaf.help}".rstrip()
+
+
+def _by_key(table: Mapping[str, Group]) -> dict[str, list[Leaf]]:
+    """Returns the settings of each entry of a table, by their names in an entry."""
+    found: dict[str, list[Leaf]] = {}
+    for entry in table.values():
+        for leaf in entry.leaves():
+            found.setdefault(leaf.name, []).append(leaf)
+    return found

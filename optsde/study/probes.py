@@ -30,9 +30,9 @@ class ProbeSettings(Seeded):
     probes: Names = setting((), "measured as a run goes", some_of=NAMES)
     probe_examples: int = setting(
         0,
-        "training examples that sharpness and ntk are of; 0: all",
+        "training examples that sharpness and ntk are of",
+        zero="all",
         at_least=0,
-        needs="0 (all) or more",
     )
 
 

@@ -1,81 +1,130 @@
 """The run directory: what every study leaves behind, written so that it can go on.
 
-config.json, meta.json, metrics.jsonl, curves.npz, figures/, summary.json. A finished
-part of a study is in curves.npz, whole; the same command reads it instead of running.
+config.json, meta.json, made.jsonl, metrics.jsonl, curves.npz, figures/, summary.json
+and report.html. A finished part of a study is in curves.npz, whole; the same command
+reads it instead of running. What each part was made with is in made.jsonl, and what
+judged them in summary.json; meta.json is of the command that began the directory.
 """
 
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from optsde.analysis import Verdict
+from optsde.study import provenance
+from optsde.study.shapes import UsageError
 
-PACKAGES = ("optsde", "jax", "jaxlib", "flax", "optax", "diffrax", "numpy")
 Arrays = Mapping[str, np.ndarray]
 
 
 class RunDir:
     """A study's directory, opened for a new run or for going on with the same one."""
 
-    def __init__(self, path: Path, study: str, settings: dict):
+    def __init__(
+        self,
+        path: Path,
+        study: str,
+        settings: dict,
+        sources: Mapping[str, str] | None = None,
+        fresh: bool = False,
+    ):
         self.path = path
         self.study = study
         self.settings = settings
+        self.sources = dict(sources or {})
         self.begun = time.monotonic()
+        self._fresh = fresh
+        self._moved: Path | None = None
+        self._parents: list[Path] = []  # that `begin` made, the lowest first
 
     @classmethod
-    def open(cls, path: Path, study: str, config: ConfigDict) -> "RunDir":
+    def open(
+        cls,
+        path: Path,
+        study: str,
+        config: ConfigDict,
+        sources: Mapping[str, str] | None = None,
+        fresh: bool = False,
+    ) -> "RunDir":
         """Opens a new directory, or one that holds the same config; refuses others.
 
         Nothing is written before `begin`.
+
+        Args:
+          sources: files that the numbers come from besides the code, such as one that
+            defines task(config), each with its digest. They must be the same too.
+          fresh: begin anew, whatever run is there; `begin` moves it aside.
         """
         settings = json.loads(json.dumps(config.to_dict()))
+        rundir = cls(path, study, settings, sources, fresh)
         known = path / "config.json"
-        if known.exists():
-            stored = _readable(known, lambda: json.loads(known.read_text()))
-            if stored != settings:
-                keys = sorted({*stored, *settings})
-                changed = [k for k in keys if stored.get(k) != settings.get(k)]
-                raise ValueError(
-                    f"--workdir={path} holds a run with other settings "
-                    f"({', '.join(changed)}); name another directory or remove it"
-                )
-        elif path.exists() and any(path.iterdir()):
+        if known.exists() and not fresh:
+            rundir._refuse_another(known)
+        elif not known.exists() and path.exists() and any(_entries(path)):
             raise ValueError(
                 f"--workdir={path} holds other files; name a new or empty directory"
             )
-        rundir = cls(path, study, settings)
-        _readable(path / "curves.npz", rundir.curves)
+        _refuse_unwritable(path)
+        if not fresh:
+            _readable(path / "curves.npz", rundir.curves)
+            _readable(path / provenance.FILE, rundir.made)
         return rundir
 
+    def _refuse_another(self, known: Path) -> None:
+        """Refuses a run with other settings, or of files that have changed since."""
+        stored = _object(known)
+        hint = "name another directory, or begin anew with --fresh"
+        if stored != self.settings:
+            keys = sorted({*stored, *self.settings})
+            changed = [k for k in keys if stored.get(k) != self.settings.get(k)]
+            raise ValueError(
+                f"--workdir={self.path} holds a run with other settings "
+                f"({', '.join(changed)}); {hint}"
+            )
+        meta = self.path / "meta.json"
+        if not meta.exists():
+            return
+        found = _object(meta).get("sources", {})
+        files = sorted({*found, *self.sources})
+        changed = [x for x in files if found.get(x) != self.sources.get(x)]
+        if changed:
+            raise ValueError(
+                f"--workdir={self.path} holds a run made with another "
+                f"{', '.join(changed)}; {hint}"
+            )
+
     def begin(self) -> None:
-        """Writes config.json, and meta.json: revision, versions, devices, command."""
-        (self.path / "figures").mkdir(parents=True, exist_ok=True)
+        """Writes config.json, and meta.json: revision, versions, devices, command.
+
+        Where parts are there already, meta.json stays that of their beginning.
+        """
+        if self._fresh and self.path.exists():
+            self._moved = _unused(self.path)
+            self.path.rename(self._moved)
+            print(f"the run that was here is moved to {self._moved}", flush=True)
+        missing = [x for x in self.path.parents if not x.exists()]
+        try:
+            (self.path / "figures").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"--workdir={self.path} cannot be written ({error.strerror}); name "
+                "another place"
+            ) from None
+        self._parents = missing
         self.write("config.json", self.settings)
-        self.write(
-            "meta.json",
-            {
-                "revision": _revision(),
-                "python": sys.version.split()[0],
-                "versions": {name: metadata.version(name) for name in PACKAGES},
-                "devices": [str(device) for device in jax.local_devices()],
-                "argv": sys.argv,
-                "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            },
-        )
+        if not (self.path / "meta.json").exists() or not self.made():
+            meta = {**provenance.present(), "argv": sys.argv, "sources": self.sources}
+            self.write("meta.json", meta)
 
     def withdraw(self) -> None:
         """Removes what `begin` wrote, where nothing has come of it."""
@@ -85,6 +134,31 @@ class RunDir:
             return
         if {file.name for file in self.path.iterdir()} == begun:
             shutil.rmtree(self.path)
+            for parent in self._parents:
+                parent.rmdir()
+            if self._moved is not None:
+                self._moved.rename(self.path)
+
+    def made(self) -> dict[str, list[provenance.Stamp]]:
+        """Returns what each finished part was made with, the oldest first."""
+        return provenance.recorded(self.path)
+
+    def notes(self) -> list[str]:
+        """Returns what must be said where parts differ in origin from the code of now.
+
+        >>> RunDir(Path("nowhere"), "svag", {}).notes()
+        []
+        """
+        made, now = self.made(), provenance.present()
+        words = provenance.differing(made, now)
+        parts = {name.rpartition("/")[0] for name in self.curves() if "/" in name}
+        if unknown := len(parts - made.keys()):
+            words["made at a revision that is not recorded"] = unknown
+        return [
+            f"{count} part{'s' * (count > 1)} {origin}, judged at "
+            f"{provenance.name_of(now)}; --fresh makes all anew"
+            for origin, count in words.items()
+        ]
 
     def once(self, part: str, make: Callable[[], Arrays]) -> dict[str, np.ndarray]:
         """Returns the arrays of a part, made only if they are not kept yet."""
@@ -108,6 +182,7 @@ class RunDir:
     def keep(self, name: str, arrays: Arrays) -> None:
         """Keeps the arrays of a finished part: all of them, or none if interrupted."""
         self.add_curves({f"{name}/{key}": array for key, array in arrays.items()})
+        provenance.record(self.path, name)
 
     def curves(self) -> dict[str, np.ndarray]:
         """Returns all arrays of curves.npz."""
@@ -135,10 +210,11 @@ class RunDir:
         return self.path / "figures" / file
 
     def finish(self, status: str, verdicts: list[Verdict], **extra) -> None:
-        """Writes summary.json."""
+        """Writes summary.json, with the stamp of the code that judged."""
         summary = {
             "experiment": self.study,
             "status": status,
+            "judged": provenance.present(),
             "seconds": round(time.monotonic() - self.begun, 1),
             "verdicts": [verdict.to_json() for verdict in verdicts],
         }
@@ -162,22 +238,49 @@ def _plain(content):
     return None if isinstance(content, float) and not isfinite(content) else content
 
 
+def _object(file: Path) -> dict:
+    """Returns what a JSON file has, which must be an object."""
+    found = _readable(file, lambda: json.loads(file.read_text()))
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is damaged (no object); remove it to begin again")
+    return found
+
+
 def _readable(file: Path, read: Callable):
     """Returns what `read` gives, or raises an error that names the file."""
     try:
         return read()
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{file} is damaged ({error}); remove it to begin again"
         ) from None
 
 
-def _revision() -> str | None:
-    """The git revision, with + where files differ from it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always"]
-    command += ["--dirty=+", "--abbrev=12"]
-    try:
-        out = subprocess.run(command, capture_output=True, text=True, check=True)
-        return out.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+def _entries(path: Path) -> list[Path]:
+    """Returns what is in a directory; refuses a file in its place."""
+    if not path.is_dir():
+        raise ValueError(f"--workdir={path} is a file; name a directory")
+    return list(path.iterdir())
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Refuses a directory that could not be made or written, before it is tried."""
+    place = path.absolute()
+    while not place.exists() and not place.is_symlink():
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(
+            f"--workdir={path}: {place} is no directory; name another place"
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"--workdir={path}: {place} cannot be written; name another place"
+        )
+
+
+def _unused(path: Path) -> Path:
+    """Returns the first of PATH.1, PATH.2, … that is not there."""
+    number = 1
+    while (moved := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return moved

@@ -40,6 +40,7 @@ def setting(
     meaning: str,
     *,
     unit: str = "",
+    zero: str = "",
     above: float | None = None,
     at_least: float | None = None,
     below: float | None = None,
@@ -61,6 +62,7 @@ def setting(
         `Optimizer`, a `Group`, a dict of free options, or dict[str, …] of groups.
       meaning: a few words for `--help`.
       unit: of the value, for `--help`.
+      zero: what 0, or an empty tuple, stands for, such as "the function's own".
       above, at_least, below, at_most, multiple_of: bounds of the value, or of every
         element of a tuple.
       one_of: the values there are. some_of: those that elements may have.
@@ -73,6 +75,7 @@ def setting(
     allowed = Range(
         meaning=meaning,
         unit=unit,
+        zero=zero,
         above=above,
         at_least=at_least,
         below=below,
@@ -173,6 +176,18 @@ class Group:
         """Yields every value that can be set on a command line."""
         for name, shape in self._shapes.items():
             yield from shape.leaves(prefix + name, getattr(self, name))
+
+    def tables(self) -> dict[str, dict[str, "Group"]]:
+        """Returns the tables of groups by their names, where they have entries."""
+        return {
+            name: getattr(self, name)
+            for name, shape in self._shapes.items()
+            if shape.of_groups and getattr(self, name)
+        }
+
+    def in_table(self, name: str) -> bool:
+        """Tells whether a dotted name is that of a setting in a table of groups."""
+        return name.partition(".")[0] in self.tables()
 
     @classmethod
     def free(cls) -> tuple[str, ...]:

@@ -14,6 +14,24 @@ from ml_collections import ConfigDict
 from optsde.optimizers import Optimizer, by_name
 from optsde.study.values import Kind, Range, kind_of, shown
 
+HYPERPARAMETERS = {
+    "lr": "learning rate; a positive number",
+    "l2": "decay added to the gradient, as torch's weight_decay of SGD and Adam",
+    "weight_decay": "decoupled decay, multiplied by lr, as AdamW's",
+    "absolute_decay": "decoupled decay, not multiplied by lr",
+    "b1": "decay of the average of gradients; a number in [0, 1)",
+    "b2": "decay of the average of squares; a number in [0, 1)",
+    "beta": "decay of its average; a number in [0, 1)",
+    "eps": "added to the root of the squares; a number ≥ 0",
+    "eps_root": "added inside that root; a number ≥ 0",
+    "s0": "sum of squares at the start; a number ≥ 0",
+    "v0": "average of squares at the start; a number ≥ 0",
+    "micros": "micro-batches of a batch, each squared by itself; a positive number",
+    "nesterov": "look ahead by a step of momentum",
+    "bias_correction": "divide the average by its weight",
+    "lagged": "divide by the average before this gradient",
+}
+
 
 class UsageError(Exception):
     """The user's input cannot be run; the message says what can."""
@@ -60,6 +78,11 @@ class Shape:
         """Whether it takes values under names that are not declared."""
         return False
 
+    @property
+    def of_groups(self) -> bool:
+        """Whether it is a table whose entries are groups."""
+        return False
+
     def read(self, path: str, value: Any) -> Any:
         return _read(path, value, self.kind)
 
@@ -68,12 +91,14 @@ class Shape:
 
     def leaves(self, path: str, value: Any) -> Iterator[Leaf]:
         kind = self.kind or kind_of(value)
-        allowed = "" if self.kind is None else self.range.allowed(kind)
-        parts = f"{self.range.meaning}, {self.range.unit}".removesuffix(", "), allowed
-        yield Leaf(path, value, kind, "; ".join(filter(None, parts)))
+        free = self.kind is None
+        words = self.range.meaning if free else self.range.explained(value, kind)
+        yield Leaf(path, value, kind, words)
 
     def check(self, path: str, value: Any) -> None:
         allowed = self.range.allowed(self.kind or kind_of(value))
+        if self.range.zero and not isinstance(value, tuple):
+            allowed += f", where 0 means {self.range.zero}"
         require(self.range.holds(value), path, value, allowed)
 
 
@@ -134,7 +159,8 @@ class Family(Shape):
         yield Leaf(f"{path}.name", name, Kind(str), self.range.meaning)
         for field in dataclasses.fields(value):
             number = getattr(value, field.name)
-            yield Leaf(f"{path}.{field.name}", number, _hyperparameter(field), "")
+            words = HYPERPARAMETERS.get(field.name, "")
+            yield Leaf(f"{path}.{field.name}", number, _hyperparameter(field), words)
 
     def check(self, path: str, value: Any) -> None:
         try:
@@ -152,6 +178,10 @@ class Table(Shape):
     @property
     def free(self) -> bool:
         return self.entry is None
+
+    @property
+    def of_groups(self) -> bool:
+        return isinstance(self.entry, Nested)
 
     def read(self, path: str, value: Any) -> dict:
         items = sorted(_mapping(path, value).items(), key=lambda item: item[0])

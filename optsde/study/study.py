@@ -1,16 +1,20 @@
 """A study, and how it is run: simulate, keep what is finished, print, judge, draw."""
 
 import dataclasses
+import functools
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from optsde.analysis import Verdict, plots, verdict_table
-from optsde.run import Series, Trajectory
+from optsde.run import Series, TensorBoard, Trajectory, Wandb, Writer
 from optsde.run.loop import DivergedError
+from optsde.run.progress import writing_to
+from optsde.study import report
 from optsde.study.rundir import RunDir
 from optsde.study.settings import Settings
 from optsde.study.shapes import UsageError
@@ -38,6 +42,8 @@ class Study:
     summary: (s, runs) -> further entries of summary.json.
     answer: (s, runs, verdicts) -> a text that is printed after the verdicts.
     dry_run: s -> None; what --dry_run does, None where the study has none.
+    says_costs: whether dry_run says what a run costs, and so takes flops=, the speed of
+      another machine in FLOP/s.
     precision: of matrix products, as jax names it; None leaves the default.
     """
 
@@ -54,12 +60,18 @@ class Study:
     summary: Callable[[Any, Any], Mapping[str, Any]] | None = None
     answer: Callable[[Any, Any, list[Verdict]], str] | None = None
     dry_run: Callable[[Any], None] | None = None
+    says_costs: bool = False
     precision: str | None = "highest"
 
     @property
     def key(self) -> str:
         """The name by which a config names the study."""
         return self.name.rpartition(".")[2]
+
+    @property
+    def question(self) -> str:
+        """The first line of the module's docstring."""
+        return (sys.modules[self.name].__doc__ or self.key).strip().partition("\n")[0]
 
 
 def run(
@@ -68,12 +80,14 @@ def run(
     rundir: RunDir,
     task: Callable[[Any], Any] | None = None,
     style: Mapping[str, Any] | None = None,
+    writers: Sequence[str] = (),
 ) -> list[Verdict]:
     """Runs a study and leaves its directory complete; returns the verdicts.
 
     Args:
       task: ConfigDict -> task, in place of the study's own.
       style: settings of matplotlib for the figures, besides those of `plots.style`.
+      writers: tensorboard or wandb, which take the rows of every run.
     """
     if study.precision is not None:
         jax.config.update("jax_default_matmul_precision", study.precision)
@@ -82,16 +96,23 @@ def run(
         own = study.task
         arguments.append(task(settings.config()) if task else own(settings))
     rundir.begin()
-    runs = study.simulate(*arguments)
+    print(f"run directory: {rundir.path}", flush=True)
+    with writing_to(functools.partial(_writers_of, rundir, writers)):
+        runs = study.simulate(*arguments)
+    for note in rundir.notes():
+        print(f"note: {note}")
+    texts = []
     for text in study.tables(settings, runs):
         print(text)
+        texts.append(text)
     verdicts: list[Verdict] = []
     if study.claims is not None:
         verdicts = with_known(study.claims(settings, runs), settings.known_false)
     if verdicts:
         print("", verdict_table(verdicts), "", sep="\n")
     if study.answer is not None:
-        print(study.answer(settings, runs, verdicts))
+        texts.append(study.answer(settings, runs, verdicts))
+        print(texts[-1])
     if study.figures:
         with plots.style(style):
             for name, draw in study.figures.items():
@@ -102,7 +123,21 @@ def run(
     if study.figures:
         print(f"figures: {rundir.path / 'figures'}")
     print(f"summary: {rundir.path / 'summary.json'}")
+    page = report.write(rundir, study.question, settings, verdicts, texts)
+    print(f"report: {page}")
     return verdicts
+
+
+def _writers_of(
+    rundir: RunDir, names: Sequence[str], label: str, blocks: Sequence[str]
+) -> list[Writer]:
+    """Returns the writers of one run of a study; blocks are those of its replicas."""
+    part = re.sub(r"[^\w.=-]+", "_", label)
+    makers = {
+        "tensorboard": lambda: TensorBoard(rundir.path / "tensorboard" / part, blocks),
+        "wandb": lambda: Wandb(rundir.path, rundir.settings, label, blocks),
+    }
+    return [makers[name]() for name in names]
 
 
 def with_known(

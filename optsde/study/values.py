@@ -107,12 +107,14 @@ def shown(value: Any) -> str:
 class Range:
     """The values of a setting that are allowed, and what they mean.
 
+    `zero` is what 0, or an empty tuple, stands for, where it stands for something else.
     Bounds are those of every element of a tuple. `needs`: the words of an error in
     place of those that follow from the rest.
     """
 
     meaning: str
     unit: str = ""
+    zero: str = ""
     above: float | None = None
     at_least: float | None = None
     below: float | None = None
@@ -150,6 +152,21 @@ class Range:
             and (self.at_most is None or x <= self.at_most)
             and (self.multiple_of is None or x % self.multiple_of == 0)
         )
+
+    def explained(self, value: Any, kind: Kind) -> str:
+        """Returns the words of `--help` beside a value: meaning, unit and range.
+
+        >>> lr = Range(meaning="learning rate", zero="the family's", at_least=0)
+        >>> lr.explained(0.0, Kind(float))
+        "learning rate; 0, as here, means the family's; a number ≥ 0"
+        >>> lr.explained(0.1, Kind(float))
+        "learning rate; 0 means the family's; a number ≥ 0"
+        """
+        none = "none" if kind.many else "0"
+        here = "" if value else ", as here,"
+        zero = f"{none}{here} means {self.zero}" if self.zero else ""
+        meaning = f"{self.meaning}, {self.unit}".removesuffix(", ")
+        return "; ".join(filter(None, [meaning, zero, self.allowed(kind)]))
 
     def allowed(self, kind: Kind) -> str:
         """Returns what is allowed, as it follows *needs* in an error.

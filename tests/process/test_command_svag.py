@@ -33,9 +33,11 @@ def test_a_run_and_its_directory(tmp_path):
     files = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
     assert files == {
         "config.json",
+        "made.jsonl",
         "meta.json",
         "metrics.jsonl",
         "curves.npz",
+        "report.html",
         "summary.json",
         "figures/svag.png",
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 
 import flax.linen as nn
@@ -73,7 +74,7 @@ def test_the_optimizer_is_the_published_one():
         (["--config.dataset=cifar10"], "python -m optsde.data.prepare cifar10"),
         (["--config.batch_size=32", "--config.shuffle=true"], "a full batch"),
         (["--config.stream=true"], "rows with a batch_size above 0, not a full batch"),
-        (["--config.writers=wandb"], "--config.writers=wandb: writer 'wandb' needs"),
+        (["--writers=wandb"], "--writers: writer 'wandb' needs wandb: pip install"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
@@ -196,5 +197,10 @@ def test_a_dry_run_compiles_the_step(capsys, monkeypatch):
     header, _, line, *_ = capsys.readouterr().out.splitlines()
     assert "FLOPs a step" in header
     assert f"{64 * 8 + 8 + 8 * 10 + 10}" in line
+    costs.report(settings("digits_fb_practice", **TINY), flops=2e9)
+    _, _, faster, *_, note = capsys.readouterr().out.splitlines()
+    step, twice = (float(re.split(r"\s{2,}", x)[7]) for x in (line, faster))
+    np.testing.assert_allclose(step, 2 * twice, rtol=0.01)
+    assert "a machine of --flops=2e+09 would multiply" in note
     with pytest.raises(tasks.UsageError, match="dataset=places: its shape is not"):
         costs.stand_in(settings("digits_fb", dataset="places"))

@@ -104,10 +104,16 @@ class At:
     def __init__(self, time, function):
         self.time, self.function = time, function
 
-    def begin(self, at):
+    def writers(self):
+        return ()
+
+    def compiling(self):
+        pass
+
+    def begin(self, at, step):
         self.update(at, None)
 
-    def update(self, now, end):
+    def update(self, now, end, row=None):
         if now == self.time:
             self.function()
 

@@ -44,7 +44,7 @@ def build(settings, task, optimizer=None):
     ("settings", "says"),
     [
         (settings("sharpnes"), "some of sharpness, ntk, invariance, spikes"),
-        (settings("ntk", probe_examples=-1), "0 \\(all\\) or more"),
+        (settings("ntk", probe_examples=-1), "an integer ≥ 0, where 0 means all"),
     ],
 )
 def test_bad_settings_are_refused(settings, says):

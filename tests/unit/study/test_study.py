@@ -1,16 +1,34 @@
 """A study in a test: command line, cache, resuming, verdict table and figure."""
 
+import dataclasses
 import json
+import re
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from optsde.analysis import above, estimate, table
 from optsde.analysis.plots import new_figure, save
+from optsde.gradients import diagonal, gaussian
 from optsde.optimizers import SGD, Optimizer
+from optsde.optimizers.base import REGISTRY
+from optsde.plans import Plan
 from optsde.run.loop import DivergedError
-from optsde.study import Numbers, Package, Seeds, Study, UsageError, setting
+from optsde.study import (
+    Arm,
+    Group,
+    Numbers,
+    Package,
+    Seeds,
+    Study,
+    UsageError,
+    provenance,
+    setting,
+    train,
+)
+from optsde.study.shapes import HYPERPARAMETERS
 
 
 class Settings(Seeds):
@@ -95,31 +113,37 @@ def command(tmp_path, monkeypatch, capsys):
 def test_a_run_leaves_a_table_verdicts_a_figure_and_a_summary(command, tmp_path):
     code, out, err = command("--workdir=run", "--config=configs/toy.py:three")
     assert code == 0, err
-    words = ("────", "0.5_ends_lower", "holds", "FALSE !")
+    words = ("────", "0.5_ends_lower", "holds", "fails")
     assert all(word in out for word in words)
-    assert out.endswith("\n\nfigures: run/figures\nsummary: run/summary.json\n")
+    places = (
+        "figures: run/figures\nsummary: run/summary.json\nreport: run/report.html\n"
+    )
+    assert out.endswith(f"\n\n{places}")
     run = tmp_path / "run"
     assert {file.name for file in run.iterdir()} == {
         "config.json",
         "curves.npz",
         "figures",
+        "made.jsonl",
         "meta.json",
+        "report.html",
         "summary.json",
     }
     assert (run / "figures" / "loss.png").exists()
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "done"
     assert [v["holds"] for v in summary["verdicts"]] == [True, False]
+    assert [v["fails"] for v in summary["verdicts"]] == [False, True]
     assert json.loads((run / "config.json").read_text())["study"] == "test_study"
 
 
 def test_what_is_known_to_fail_is_not_expected(command):
     rates, known = "--config.rates=0.1,0.01", "--config.known_false="
     _, out, err = command("--workdir=known", rates)
-    assert "FALSE\n" in out
+    assert "fails, as expected\n" in out
     assert "note" not in err
     _, out, _ = command("--workdir=unknown", rates, known)
-    assert "FALSE !\n" in out
+    assert "fails\n" in out
     _, _, err = command("--workdir=other", rates, f"{known}0.01_ends_lower,typo")
     assert "known_false names no claim of this run: typo" in err
 
@@ -148,6 +172,175 @@ def test_an_interrupted_run_goes_on_with_the_missing_arms(
     code, out, _ = command("--workdir=run")
     assert out.count("read from") == 2
     assert len(ran) == 3
+
+
+@pytest.fixture
+def edited(monkeypatch):
+    """Returns a function after which the code is that of another revision."""
+
+    def edit(revision, **changes):
+        other = {**provenance._code(), "revision": revision, "code": revision}
+        monkeypatch.setattr(provenance, "_code", lambda: other | changes)
+
+    return edit
+
+
+def test_old_curves_remember_the_code_that_made_them(command, tmp_path, edited):
+    def stored(file):
+        return json.loads((tmp_path / "run" / file).read_text())
+
+    edited("aaa")
+    _, out, _ = command("--workdir=run")
+    assert "note" not in out
+    before = stored("meta.json")
+    assert before["revision"] == stored("summary.json")["judged"]["revision"] == "aaa"
+    edited("bbb")
+    _, out, _ = command("--workdir=run")
+    assert "note: 2 parts made at aaa, judged at bbb; --fresh makes all anew" in out
+    assert stored("meta.json") == before
+    assert stored("summary.json")["judged"]["revision"] == "bbb"
+    edited("bbb", versions={"optsde": "1", "jax": "0.0"})
+    assert "2 parts made at aaa with jax" in command("--workdir=run")[1]
+    (tmp_path / "run" / "made.jsonl").unlink()
+    _, out, _ = command("--workdir=run")
+    assert "2 parts made at a revision that is not recorded, judged at bbb" in out
+
+
+def test_an_edit_within_one_revision_is_told(command, edited):
+    edited("aaa", code="x")
+    command("--workdir=run")
+    edited("aaa", code="y")
+    assert "2 parts made at aaa, then edited, judged" in command("--workdir=run")[1]
+
+
+def test_fresh_moves_the_old_run_aside_and_begins_anew(command, tmp_path, edited):
+    edited("aaa")
+    command("--workdir=run")
+    edited("bbb")
+    code, out, err = command("--workdir=run", "--fresh", "--config.steps=25")
+    assert code == 0, err
+    assert "the run that was here is moved to run.1" in out
+    assert "read from" not in out
+    assert "note" not in out
+    revisions = [
+        json.loads((tmp_path / place / "meta.json").read_text())["revision"]
+        for place in ("run.1", "run")
+    ]
+    assert revisions == ["aaa", "bbb"]
+    assert "moved to run.2" in command("--workdir=run", "--fresh")[1]
+    assert command("--workdir=new", "--fresh")[0] == 0
+    assert not (tmp_path / "new.1").exists()
+
+
+def test_fresh_moves_no_other_files_and_takes_back_what_comes_to_nothing(
+    command, tmp_path
+):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    code, _, err = command("--workdir=mine", "--fresh")
+    assert (code, "holds other files" in err) == (2, True)
+    assert command("--workdir=run")[0] == 0
+
+    def refusing(s, rundir):
+        raise UsageError("--config.model=mlp: needs another")
+
+    study = Study(__name__, Settings, refusing)
+    assert command("--workdir=run", "--fresh", study=study)[0] == 2
+    assert (tmp_path / "run" / "summary.json").exists()
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["configs", "mine", "run"]
+
+
+def test_a_task_that_was_edited_is_another_run(command, tmp_path):
+    def simulate(s, rundir, task):
+        rundir.once("arm", lambda: {"loss": np.zeros(1)})
+
+    study = Study(__name__, Settings, simulate, task=lambda s: 0)
+    own = tmp_path / "own.py"
+    text = CONFIG + "\nfrom types import SimpleNamespace as Net\ndef task(config):\n"
+    own.write_text(text + "    return Net(losses=1)\n")
+    call = ("--config=own.py", "--workdir=run")
+    assert command(*call, study=study)[0] == 0
+    assert command(*call, study=study)[0] == 0
+    own.write_text(text + "    return Net(losses=2)\n")
+    code, _, err = command(*call, study=study)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "run holds a run made with another own.py; name another directory" in err
+    assert command(*call, "--fresh", study=study)[0] == 0
+    assert command("--config=own.py", study=study)[0] == 0
+    own.write_text(text + "    return Net(losses=3)\n")
+    assert "read from" not in command("--config=own.py", study=study)[1]
+
+
+def test_a_place_that_can_be_made_by_nobody_is_refused(command, tmp_path):
+    """Even root makes no directory in /proc, and no access bit says so."""
+    code, _, err = command("--workdir=/proc/optsde/run")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "--workdir=/proc/optsde/run cannot be written" in err
+
+
+def test_writers_that_are_missing_are_refused_before_anything(
+    command, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    code, out, err = command("--writers=wandb")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "--writers: writer 'wandb' needs wandb: pip install optsde[wandb]" in err
+    code, _, err = command("--writers=visdom")
+    assert (code, "needs one of tensorboard, wandb" in err) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_error_of_the_simulation_leaves_no_parents_either(command, tmp_path):
+    def refusing(s, rundir):
+        raise UsageError("--config.model=mlp: needs another")
+
+    assert command(study=Study(__name__, Settings, refusing))[0] == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_writers_take_the_rows_of_every_run(command, tmp_path):
+    pytest.importorskip("tensorboardX")
+    plan = Plan(optimizer=SGD(lr=0.1), batch_size=1, horizon=4)
+
+    def simulate(s, rundir):
+        arms = [
+            Arm(f"lr {x:g}", dataclasses.replace(plan, optimizer=SGD(lr=x)))
+            for x in s.rates
+        ]
+        sampler = gaussian(lambda x: jnp.sum(x**2), diagonal(jnp.ones_like))
+        start = jnp.ones(2)
+        train(arms, sampler, start, s.keys(), keep=rundir.once, every=2, label="both")
+
+    study = Study(__name__, Settings, simulate)
+    assert command("--workdir=run", "--writers=tensorboard", study=study)[0] == 0
+    (events,) = (tmp_path / "run" / "tensorboard" / "both").iterdir()
+    content = events.read_bytes()
+    assert b"lr 0.1/loss" in content or b"lr_0.1/loss" in content
+    assert b"lr 0.5/loss" in content or b"lr_0.5/loss" in content
+
+
+def test_a_place_that_cannot_be_written_is_refused(command, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for place in ("file", "file/below", "loop", "loop/below"):
+        code, out, err = command(f"--workdir={place}")
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert "name a" in err
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    code, out, err = command("--workdir=run")
+    assert (code, out) == (2, "")
+    assert f"{tmp_path} cannot be written; name another place" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "meta.json", "made.jsonl"])
+@pytest.mark.parametrize("content", ["[]", "3", "{", "\\x00"])
+def test_a_damaged_file_is_named(file, content, command, tmp_path):
+    command("--workdir=run")
+    (tmp_path / "run" / file).write_text(content + "\n")
+    code, _, err = command("--workdir=run")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert f"run/{file} is damaged" in err
 
 
 def test_a_run_directory_keeps_to_its_settings(command):
@@ -200,7 +393,21 @@ def test_dry_run(command, tmp_path):
     assert command("--dry_run", study=study)[:2] == (0, "(0.1, 0.5)\n")
     code, _, err = command("--dry_run")
     assert code == 2
-    assert "--dry_run: this study has none" in err
+    assert "--dry_run: the study test_study has none; of experiments.toy these" in err
+    assert "--dry_run" not in command("--help")[1]
+    assert "--dry_run" in command("--help", study=study)[1]
+    assert "--flops" not in command("--help", study=study)[1]
+    for argument in ("--dry_run", "--nodry_run"):
+        code, _, err = command(argument, "--flops=1e14", study=study)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "--flops: is for --dry_run of a study that says its costs" in err
+    speeds = []
+    says = dict(dry_run=lambda s, flops=0: speeds.append(flops), says_costs=True)
+    study = Study(__name__, Settings, simulate, **says)
+    assert command("--dry_run", "--flops=1e14", study=study)[0] == 0
+    assert command("--dry_run", study=study)[0] == 0
+    assert speeds == [1e14, 0]
+    assert command("--dry_run", "--flops=fast", study=study)[0] == 2
     assert not (tmp_path / "runs").exists()
 
 
@@ -273,11 +480,47 @@ def test_help_has_presets_settings_and_meanings(command):
         "  two   two arms",
         "  --config.rates=0.1,0.5,0.01          learning rate of each arm; one or more",
         "  --config.seeds=4                     runs of each arm; at least 2",
-        "  --config.optimizer.lr=0.1",
+        "  --config.optimizer.lr=0.1            learning rate; a positive number",
         "  --config.options.dtype=''            of the model",
         "--workdir=DIR",
     ):
         assert line in out
+
+
+def test_help_has_what_matters_first(command):
+    _, out, _ = command("--help")
+    _, first, others = re.split("that matter first.*|the others:", out)
+    assert [*re.findall(r"--config\.([\w.]+)=", first)] == [
+        *("seeds", "steps", "optimizer.name", "optimizer.lr"),
+    ]
+    assert "--config.known_false" in others
+
+
+def test_help_shows_a_table_once(command):
+    class Row(Group):
+        clip: float = setting(0.0, "largest norm", zero="any", at_least=0)
+        depth: int = setting(2, "layers", at_least=1)
+
+    class Many(Settings):
+        rows: dict[str, Row] = setting({"a": Row(), "b": Row(depth=3)}, "what is run")
+
+        @classmethod
+        def study(cls):
+            return "test_study"
+
+    _, out, _ = command("--help", study=Study(__name__, Many, simulate))
+    table = out.split("of each NAME among a, b:\n")[1].splitlines()
+    assert [" ".join(line.split()) for line in table] == [
+        "--config.rows.NAME.clip=0.0 largest norm; 0, as here, means any; a number ≥ 0",
+        "--config.rows.NAME.depth=… layers; an integer ≥ 1",
+    ]
+    assert "rows.a" not in out
+
+
+def test_every_hyperparameter_is_explained():
+    for name, family in REGISTRY.items():
+        for field in dataclasses.fields(family):
+            assert field.name in HYPERPARAMETERS, name
 
 
 def test_a_config_file_may_be_written_by_hand(command, tmp_path):

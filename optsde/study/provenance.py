@@ -1,0 +1,134 @@
+"""Provenance: the code and packages that numbers were made with, kept beside them.
+
+made.jsonl has a line for each finished part of a run, with the stamp of that time. Code
+that is edited later judges and draws the same numbers, and says that it is another.
+"""
+
+import functools
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = ("optsde", "jax", "jaxlib", "flax", "optax", "diffrax", "numpy")
+CODE = ("optsde", "experiments")  # whose files a stamp has the digest of
+FILE = "made.jsonl"
+Stamp = Mapping[str, Any]
+
+
+@functools.cache
+def _code() -> dict[str, Any]:
+    return {"revision": _revision(), "code": _digest_of_code(), "versions": _versions()}
+
+
+def present() -> dict[str, Any]:
+    """Returns the stamp of now: revision, digest of the code, versions, devices."""
+    return {
+        **_code(),
+        "python": sys.version.split()[0],
+        "x64": bool(jax.config.read("jax_enable_x64")),
+        "devices": [str(device) for device in jax.local_devices()],
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def record(folder: Path, part: str) -> None:
+    """Notes that a part was made, or gone on with, by the code of now."""
+    line = json.dumps({"part": part, **present()})
+    with open(folder / FILE, "a") as file:
+        file.write(line + "\n")
+
+
+def recorded(folder: Path) -> dict[str, list[Stamp]]:
+    """Returns the stamps of each part below a folder, the oldest first."""
+    found: dict[str, list[Stamp]] = {}
+    for file in sorted(folder.rglob(FILE)):
+        for line in file.read_text().splitlines(keepends=True):
+            if not line.endswith("\n"):  # cut off while it was written
+                continue
+            stamp = json.loads(line)
+            if not isinstance(stamp, dict):
+                raise ValueError("a line is no object")
+            part = file.parent.relative_to(folder) / stamp.pop("part")
+            found.setdefault(str(part), []).append(stamp)
+    return found
+
+
+def differing(made: Mapping[str, Iterable[Stamp]], judge: Stamp) -> dict[str, int]:
+    """Returns how parts differ in origin from `judge`: in words, with their number.
+
+    >>> old = {"revision": "a1", "code": "x", "versions": {"jax": "0.9"}, "x64": False}
+    >>> differing({"sde": [old], "svag": [old]}, {**old, "revision": "b2", "code": "y"})
+    {'made at a1': 2}
+    """
+    words: dict[str, int] = {}
+    for stamps in made.values():
+        origins = [_difference(stamp, judge) for stamp in stamps]
+        if origin := "; then ".join(dict.fromkeys(filter(None, origins))):
+            words[origin] = words.get(origin, 0) + 1
+    return words
+
+
+def name_of(stamp: Stamp) -> str:
+    """Returns the revision, or the version where the code is no checkout of git."""
+    return stamp["revision"] or f"version {stamp['versions']['optsde']}"
+
+
+def digest(path: Path) -> str:
+    """Returns a digest of a file; of a folder, of its files' names and sizes."""
+    if path.is_dir():
+        files = sorted(x for x in path.rglob("*") if x.is_file())
+        listing = [(str(x.relative_to(path)), x.stat().st_size) for x in files]
+        return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:12]
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _difference(stamp: Stamp, judge: Stamp) -> str:
+    words = []
+    if stamp["code"] != judge["code"]:
+        same = stamp["revision"] == judge["revision"]
+        words.append(f"at {name_of(stamp)}" + (", then edited" if same else ""))
+    others = {
+        name: version
+        for name, version in stamp["versions"].items()
+        if name != "optsde" and version != judge["versions"].get(name)
+    }
+    if others:
+        words.append("with " + ", ".join(f"{n} {v}" for n, v in others.items()))
+    if stamp["x64"] != judge["x64"]:
+        words.append(f"in float{64 if stamp['x64'] else 32}")
+    return f"made {' '.join(words)}" if words else ""
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
+def _digest_of_code() -> str:
+    """Returns a digest of the sources, which tells edits that are in no revision."""
+    total = hashlib.sha256()
+    for name in CODE:
+        for folder in getattr(sys.modules.get(name), "__path__", ()):
+            for file in sorted(Path(folder).rglob("*.py")):
+                total.update(file.relative_to(folder).as_posix().encode())
+                total.update(file.read_bytes())
+    return total.hexdigest()[:12]
+
+
+def _revision() -> str | None:
+    """Returns the git revision, with + where files differ from it."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always"]
+    command += ["--dirty=+", "--abbrev=12"]
+    try:
+        out = subprocess.run(command, capture_output=True, text=True, check=True)
+        return out.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
