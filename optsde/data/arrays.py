@@ -54,7 +54,7 @@ def _from_arrays(inputs, targets, test, name: str, seed: int) -> Dataset:
             raise ValueError("one example is none to train on and one to hold out")
         train, test = split(train, count - held_out, seed)
     else:
-        test = _paired(*test, "held-out")
+        test = _paired(test[0], test[1], "held-out")
     if train[0].shape[1:] != test[0].shape[1:]:
         raise ValueError(
             f"training inputs are {_size(train[0])}, held-out ones {_size(test[0])}: "
@@ -214,9 +214,8 @@ def _statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...], in
     blocks = range(0, len(rows), size)
 
     def mean_of(f):
-        return sum(f(rows[i : i + size] / white).sum(axis=0) for i in blocks) / len(
-            rows
-        )
+        sums = (f(rows[i : i + size] / white).sum(axis=0) for i in blocks)
+        return sum(sums, np.zeros(rows.shape[1])) / len(rows)
 
     mean = mean_of(lambda part: part.astype(np.float64))
     std = np.sqrt(mean_of(lambda part: (part - mean) ** 2))
