@@ -17,6 +17,11 @@ from optsde.run import Task
 from optsde.study import Seeds, UsageError, require, setting
 from optsde.types import PyTree
 
+FIXED = (
+    "its critical learning rate n/‖K‖ is that of |f − y|² on a two-layer net in NTK "
+    "form; give data of your own by --config.dataset"
+)
+
 
 class NetSettings(Seeds):
     """Settings of a study of one net, whose seeds have images of their own."""

@@ -83,6 +83,14 @@ def settings_of(folder: Path) -> Shared:
 
 def task_of(s: Trained) -> Task:
     """Returns the task of the run, never augmented."""
+    meta = Path(s.run) / "meta.json"
+    sources = json.loads(meta.read_text()).get("sources", {}) if meta.exists() else {}
+    for file in sources:
+        if file.endswith(".py"):
+            raise UsageError(
+                f"--config.run={s.run}: has trained the net of {file}; give that too, "
+                f"as --config={file}:PRESET"
+            )
     source = settings_of(Path(s.run))
     return build_task(dataclasses.replace(source, augment="none"))
 

@@ -18,7 +18,7 @@ from optsde.study.settings import (
 )
 from optsde.study.shapes import UsageError, require
 from optsde.study.study import Study, refuse_divergence
-from optsde.study.tasks import LabelSettings, TaskSettings, build_task
+from optsde.study.tasks import LabelSettings, TaskSettings, build_task, task_of
 
 __all__ = [
     "Arm",
@@ -46,6 +46,7 @@ __all__ = [
     "require",
     "seed_setting",
     "setting",
+    "task_of",
     "train",
     "train_in",
 ]

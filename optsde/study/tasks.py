@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from optsde import data, models
+from optsde.data.augment import Augment
 from optsde.data.dataset import Dataset
 from optsde.run import Task
 from optsde.study.settings import Seeded, seed_setting, setting
@@ -155,6 +157,25 @@ def build_task(
     except (FlaxError, ValueError, TypeError, ZeroDivisionError) as error:
         raise UsageError(f"--config.options: {s.model}: {error}") from None
     return task
+
+
+def task_of(dataset: Dataset, model: Any, augment: Augment | None = None) -> Task:
+    """Returns the task of a net on a data set, with the loss that suits its targets.
+
+    Args:
+      model: from inputs as `dataset.normalise` gives them to `dataset.outputs` numbers.
+      augment: of training examples, such as `data.flip()`.
+    """
+    train, test = jax.tree.map(jnp.asarray, (dataset.train, dataset.test))
+    return Task(
+        model=model,
+        loss=loss_of(dataset),
+        train=train,
+        test=test,
+        plain=train[0][:10_000],
+        prepare=dataset.normalise,
+        augment=augment,
+    )
 
 
 def loss_of(dataset: Dataset) -> models.losses.Loss:
