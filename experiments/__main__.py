@@ -16,7 +16,7 @@ NEXT = """\
 python -m experiments.NAME --help     presets, settings and what each means
 python -m experiments.NAME            runs the preset called default there
 python -m experiments new my_run.py   writes a file for a net and data of your own,
-                                      which --config=my_run.py:adam gives any study"""
+                                      which --config=my_run.py:adamw gives any study"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -64,7 +64,7 @@ def write(file: Path) -> str:
     text = TEMPLATE.read_text().replace("THIS_FILE", str(file))
     with open(file, "x") as out:
         out.write(text)
-    return f"{file} is written; try: python -m experiments.svag --config={file}:adam"
+    return f"{file} is written; try: python -m experiments.svag --config={file}:adamw"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """My run: a net and data, which every study trains.
 
-    python -m experiments.svag --config=THIS_FILE:adam       does the SDE describe it?
-    python -m experiments.scaling --config=THIS_FILE:adam    what at κ times the batch?
-    python -m experiments.fullbatch --config=THIS_FILE:adam  can the full batch do it?
+    python -m experiments.svag --config=THIS_FILE:adamw       does the SDE describe it?
+    python -m experiments.scaling --config=THIS_FILE:adamw    what at κ times the batch?
+    python -m experiments.fullbatch --config=THIS_FILE:adamw  can the full batch do it?
 
 `python -m experiments` lists the studies, `--help` of each its settings. As it stands,
 on made data and with few seeds, what is printed is an example and no result.
@@ -39,7 +39,7 @@ def task(config):
     return task_of(dataset(), Net())
 
 
-# What the presets share: settings that every study has, and those of single studies.
+# Settings of every study that has them, and those of single studies.
 SMALL = dict(
     batch_size=8,
     seeds=4,
@@ -54,7 +54,9 @@ SMALL = dict(
     ),
     fullbatch=dict(batch_size=0, steps=100, warmup=10.0, cosine=90.0, augment="none"),
 )
+ADAMW = optsde.Adam(lr=3e-3, b1=0.9, b2=0.99, weight_decay=0.01)
+MOMENTUM = optsde.Momentum(lr=0.05, beta=0.9)
 PRESETS = {
-    "adam": Preset("Adam, as I tuned it", SMALL | dict(optimizer=optsde.Adam(lr=3e-3))),
-    "sgd": Preset("SGD", SMALL | dict(optimizer=optsde.SGD(lr=0.05))),
+    "adamw": Preset("AdamW, as I tuned it", SMALL | dict(optimizer=ADAMW)),
+    "momentum": Preset("SGD with momentum", SMALL | dict(optimizer=MOMENTUM)),
 }

@@ -49,6 +49,8 @@ from optsde.study import (
     Study,
     UsageError,
     refuse_divergence,
+    require,
+    results,
     seed_setting,
     setting,
 )
@@ -56,6 +58,7 @@ from optsde.study.tasks import TaskSettings, build_task
 
 Curves = dict[str, np.ndarray]  # of each arm, train loss [seeds, grid]
 SHOWN_TIMES = 4  # columns of the table
+TASK = ("widths",)  # settings of the built-in task, besides those of all studies
 COARSE = "_coarse"  # ends the name of an SDE's arm at twice its step
 
 
@@ -110,6 +113,14 @@ class Settings(TaskSettings, Seeds):
     dataset = "all_digits"
     seeds = 96
 
+    def base_plan(self) -> optsde.Plan:
+        """Returns the plan of the base run."""
+        return optsde.Plan(
+            optimizer=self.optimizer,
+            batch_size=self.batch_size,
+            horizon=max(self.times),
+        )
+
     def demands(self):
         yield from super().demands()
         every = self.curve_every
@@ -125,6 +136,21 @@ class Settings(TaskSettings, Seeds):
             yield fine, culprit, f"whole steps in curve_every={every}"
 
 
+def of_plan(plan: optsde.Plan, **settings) -> Settings:
+    """Returns the settings of a study whose base run is this plan, up to the last time.
+
+    An SDE has no clipping and no average of the weights.
+    """
+    end = max(settings.get("times", Settings().times))
+    require(end <= plan.horizon, "times", end, f"at most the horizon {plan.horizon:g}")
+
+    class OfPlan(Settings):
+        def base_plan(self):
+            return dataclasses.replace(plan, horizon=max(self.times)).checked()
+
+    return OfPlan(**results.of_plan(plan, settings, ("optimizer", "batch_size"), TASK))
+
+
 def grid(s: Settings) -> np.ndarray:
     """Returns the times of the curves."""
     return np.arange(0, max(s.times) + 1, s.curve_every)
@@ -137,8 +163,7 @@ def svag_arm(ell: float) -> str:
 
 def plans(s: Settings) -> dict[str, optsde.Plan]:
     """Returns a plan for each discrete arm, all rescaled from the base run's."""
-    horizon = max(s.times)
-    base = optsde.Plan(optimizer=s.optimizer, batch_size=s.batch_size, horizon=horizon)
+    base = s.base_plan()
     arms = {svag_arm(ell): optsde.svag(base, ell) for ell in sorted(s.ells)}
     for batch in s.small_batches:
         arms[f"batch{batch}"] = optsde.scale(base, batch / s.batch_size)

@@ -3,6 +3,7 @@
 from optsde.study.arms import Arm, train, train_in
 from optsde.study.launch import Package, Preset, presets
 from optsde.study.probes import ProbeSettings, build_probes
+from optsde.study.results import Result
 from optsde.study.rundir import RunDir
 from optsde.study.runs import ArmRuns, Runs
 from optsde.study.settings import (
@@ -31,6 +32,7 @@ __all__ = [
     "Package",
     "Preset",
     "ProbeSettings",
+    "Result",
     "RunDir",
     "Runs",
     "Seeded",

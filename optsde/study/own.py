@@ -16,7 +16,7 @@ from typing import Any
 from optsde.study.settings import Settings
 from optsde.study.shapes import UsageError
 from optsde.study.study import Study
-from optsde.study.tasks import TaskSettings
+from optsde.study.tasks import LabelSettings
 
 
 def is_own(module: ModuleType) -> bool:
@@ -93,7 +93,7 @@ def refuse(study: Study, studies: Sequence[Study], where: str) -> None:
 
 def note(path: str, flags: Iterable[str]) -> None:
     """Says which flags of a command count only where task(config) reads them."""
-    built_in = set(TaskSettings().plain()) - {"seed", "known_false"}
+    built_in = set(LabelSettings().plain()) - {"seed", "known_false"}
     names = [flag.partition("=")[0].removeprefix("--config.") for flag in flags]
     if given := [n for n in names if n.partition(".")[0] in built_in]:
         print(
@@ -125,7 +125,7 @@ def _packages(study: Study) -> list[str]:
 
 
 def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, names, 1)
+    near = difflib.get_close_matches(name, names, 1, cutoff=0.85)
     return f"did you mean {near[0]}? " if near else ""
 
 
