@@ -189,7 +189,7 @@ def arm_label(s: Settings, name: str) -> str:
     }[name]
 
 
-def task(s: Settings) -> Task:
+def built_in(s: Settings) -> Task:
     """Returns the task of the settings; `widths` are those of an MLP."""
     options = {"hidden": s.widths, **s.options} if s.model == "mlp" else s.options
     return build_task(dataclasses.replace(s, options=options))
@@ -204,8 +204,7 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Curves:
     Each has seeds of its own, but for the two step sizes of an SDE, which share paths.
     """
     arms = plans(s)
-    finest = arms[svag_arm(max(s.ells))]
-    print(optsde.explain(arms["discrete"], finest), end="\n\n", flush=True)
+    print(what_is_run(s, task), end="\n\n", flush=True)
     root, made = jax.random.key(s.seed), dynamics(s, task)
     numbers = {name: number for number, name in enumerate(made)}
     runs = {}
@@ -216,6 +215,47 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Curves:
         make = partial(run_arm, s, rundir, task, name, arm, keys)
         runs[name] = rundir.once(name, make)["train_loss"]
     return runs
+
+
+def what_is_run(s: Settings, task: Task) -> str:
+    """Returns the plan beside SVAG's finest, and what each arm costs."""
+    arms = plans(s)
+    finest = arms[svag_arm(max(s.ells))]
+    return f"{optsde.explain(arms['discrete'], finest)}\n\n{costs(s, task.size)}"
+
+
+def costs(s: Settings, size: int) -> str:
+    """Returns how many gradients of examples each arm takes, of a set of this size.
+
+    A step of an SDE, and one with Gaussian noise, is a pass over the whole set.
+    """
+    arms = plans(s)
+    base = arms["discrete"]
+    rows = {}
+    for name, plan in arms.items():
+        draws = 1 if plan.noise_gain == 1 else 2
+        rows[name] = s.seeds, plan.steps, draws * plan.batch_size
+    for name in sdes(s):
+        rows[name] = s.sde_seeds, base.steps * (s.substeps + s.substeps // 2), size
+    rows["gaussian"] = s.sde_seeds, base.steps, size
+    cells = []
+    for name, (runs, steps, examples) in rows.items():
+        times = runs * steps * examples / (s.seeds * base.steps * base.batch_size)
+        numbers = f"{runs}", f"{steps:,}", f"{examples:,}", f"{times:.3g}"
+        cells.append([arm_label(s, name), *numbers])
+    header = ["cost", "runs", "steps", "gradients a step", "× the plain runs"]
+    return table(header, cells, "lrrrr")
+
+
+def show_costs(s: Settings, task: Task | None = None) -> None:
+    """Prints what would be run, and what it costs."""
+    print(what_is_run(s, built_in(s) if task is None else task))
+
+
+def sdes(s: Settings) -> dict[str, bool]:
+    """Returns the SDEs by name, and whether each keeps the mean gradient in v."""
+    kinds = {"sde": False, "sde_signal": True}
+    return kinds if is_adaptive(s) else {"sde": False}
 
 
 def dynamics(s: Settings, task: Task) -> dict[str, Dynamics]:
@@ -232,9 +272,7 @@ def dynamics(s: Settings, task: Task) -> dict[str, Dynamics]:
     except ValueError as error:
         raise UsageError(f"--config.model={s.model}: {error}") from None
     base = arms["discrete"]
-    for name, keep_signal in {"sde": False, "sde_signal": True}.items():
-        if keep_signal and not is_adaptive(s):
-            continue
+    for name, keep_signal in sdes(s).items():
         make = partial(optsde.sde, base, law, params, keep_signal=keep_signal)
         runs[name] = make(s.substeps)
         runs[name + COARSE] = make(s.substeps // 2, parts=2)
@@ -409,5 +447,6 @@ study = Study(
     tables=tables,
     claims=claims,
     figures={"svag": figure},
-    task=task,
+    task=built_in,
+    dry_run=show_costs,
 )
