@@ -67,6 +67,39 @@ def test_the_example_suits_every_study(example, package):
         s.checked()
 
 
+TAKEN = {
+    "catapults": {"edge"},
+    "descent": {"l2_vs_weight_decay", "schedules"},
+    "fullbatch": {"row", "table"},
+    "intrinsic_lr": {
+        "equilibrium",
+        "same_product",
+        "decay",
+        "only_the_last",
+        "swa",
+        "full_batch",
+        "momentum",
+    },
+    "landscape": {"around", "between"},
+    "scaling": {"rule"},
+    "svag": {"curves"},
+}
+
+
+@pytest.mark.parametrize(("package", "names"), TAKEN.items())
+def test_which_studies_take_a_task_of_ones_own(package, names):
+    studies = importlib.import_module(f"experiments.{package}").PACKAGE.studies
+    taken = set()
+    for study in studies:
+        try:
+            own.refuse(study, studies, "mine.py")
+            taken.add(study.key)
+        except UsageError as error:
+            assert "takes no task: " in str(error)
+            assert "\n" not in str(error)
+    assert taken == names
+
+
 def test_a_note_tells_only_of_what_a_study_has_not(example, capsys):
     settings = example.PRESETS["adamw"].settings
     own.settings_for("svag", svag.PACKAGE.studies, "mine.py", settings, None)
