@@ -89,7 +89,8 @@ def _home(folder: Path) -> Path:
 def task_of(s: Trained) -> Task:
     """Returns the task of the run, never augmented; refuses a task of one's own."""
     meta = _home(Path(s.run)) / "meta.json"
-    for file in json.loads(meta.read_text()).get("sources", {}):
+    sources = json.loads(meta.read_text()).get("sources", {}) if meta.exists() else {}
+    for file in sources:
         if file.endswith(".py"):
             raise UsageError(
                 f"--config.run={s.run}: has trained the net of {file}; give that too, "
