@@ -204,8 +204,8 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Curves:
     Each has seeds of its own, but for the two step sizes of an SDE, which share paths.
     """
     arms = plans(s)
-    print(what_is_run(s, task), end="\n\n", flush=True)
     root, made = jax.random.key(s.seed), dynamics(s, task)
+    print(what_is_run(s, task), end="\n\n", flush=True)
     numbers = {name: number for number, name in enumerate(made)}
     runs = {}
     for name, arm in parts(made.items()):

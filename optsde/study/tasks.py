@@ -17,6 +17,7 @@ from optsde.study.settings import Seeded, seed_setting, setting
 from optsde.study.shapes import UsageError, require
 
 PUBLISHED_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet152")
+OF_FEATURES = ("mlp", "normalised_mlp")  # nets that need no images
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -127,6 +128,9 @@ def build_task(
     require(fine, "augment", s.augment, f"none: {s.dataset} has rows of features")
     fine = not dataset.is_text or s.model == "transformer"
     require(fine, "model", s.model, f"transformer: {s.dataset} is text")
+    fine = dataset.is_text or dataset.is_images or s.model in OF_FEATURES
+    allowed = f"{' or '.join(OF_FEATURES)}: {s.dataset} has rows of features"
+    require(fine, "model", s.model, allowed)
     examples, augment = dataset.train, augmentation(dataset)
     if s.augment == "frozen":
         examples = data.frozen(examples, augment, copies, s.seed)

@@ -76,6 +76,8 @@ def test_what_does_not_suit_the_data_is_refused(tmp_path):
         build_task(Digits(dataset=name, train_size=0, augment="live"))
     with pytest.raises(UsageError, match="model=mlp: needs transformer: text is text"):
         build_task(Digits(dataset="text"))
+    with pytest.raises(UsageError, match="model=smallconv: needs mlp or norm"):
+        build_task(Digits(dataset=name, train_size=0, model="smallconv"))
     with pytest.raises(UsageError) as error:
         build_task(Digits(dataset=f"{name}x"))
     assert str(error.value).startswith(f"--config.dataset={name}x: no such file")
