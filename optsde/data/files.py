@@ -181,6 +181,8 @@ def image_folder(path: Path) -> Parts:
 
 def _classes_of(root: Path) -> Part:
     """Returns the images below a folder, and for each the name of its class."""
+    if importlib.util.find_spec("PIL") is None:
+        raise ValueError("needs pillow: install it with `pip install pillow`")
     if _images(root):
         raise ValueError("needs a folder for each class, with its images in it")
     files = {folder: _images(folder) for folder in _folders(root)}

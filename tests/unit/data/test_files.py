@@ -272,7 +272,10 @@ def test_a_parquet_is_read_as_the_csv_is(tmp_path):
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"")
+    save_images(tmp_path / "photos", IMAGES, LABELS)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="`pip install pillow`"):
+        data.load(str(tmp_path / "photos"))
     for name, extra in ((str(tmp_path / "a.parquet"), "parquet"), ("hf://a", "hf")):
         with pytest.raises(ValueError, match=rf"`pip install optsde\[{extra}\]`"):
             data.load(name)
