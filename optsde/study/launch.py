@@ -91,9 +91,9 @@ class Package:
         """Parses the command line, checks it and runs the study that it names."""
         try:
             command = _parse(self, sys.argv)
+            _prepare_devices(command.devices)  # before a check that computes
             study, settings = command.study, command.settings.checked()
             if command.dry_run:
-                _prepare_devices(command.devices)
                 make = command.task
                 tasks = [make(settings.config())] if make else []
                 speed = {} if command.flops is None else {"flops": command.flops}
@@ -107,7 +107,6 @@ class Package:
             )
         except (UsageError, ValueError, OSError) as error:
             sys.exit(self._complain(str(error), 2))
-        _prepare_devices(command.devices)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             run(study, settings, rundir, command.task, self.style, command.writers)

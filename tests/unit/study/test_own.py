@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -73,6 +74,10 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda count: None)
 
+    for study in (STUDY, FIXED, NONE):
+        module = types.ModuleType(study.name, "A question.")
+        monkeypatch.setitem(sys.modules, study.name, module)
+
     def run(*arguments, studies=(FIXED, STUDY, NONE)):
         monkeypatch.setattr(sys, "argv", ["pack", "--workdir=run", *arguments])
         try:
@@ -90,7 +95,8 @@ def test_a_preset_sets_what_the_study_has_and_says_what_it_has_not(command):
     assert code == 0, err
     assert "Adam(lr=0.01" in out
     assert "on 32\n" in out  # of its own 40 examples, four fifths
-    assert [line.strip() for line in out.splitlines()[3:6]] == ["2", "3", "4"]
+    rows = [line.strip() for line in out.partition("runs\n")[2].splitlines()]
+    assert rows[1:4] == ["2", "3", "4"]
     assert "pack (first) has no setting horizon; mine.py:adam sets it for others" in err
     assert "note: net and data are those of mine.py: train_size counts only" in err
 
