@@ -24,7 +24,8 @@ and with the same settings, in the same order,
 The published numbers were made with an average of total weight .633 over the blocks
 (`--config.running_mean`); the exact mean is the default here. The digits rows are the
 same recipes with a tenth of the steps and four times the lr, on 256 images; those of
-text with half the published lr, on 256 windows of 32 bytes.
+text with half the published lr, on 256 windows of 32 bytes. The rows `images_` and
+`words_` are these on all of any data: --config.dataset=PATH.
 """
 
 from experiments.fullbatch import recipe, row, table
@@ -94,6 +95,10 @@ ON_TEXT = dict(
     augment="none",
 )
 
+# Data of one's own, of any size: --config.dataset=PATH.
+ON_IMAGES = {**ON_DIGITS, "train_size": 0, "subset": 0}
+ON_WORDS = {**ON_TEXT, "train_size": 0, "test_size": 0}
+
 
 def with_controls(rows: dict[str, dict]) -> dict[str, recipe.Row]:
     table = dict(rows)
@@ -120,6 +125,8 @@ PRESETS = {
         ),
     ),
     **rows_of("text", TEXT, **ON_TEXT),
+    **rows_of("images", DIGITS, **ON_IMAGES),
+    **rows_of("words", TEXT, **ON_WORDS),
     "text_table": Preset(
         "text: all rows and two controls on a small transformer",
         table.Settings(

@@ -50,6 +50,10 @@ NORMALISED = dict(
     probe_seeds=8,
 )
 
+# ---- data of one's own, of any size
+
+ANY_SIZE = dict(train_size=0, horizon=2560.0, kappas=(2, 4, 8, 16), seeds=16, ells=(2,))
+
 # ---- text
 
 LM = Adam(lr=7e-4, b1=0.975, b2=0.995, weight_decay=0.1)
@@ -209,6 +213,20 @@ PRESETS = {
         "SGD with weight decay on a scale-invariant net",
         SGD(lr=0.1, l2=0.01),
         NORMALISED,
+    ),
+    "images": preset(
+        "Adam, a convolutional net; your images by --config.dataset=FOLDER",
+        Adam(**ADAM),
+        ANY_SIZE,
+        model="smallconv",
+        options=dict(width=16),
+    ),
+    "words": preset(
+        "AdamW, a causal transformer; your text by --config.dataset=FILE",
+        LM,
+        SMALL,
+        ANY_SIZE,
+        options=SMALL_NET,
     ),
     "lm": preset(
         "AdamW, a causal transformer on the standard library's text",

@@ -14,6 +14,8 @@ from optsde.study import Preset, presets
 # At batch 8 the mean gradient has a share in v, which it has not in the SDE; AdaGrad's
 # first steps, where s is small, are long besides. SGD's losses vary more between seeds.
 GAP = "discrete_matches_sde"
+# Of nets that are not dense, whose SDEs take the gradient of every example.
+FEW = dict(ells=(1, 2, 4), seeds=16, sde_seeds=8, times=(50, 100, 150, 200))
 PRESETS = {
     "digits": Preset(
         "Adam on digits: the front page",
@@ -45,6 +47,26 @@ PRESETS = {
             seeds=128,
             sde_seeds=64,
             known_false=("sde_has_converged",),  # .9 [.8, 1.1] %: open at ±1
+        ),
+    ),
+    "images": Preset(
+        "Adam, a convolutional net; your images by --config.dataset=FOLDER",
+        curves.Settings(
+            optimizer=optsde.Adam(lr=1e-3, b1=0.9, b2=0.99),
+            model="smallconv",
+            options=dict(width=8),
+            **FEW,
+        ),
+    ),
+    "words": Preset(
+        "AdamW, a causal transformer; your text by --config.dataset=FILE",
+        curves.Settings(
+            optimizer=optsde.Adam(lr=1e-3, b1=0.9, b2=0.99, weight_decay=0.1),
+            dataset="text",
+            model="transformer",
+            options=dict(depth=1, width=32, heads=2, length=32),
+            train_size=512,
+            **FEW,
         ),
     ),
     "quadratic": Preset(

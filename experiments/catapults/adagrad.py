@@ -187,4 +187,5 @@ study = Study(
     claims=claims,
     figures={"adagrad": figure},
     task=build_task,
+    fixed_task=nets.FIXED,
 )

@@ -164,4 +164,5 @@ study = Study(
     claims=claims,
     figures={"batch": figure},
     task=nets.build_task,
+    fixed_task=nets.FIXED,
 )

@@ -93,4 +93,5 @@ study = Study(
     claims=claims,
     figures={"cyclic": figure},
     task=nets.build_task,
+    fixed_task=nets.FIXED,
 )

@@ -91,6 +91,8 @@ def task(s):
     """Returns the task of the settings with the loss ½|f − y|², y one-hot."""
     options = {"hidden": s.hidden, **s.options} if s.model == "mlp" else s.options
     task = build_task(dataclasses.replace(s, options=options))
+    if task.loss is models.squared_error:  # of numbers to be predicted
+        return task
     return dataclasses.replace(task, loss=squared_error)
 
 

@@ -17,11 +17,16 @@ from optsde.run import Task
 from optsde.study import Seeds, UsageError, require, setting
 from optsde.types import PyTree
 
+FIXED = (
+    "its critical learning rate n/‖K‖ is that of |f − y|² on a two-layer net in NTK "
+    "form; give data of your own by --config.dataset"
+)
+
 
 class NetSettings(Seeds):
     """Settings of a study of one net, whose seeds have images of their own."""
 
-    dataset: str = setting("digits", "name of the images, see optsde.data.load")
+    dataset: str = setting("digits", "name or path, see optsde.data.load")
     width: int = setting(256, "of the hidden layer", at_least=1)
     train_size: int = setting(256, "images that a seed trains on", at_least=2)
     seeds = 8
@@ -42,8 +47,10 @@ def load(setting: str, name: str) -> Dataset:
     try:
         dataset = data.load(name)
     except ValueError as error:
-        raise UsageError(f"--config.{setting}={name}: {error}") from None
-    require(bool(dataset.mean), setting, name, "images")
+        says = str(error).removeprefix(f"{name}: ")
+        raise UsageError(f"--config.{setting}={name}: {says}") from None
+    fine = not dataset.is_text and dataset.classes is not None
+    require(fine, setting, name, "images or features, with labels")
     return dataset
 
 
@@ -67,7 +74,7 @@ def centred(dataset: Dataset, count: int | None = None) -> Examples:
     )
     inputs = pixels.reshape(len(pixels), -1).astype(np.float32)
     inputs = (inputs - inputs.mean()) / inputs.std()
-    return inputs, np.eye(dataset.classes, dtype=np.float32)[labels]
+    return inputs, np.eye(dataset.outputs, dtype=np.float32)[labels]
 
 
 # ---- nets

@@ -142,4 +142,5 @@ study = Study(
     claims=claims,
     figures={"kernel": figure},
     task=build_task,
+    fixed_task=nets.FIXED,
 )

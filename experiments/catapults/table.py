@@ -308,4 +308,5 @@ study = Study(
     claims=claims,
     figures={"table": figure},
     task=table_runs.build_task,
+    fixed_task=nets.FIXED,
 )

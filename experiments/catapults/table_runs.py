@@ -29,7 +29,7 @@ def build_task(s):
     fine, count = s.train_size < len(images[0]), len(images[0])
     require(fine, "train_size", s.train_size, f"fewer than all {count} images")
     try:
-        model = nets.two_layer(s.width, dataset.classes, s.activation)
+        model = nets.two_layer(s.width, dataset.outputs, s.activation)
     except ValueError as error:
         raise UsageError(f"--config.activation: {error}") from None
     return Task(model, nets.squared_distance, images, images, plain=images[0])

@@ -154,4 +154,5 @@ study = Study(
     claims=claims,
     figures={"threshold": figure},
     task=nets.build_task,
+    fixed_task=nets.FIXED,
 )

@@ -203,4 +203,5 @@ study = Study(
     claims=claims,
     figures={"l2_vs_weight_decay": figure},
     task=build_task,
+    by_accuracy=True,
 )

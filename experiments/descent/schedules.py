@@ -165,4 +165,5 @@ study = Study(
     claims=claims,
     figures={"schedules": figure},
     task=build_task,
+    by_accuracy=True,
 )

@@ -30,15 +30,19 @@ COLLECTIVES = r"(all-reduce|all-gather|reduce-scatter|collective-permute|all-to-
 GRADIENTS = {"forward": 2, "central": 3, "exact": 2.5}  # of a block, with a penalty
 
 
-def report(s: recipe.Shared, *, flops: float | None = None) -> None:
+def report(
+    s: recipe.Shared, task: Task | None = None, *, flops: float | None = None
+) -> None:
     """Compiles each row's step for the devices there are, and prints what it needs.
 
     Args:
       s: settings of the rows.
+      task: of one's own, in place of the built-in one.
       flops: FLOP/s of another machine, all its devices together, on which the run is
         meant to be; those of this one are measured where it is None.
     """
-    task = recipe.build_task(dataclasses.replace(s, stream=False), stand_in(s))
+    if task is None:
+        task = recipe.build_task(dataclasses.replace(s, stream=False), stand_in(s))
     module: Any = task.net.module
     if getattr(module, "form", "") == "auto":  # as on an accelerator, also on CPUs
         task = dataclasses.replace(task, model=module.clone(form="direct"))

@@ -53,9 +53,8 @@ def summary(s, run):
 
 def figure(s, run, path):
     sharp = [n for n in run.metrics if n.startswith("preconditioned_sharpness")]
-    drawing, (left, middle, *right) = new_figure(
-        3 if sharp else 2, width=13 if sharp else 10, height=4
-    )
+    panels = 1 + ("test_accuracy" in run) + bool(sharp)
+    drawing, (left, *right) = new_figure(panels, width=4 + 3 * panels, height=4)
 
     def draw(ax, name, words, colour, factor=1):
         times, values = run[name]
@@ -69,8 +68,10 @@ def figure(s, run, path):
             mark_spikes(left, find_spikes(of_seed, times), times[-1])
     plain_log_axis(left)
     label(left, x="step", y="loss", legend="best")
-    draw(middle, "test_accuracy", "held out", COLOURS[1], factor=100)
-    label(middle, x="step", y="held-out accuracy, %")
+    if "test_accuracy" in run:
+        middle, *right = right
+        draw(middle, "test_accuracy", "held out", COLOURS[1], factor=100)
+        label(middle, x="step", y="held-out accuracy, %")
     for name, ax in zip(sharp, right, strict=True):
         threshold = name.replace("preconditioned_sharpness", "threshold")
         draw(ax, name, "largest eigenvalue", COLOURS[0])

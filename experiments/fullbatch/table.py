@@ -179,6 +179,7 @@ study = Study(
     claims=claims,
     figures={"table": figure},
     task=recipe.build_task,
+    by_accuracy=True,
     dry_run=costs.report,
     says_costs=True,
     precision=None,

@@ -117,6 +117,7 @@ study = Study(
     Settings,
     simulate,
     task=nets.build_task,
+    by_accuracy=True,
     tables=tables,
     claims=claims,
     figures={"equilibrium": figure},

@@ -191,6 +191,7 @@ study = Study(
     Settings,
     simulate,
     task=nets.build_task,
+    by_accuracy=True,
     tables=tables,
     claims=claims,
     figures={"full_batch": figure},

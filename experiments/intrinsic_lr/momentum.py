@@ -64,6 +64,7 @@ study = Study(
     Settings,
     simulate,
     task=nets.build_task,
+    by_accuracy=True,
     tables=equilibrium.tables,
     claims=claims,
     figures={"momentum": partial(equilibrium.figure, symbol="", axis="")},

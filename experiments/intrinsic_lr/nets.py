@@ -19,7 +19,7 @@ from optsde.analysis import estimate, plus_minus
 from optsde.gradients import Draw, Sampler
 from optsde.measure.probe import Probe, probe
 from optsde.run import Series, Task, evaluate
-from optsde.study import RunDir, UsageError, tasks
+from optsde.study import RunDir, UsageError, require, tasks
 from optsde.study.arms import Arm
 from optsde.study.arms import train as train_arms
 from optsde.study.runs import ArmRuns, Runs
@@ -48,6 +48,8 @@ def build_task(s: Nets) -> Task:
 def examples_of(s: Nets, task: Task):
     """Returns the examples that a run draws from."""
     examples: Any = task.train
+    fine = s.augment != "edges" or examples[0].ndim == 4
+    require(fine, "augment", s.augment, "none or live: the inputs are no images")
     return data.shifted(examples) if s.augment == "edges" else examples
 
 

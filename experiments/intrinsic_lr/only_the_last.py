@@ -115,6 +115,7 @@ study = Study(
     Settings,
     simulate,
     task=nets.build_task,
+    by_accuracy=True,
     tables=tables,
     claims=claims,
     figures={"only_the_last": figure},

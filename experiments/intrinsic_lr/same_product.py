@@ -110,6 +110,7 @@ study = Study(
     Settings,
     simulate,
     task=nets.build_task,
+    by_accuracy=True,
     tables=tables,
     claims=claims,
     figures={"same_product": figure},

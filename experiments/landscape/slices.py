@@ -62,6 +62,7 @@ def slice_study(
         tables=tables,
         figures={"slice": draw},
         task=task_of,
+        by_accuracy=True,
         summary=lambda s, cut: {"steps": cut.steps, **losses(cut)},
         precision=None,
     )

@@ -58,7 +58,7 @@ def demand_of_replica(s: Settings, run: str, replica: str) -> Demand:
 def settings_of(folder: Path) -> Shared:
     """Returns the settings of a run of one row, or of RUN/rows/NAME."""
     in_table = folder.parent.name == "rows"
-    file = (folder.parent.parent if in_table else folder) / "config.json"
+    file = _home(folder) / "config.json"
     if not file.is_file():
         raise UsageError(f"needs {HOW_TO_GET_ONE}")
     try:
@@ -81,8 +81,21 @@ def settings_of(folder: Path) -> Shared:
     return settings
 
 
+def _home(folder: Path) -> Path:
+    """Returns the run directory of a run, or of RUN/rows/NAME."""
+    return folder.parent.parent if folder.parent.name == "rows" else folder
+
+
 def task_of(s: Trained) -> Task:
-    """Returns the task of the run, never augmented."""
+    """Returns the task of the run, never augmented; refuses a task of one's own."""
+    meta = _home(Path(s.run)) / "meta.json"
+    sources = json.loads(meta.read_text()).get("sources", {}) if meta.exists() else {}
+    for file in sources:
+        if file.endswith(".py"):
+            raise UsageError(
+                f"--config.run={s.run}: has trained the net of {file}; give that too, "
+                f"as --config={file}:PRESET"
+            )
     source = settings_of(Path(s.run))
     return build_task(dataclasses.replace(source, augment="none"))
 

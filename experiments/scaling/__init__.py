@@ -8,8 +8,26 @@ at κB under the optimizer's own rule and under the rules people use instead, on
 clock, with the same seeds. --dry_run prints the hyperparameters.
 """
 
+from experiments.scaling import rule
 from experiments.scaling.verification import study
-from optsde.study import Package
+from optsde.plans import Plan
+from optsde.run import Task
+from optsde.study import Package, Result
+from optsde.study.results import call
 
 PACKAGE = Package("scaling", __doc__, (study,))
 main = PACKAGE.main
+
+
+def run(task: Task, plan: Plan, **settings) -> Result:
+    """Returns what the command says of a task and the plan of its base run.
+
+    `print` it for the tables; `.runs.foreseen` is the prediction and `.verdicts` are
+    the claims.
+
+        scaling.run(task, plan, kappas=(2, 4, 8), seeds=16, verify=False)
+
+    Args:
+      settings: those of `python -m experiments.scaling --help` that no plan has.
+    """
+    return call(study, rule.of_plan(plan, **settings), task)

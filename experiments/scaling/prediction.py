@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import optsde
-from experiments.scaling.rule import SIGNAL, Settings, base_plan, keys_of, sampler_of
+from experiments.scaling.rule import SIGNAL, Settings, keys_of, sampler_of
 from optsde import measure
 from optsde.analysis import Estimate, estimate_or_exact, plus_minus, table
 from optsde.gradients import Draw
@@ -110,7 +110,7 @@ def probe_times(s: Settings) -> list[float]:
 
 def predict(s: Settings, task: Task) -> Foreseen:
     """Returns the prediction of a few seeds of the base run."""
-    plan, sampler = base_plan(s), sampler_of(s, task)
+    plan, sampler = s.base_plan(), sampler_of(s, task)
     times, kappas = probe_times(s), (1, *s.kappas)
     noise = measure.noise_probe(plan, sampler, s.draws, times=times, kappas=kappas)
     curve = task.evaluation(times=[0.0, *times])._replace(finite=False)

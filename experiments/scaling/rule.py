@@ -20,6 +20,7 @@ from optsde.study import (
     Seeds,
     UsageError,
     require,
+    results,
     setting,
 )
 from optsde.study.arms import Arm
@@ -132,6 +133,16 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
         """Base steps from one evaluation to the next."""
         return self.horizon / self.evaluations
 
+    def base_plan(self) -> optsde.Plan:
+        """Returns the plan of the base run."""
+        return optsde.Plan(
+            optimizer=self.optimizer,
+            batch_size=self.batch_size,
+            horizon=self.horizon,
+            schedule=self.schedule.build(),
+            clip=self.clip or None,
+        ).checked()
+
     def demands(self):
         yield from super().demands()
         fine = self.group <= self.batch_size
@@ -193,15 +204,15 @@ def judged(s: Settings) -> list[int]:
     return [k for k in s.kappas if k <= min(JUDGED_UNTIL, s.controls_until)]
 
 
-def base_plan(s: Settings) -> optsde.Plan:
-    """Returns the plan of the base run."""
-    return optsde.Plan(
-        optimizer=s.optimizer,
-        batch_size=s.batch_size,
-        horizon=s.horizon,
-        schedule=s.schedule.build(),
-        clip=s.clip or None,
-    ).checked()
+def of_plan(plan: optsde.Plan, **settings) -> Settings:
+    """Returns the settings of a study whose base run is this plan."""
+    names, others = ("optimizer", "batch_size", "horizon"), ("schedule", "clip")
+
+    class OfPlan(Settings):
+        def base_plan(self):
+            return plan.checked()
+
+    return OfPlan(**results.of_plan(plan, settings, names, others))
 
 
 def arms(
@@ -212,7 +223,7 @@ def arms(
     Signal rules are among them where `boosts`, their boosts by rule and κ, are known.
     """
     boosts = boosts or {}
-    base = base_plan(s)
+    base = s.base_plan()
     yield RuleArm("base", base)
     for ell in s.ells:
         plan = optsde.svag(base, ell, memory=s.memory)

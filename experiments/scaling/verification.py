@@ -98,8 +98,9 @@ def train_group(s: Settings, task: Task, group: list, folder: Path) -> Runs:
     )
 
 
-def show_plans(s: Settings) -> None:
+def show_plans(s: Settings, task: Task | None = None) -> None:
     """Prints what the rule and SVAG make of the hyperparameters."""
+    del task  # hyperparameters do not depend on it
     base, *others = arms(s)
     for arm in others:
         if arm.ell or arm.rule == "rule":
@@ -145,21 +146,25 @@ def distance_gain(runs: Runs, control: str, rule: str) -> Estimate:
 
 
 def tables(s: Settings, outcome: Outcome) -> Iterator[str]:
-    runs, metrics = outcome.runs, ("test_loss", "test_accuracy")
+    runs = outcome.runs
     if not runs:
         return
     foreseen, base = outcome.foreseen, runs["base"]
-    loss, accuracy = (estimate(late(base, base, name)) for name in metrics)
-    rows = [["base", "", plus_minus(loss, 4), plus_minus(100 * accuracy, 2)]]
+    header = {"test_loss": "held-out loss, % from base"}
+    cells = [plus_minus(estimate(late(base, base, "test_loss")), 4)]
+    if "test_accuracy" in base:
+        header["test_accuracy"] = "accuracy, points from base"
+        accuracy = estimate(late(base, base, "test_accuracy"))
+        cells.append(plus_minus(100 * accuracy, 2))
+    rows = [["base", "", *cells]]
     for name in list(runs)[1:]:
-        cells = ["diverged", ""]
+        cells = ["diverged", *[""] * (len(header) - 1)]
         if np.isfinite(runs[name].test_loss.values).all():
-            gaps = [interval(difference(runs, name, metric)) for metric in metrics]
+            gaps = [interval(difference(runs, name, metric)) for metric in header]
             cells = [with_interval(gap, 2, sign="+") for gap in gaps]
         arm = runs[name].arm
         rows.append([arm.title, RULES.get(arm.rule, ""), *cells])
-    header = ["", "", "held-out loss, % from base", "accuracy, points from base"]
-    yield table(header, rows, "llrr")
+    yield table(["", "", *header.values()], rows, "ll" + "r" * len(header))
     if any(rule in s.rules for rule in WAYS_OUT):
         yield ways_out_table(s, runs)
     if foreseen.difference is not None:

@@ -49,6 +49,8 @@ from optsde.study import (
     Study,
     UsageError,
     refuse_divergence,
+    require,
+    results,
     seed_setting,
     setting,
 )
@@ -56,6 +58,7 @@ from optsde.study.tasks import TaskSettings, build_task
 
 Curves = dict[str, np.ndarray]  # of each arm, train loss [seeds, grid]
 SHOWN_TIMES = 4  # columns of the table
+TASK = ("widths",)  # settings of the built-in task, besides those of all studies
 COARSE = "_coarse"  # ends the name of an SDE's arm at twice its step
 
 
@@ -110,6 +113,14 @@ class Settings(TaskSettings, Seeds):
     dataset = "all_digits"
     seeds = 96
 
+    def base_plan(self) -> optsde.Plan:
+        """Returns the plan of the base run."""
+        return optsde.Plan(
+            optimizer=self.optimizer,
+            batch_size=self.batch_size,
+            horizon=max(self.times),
+        )
+
     def demands(self):
         yield from super().demands()
         every = self.curve_every
@@ -125,6 +136,21 @@ class Settings(TaskSettings, Seeds):
             yield fine, culprit, f"whole steps in curve_every={every}"
 
 
+def of_plan(plan: optsde.Plan, **settings) -> Settings:
+    """Returns the settings of a study whose base run is this plan, up to the last time.
+
+    An SDE has no clipping and no average of the weights.
+    """
+    end = max(settings.get("times", Settings().times))
+    require(end <= plan.horizon, "times", end, f"at most the horizon {plan.horizon:g}")
+
+    class OfPlan(Settings):
+        def base_plan(self):
+            return dataclasses.replace(plan, horizon=max(self.times)).checked()
+
+    return OfPlan(**results.of_plan(plan, settings, ("optimizer", "batch_size"), TASK))
+
+
 def grid(s: Settings) -> np.ndarray:
     """Returns the times of the curves."""
     return np.arange(0, max(s.times) + 1, s.curve_every)
@@ -137,8 +163,7 @@ def svag_arm(ell: float) -> str:
 
 def plans(s: Settings) -> dict[str, optsde.Plan]:
     """Returns a plan for each discrete arm, all rescaled from the base run's."""
-    horizon = max(s.times)
-    base = optsde.Plan(optimizer=s.optimizer, batch_size=s.batch_size, horizon=horizon)
+    base = s.base_plan()
     arms = {svag_arm(ell): optsde.svag(base, ell) for ell in sorted(s.ells)}
     for batch in s.small_batches:
         arms[f"batch{batch}"] = optsde.scale(base, batch / s.batch_size)
@@ -164,7 +189,7 @@ def arm_label(s: Settings, name: str) -> str:
     }[name]
 
 
-def task(s: Settings) -> Task:
+def built_in(s: Settings) -> Task:
     """Returns the task of the settings; `widths` are those of an MLP."""
     options = {"hidden": s.widths, **s.options} if s.model == "mlp" else s.options
     return build_task(dataclasses.replace(s, options=options))
@@ -179,9 +204,8 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Curves:
     Each has seeds of its own, but for the two step sizes of an SDE, which share paths.
     """
     arms = plans(s)
-    finest = arms[svag_arm(max(s.ells))]
-    print(optsde.explain(arms["discrete"], finest), end="\n\n", flush=True)
     root, made = jax.random.key(s.seed), dynamics(s, task)
+    print(what_is_run(s, task), end="\n\n", flush=True)
     numbers = {name: number for number, name in enumerate(made)}
     runs = {}
     for name, arm in parts(made.items()):
@@ -191,6 +215,47 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Curves:
         make = partial(run_arm, s, rundir, task, name, arm, keys)
         runs[name] = rundir.once(name, make)["train_loss"]
     return runs
+
+
+def what_is_run(s: Settings, task: Task) -> str:
+    """Returns the plan beside SVAG's finest, and what each arm costs."""
+    arms = plans(s)
+    finest = arms[svag_arm(max(s.ells))]
+    return f"{optsde.explain(arms['discrete'], finest)}\n\n{costs(s, task.size)}"
+
+
+def costs(s: Settings, size: int) -> str:
+    """Returns how many gradients of examples each arm takes, of a set of this size.
+
+    A step of an SDE, and one with Gaussian noise, is a pass over the whole set.
+    """
+    arms = plans(s)
+    base = arms["discrete"]
+    rows = {}
+    for name, plan in arms.items():
+        draws = 1 if plan.noise_gain == 1 else 2
+        rows[name] = s.seeds, plan.steps, draws * plan.batch_size
+    for name in sdes(s):
+        rows[name] = s.sde_seeds, base.steps * (s.substeps + s.substeps // 2), size
+    rows["gaussian"] = s.sde_seeds, base.steps, size
+    cells = []
+    for name, (runs, steps, examples) in rows.items():
+        times = runs * steps * examples / (s.seeds * base.steps * base.batch_size)
+        numbers = f"{runs}", f"{steps:,}", f"{examples:,}", f"{times:.3g}"
+        cells.append([arm_label(s, name), *numbers])
+    header = ["cost", "runs", "steps", "gradients a step", "× the plain runs"]
+    return table(header, cells, "lrrrr")
+
+
+def show_costs(s: Settings, task: Task | None = None) -> None:
+    """Prints what would be run, and what it costs."""
+    print(what_is_run(s, built_in(s) if task is None else task))
+
+
+def sdes(s: Settings) -> dict[str, bool]:
+    """Returns the SDEs by name, and whether each keeps the mean gradient in v."""
+    kinds = {"sde": False, "sde_signal": True}
+    return kinds if is_adaptive(s) else {"sde": False}
 
 
 def dynamics(s: Settings, task: Task) -> dict[str, Dynamics]:
@@ -207,9 +272,7 @@ def dynamics(s: Settings, task: Task) -> dict[str, Dynamics]:
     except ValueError as error:
         raise UsageError(f"--config.model={s.model}: {error}") from None
     base = arms["discrete"]
-    for name, keep_signal in {"sde": False, "sde_signal": True}.items():
-        if keep_signal and not is_adaptive(s):
-            continue
+    for name, keep_signal in sdes(s).items():
         make = partial(optsde.sde, base, law, params, keep_signal=keep_signal)
         runs[name] = make(s.substeps)
         runs[name + COARSE] = make(s.substeps // 2, parts=2)
@@ -384,5 +447,6 @@ study = Study(
     tables=tables,
     claims=claims,
     figures={"svag": figure},
-    task=task,
+    task=built_in,
+    dry_run=show_costs,
 )

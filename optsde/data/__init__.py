@@ -1,5 +1,6 @@
-"""Data: always at hand, or prepared once; changed at random; streamed."""
+"""Data: at hand, prepared once, or your own; changed at random; streamed."""
 
+from optsde.data.arrays import from_arrays
 from optsde.data.augment import compose, crop, flip, frozen, mask_tokens, shifted
 from optsde.data.dataset import Dataset, imbalanced
 from optsde.data.digits import digits
@@ -20,6 +21,7 @@ __all__ = [
     "data_root",
     "digits",
     "flip",
+    "from_arrays",
     "frozen",
     "imbalanced",
     "load",

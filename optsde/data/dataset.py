@@ -16,15 +16,32 @@ class Dataset:
     """Images are uint8 or float [n, h, w, c] with int32 labels [n].
 
     Text is uint8 [n, T], with the next byte of each as int32 [n, T]; it has no mean.
+    Rows of features are float [n, d]. Numbers to be predicted, in place of labels, are
+    float [n, k], and there are no classes then.
     """
 
     name: str
     train: Examples
     test: Examples
-    classes: int
+    classes: int | None
     mean: tuple[float, ...] = ()  # of each channel, where black is 0 and white is 1
     std: tuple[float, ...] = ()
     white: int = 255
+
+    @property
+    def is_text(self) -> bool:
+        """Returns whether the inputs are tokens."""
+        return not self.mean
+
+    @property
+    def is_images(self) -> bool:
+        """Returns whether the inputs are images, and not rows of features."""
+        return self.train[0].ndim == 4
+
+    @property
+    def outputs(self) -> int:
+        """Returns how many numbers a net gives for an input, or for a token of it."""
+        return self.train[1].shape[1] if self.classes is None else self.classes
 
     def normalise(self, x: Array, dtype=jnp.float32) -> jax.Array:
         """Returns (x/white − mean)/std of each channel, and tokens as int32.
@@ -32,7 +49,7 @@ class Dataset:
         Computed in float32 at least, then cast.
         """
         x = jnp.asarray(x)
-        if not self.mean:
+        if self.is_text:
             return x.astype(jnp.int32)
         wide = jnp.promote_types(dtype, jnp.float32)
         per_channel = (1,) * (x.ndim - 1) + (-1,)

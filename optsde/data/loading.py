@@ -1,4 +1,4 @@
-"""Sets by name."""
+"""Sets by name or path."""
 
 import dataclasses
 import difflib
@@ -7,7 +7,7 @@ import inspect
 import os
 from collections.abc import Callable
 
-from optsde.data import prepared
+from optsde.data import files, hub, prepared
 from optsde.data.dataset import Dataset, join, split
 from optsde.data.digits import all_digits, digit_images
 from optsde.data.images import random_images
@@ -30,12 +30,15 @@ def load(
     subset: int = 0,
     **options,
 ) -> Dataset:
-    """The set of this name, with all its training examples or `train_size` of them.
+    """Returns the set of this name or path, with all its training examples or some.
 
-    Which ones is drawn from the seed `subset`. So few are the digits that those not
-    trained on join the held-out ones. `options` are those of the set: context for text;
-    shape, classes, train, test and seed for synthetic. Sets that have to be prepared
-    are looked for in `root`, else $OPTSDE_DATA, else ~/.cache/optsde/data.
+    Those are `train_size`, drawn from the seed `subset`. So few are the digits that
+    those not trained on join the held-out ones. A path is a folder of images by class,
+    a file of arrays or a table, or text: see docs/data.md. `hf://NAME[:CONFIG]` is read
+    by the `datasets` library. `options` are those of the set: context for text; seed,
+    of the held-out examples, for other paths; shape, classes, train, test and seed for
+    synthetic. Sets that have to be prepared are looked for in `root`, else
+    $OPTSDE_DATA, else ~/.cache/optsde/data.
 
     >>> few = load("digits", train_size=256)
     >>> few.train[0].shape, few.test[0].shape
@@ -59,9 +62,15 @@ def _maker(name: str, root: str | os.PathLike | None) -> Callable[..., Dataset]:
         return AT_HAND[name]
     if name in prepared.IMAGES:
         return functools.partial(prepared.image_set, name, root)
-    if name in prepared.TEXTS or prepared.file_of(name, root).exists():
+    if name in prepared.TEXTS:
         return functools.partial(prepared.text_set, name, root)
-    raise ValueError(unknown(name, NAMES))
+    if name.startswith(hub.PREFIX):
+        return hub.maker(name)
+    if (file := prepared.file_of(name, root)).exists():
+        return files.maker(str(file))
+    if files.is_path(name):
+        return files.maker(name)
+    raise ValueError(unknown(name, NAMES) + ", or a path")
 
 
 def unknown(name: str, names) -> str:

@@ -52,7 +52,8 @@ def file_of(name: str, root: str | os.PathLike | None = None) -> pathlib.Path:
 
 def image_set(name: str, root: str | os.PathLike | None = None) -> Dataset:
     """A prepared set of images."""
-    parts, numbers = _read(name, root), IMAGES[name]
+    arrays = "train_images", "train_labels", "test_images", "test_labels"
+    parts, numbers = _read(name, root, arrays), IMAGES[name]
     train = parts["train_images"], parts["train_labels"]
     test = parts["test_images"], parts["test_labels"]
     return Dataset(name, train, test, numbers.classes, numbers.mean, numbers.std)
@@ -62,11 +63,13 @@ def text_set(
     name: str, root: str | os.PathLike | None = None, context: int = 128
 ) -> Dataset:
     """A prepared set of text, in windows of `context` bytes and their next ones."""
-    parts = _read(name, root)
+    parts = _read(name, root, ("train_text", "test_text"))
     return from_bytes(name, parts["train_text"], parts["test_text"], context)
 
 
-def _read(name: str, root: str | os.PathLike | None) -> dict[str, np.ndarray]:
+def _read(
+    name: str, root: str | os.PathLike | None, arrays: tuple[str, ...]
+) -> dict[str, np.ndarray]:
     path = file_of(name, root)
     if not path.exists():
         where = f" --root {root}" if root else ""
@@ -76,4 +79,10 @@ def _read(name: str, root: str | os.PathLike | None) -> dict[str, np.ndarray]:
             "hand: digits, synthetic, text"
         )
     with np.load(path) as file:
+        if not set(arrays) <= set(file.files):
+            raise ValueError(
+                f"{path} holds {', '.join(file.files)}, and is not what "
+                f"`python -m optsde.data.prepare {name}` writes ({', '.join(arrays)}): "
+                "move it, and load it by its path"
+            )
         return dict(file)

@@ -3,6 +3,7 @@
 from optsde.study.arms import Arm, train, train_in
 from optsde.study.launch import Package, Preset, presets
 from optsde.study.probes import ProbeSettings, build_probes
+from optsde.study.results import Result
 from optsde.study.rundir import RunDir
 from optsde.study.runs import ArmRuns, Runs
 from optsde.study.settings import (
@@ -18,7 +19,7 @@ from optsde.study.settings import (
 )
 from optsde.study.shapes import UsageError, require
 from optsde.study.study import Study, refuse_divergence
-from optsde.study.tasks import LabelSettings, TaskSettings, build_task
+from optsde.study.tasks import LabelSettings, TaskSettings, build_task, task_of
 
 __all__ = [
     "Arm",
@@ -31,6 +32,7 @@ __all__ = [
     "Package",
     "Preset",
     "ProbeSettings",
+    "Result",
     "RunDir",
     "Runs",
     "Seeded",
@@ -46,6 +48,7 @@ __all__ = [
     "require",
     "seed_setting",
     "setting",
+    "task_of",
     "train",
     "train_in",
 ]

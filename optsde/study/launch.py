@@ -11,7 +11,8 @@ written. 130: interrupted; the same command goes on where it stopped.
 
 A config file has PRESETS, names with a text for each, and get_config(preset), which
 returns the ConfigDict of that preset. It may have task(config), which returns the
-`Task` to train on in place of the built-in one.
+`Task` to train on in place of the built-in one. One with task(config) and without
+get_config is for any study: see `optsde.study.own`.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ from ml_collections import ConfigDict
 from optsde.mesh import enable_compilation_cache, expose_cpu_cores
 from optsde.run.loop import DivergedError
 from optsde.run.writers import refuse_missing
-from optsde.study import provenance
+from optsde.study import own, provenance
 from optsde.study.rundir import RunDir
 from optsde.study.settings import Group, Settings
 from optsde.study.shapes import Leaf, UsageError, unknown_setting
@@ -57,7 +58,7 @@ class Preset:
     """A name's settings, and a line about them for `--help`."""
 
     text: str
-    settings: Settings
+    settings: Settings | Mapping[str, Any]  # a dict in a file for any study
 
     def __str__(self) -> str:
         return self.text
@@ -67,7 +68,9 @@ def presets(table: Mapping[str, Preset], default: str) -> Callable[..., ConfigDi
     """Returns the get_config of a config file: name of a preset -> ConfigDict."""
 
     def get_config(preset: str = default) -> ConfigDict:
-        return table[preset].settings.config()
+        settings = table[preset].settings
+        assert isinstance(settings, Settings)
+        return settings.config()
 
     return get_config
 
@@ -88,12 +91,14 @@ class Package:
         """Parses the command line, checks it and runs the study that it names."""
         try:
             command = _parse(self, sys.argv)
+            _prepare_devices(command.devices)  # before a check that computes
             study, settings = command.study, command.settings.checked()
             if command.dry_run:
-                _prepare_devices(command.devices)
+                make = command.task
+                tasks = [make(settings.config())] if make else []
                 speed = {} if command.flops is None else {"flops": command.flops}
                 assert study.dry_run is not None
-                study.dry_run(settings, **speed)
+                study.dry_run(settings, *tasks, **speed)
                 return
             config = settings.config()
             place = command.workdir or _place(self.name, command, config)
@@ -102,7 +107,6 @@ class Package:
             )
         except (UsageError, ValueError, OSError) as error:
             sys.exit(self._complain(str(error), 2))
-        _prepare_devices(command.devices)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             run(study, settings, rundir, command.task, self.style, command.writers)
@@ -179,18 +183,15 @@ def _parse(package: Package, argv: list[str]) -> _Command:
         raise UsageError(_without_prefix(error)) from None
     path, _, preset = str(general["config"].value).partition(":")
     module = _load(path)
-    base = _preset(module, path, preset)
-    study = choose(package.studies, base.get("study"))
-    settings = study.settings.of(base)
+    study, settings = _chosen(package, module, path, preset, rest)
     if helping:
         print(_help(package, module, path, settings, study))
         sys.exit(0)
     task = vars(module).get("task")
-    if task is not None and study.task is None:
-        raise UsageError(
-            f"--config={path}: defines task(config), and the study {study.key} takes "
-            "no task"
-        )
+    if task is not None:
+        own.refuse(study, package.studies, path)
+        own.note(path, rest)
+        task = own.checked(task, path)
     if general["dry_run"].value and study.dry_run is None:
         having = ", ".join(x.key for x in package.studies if x.dry_run) or "none"
         raise UsageError(
@@ -245,18 +246,37 @@ def _load(path: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         raise UsageError(f"--config={path}: {type(error).__name__}: {error}") from None
-    if not {"get_config", "PRESETS"} <= set(vars(module)):
-        raise UsageError(f"--config={path}: needs get_config(preset) and PRESETS")
+    if "PRESETS" not in vars(module) or not {"get_config", "task"} & set(vars(module)):
+        raise UsageError(
+            f"--config={path}: needs PRESETS, and task(config) or get_config(preset); "
+            "`python -m experiments new FILE.py` writes an example"
+        )
     return module
 
 
-def _preset(module: ModuleType, path: str, preset: str) -> ConfigDict:
+def _chosen(
+    package: Package, module: ModuleType, path: str, preset: str, flags: list[str]
+) -> tuple[Study, Settings]:
+    """Returns the study that a preset is of, or for, and its settings there."""
     if preset and preset not in module.PRESETS:
         raise UsageError(
             f"--config={path}:{preset}: no such preset; one of: "
             f"{', '.join(module.PRESETS)}"
         )
-    return module.get_config(preset) if preset else module.get_config()
+    if own.is_own(module):
+        preset = preset or next(iter(module.PRESETS))
+        settings = getattr(module.PRESETS[preset], "settings", None)
+        if not isinstance(settings, Mapping):
+            raise UsageError(
+                f"--config={path}:{preset}: needs Preset(text, dict(…)) of settings"
+            )
+        prefix = "--config.study="
+        keys = [flag.removeprefix(prefix) for flag in flags if flag.startswith(prefix)]
+        key, where = keys[-1] if keys else None, f"{path}:{preset}"
+        return own.settings_for(package.name, package.studies, where, settings, key)
+    base = module.get_config(preset) if preset else module.get_config()
+    study = choose(package.studies, base.get("study"))
+    return study, study.settings.of(base)
 
 
 class _Parser(flags.ArgumentParser):

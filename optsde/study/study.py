@@ -39,9 +39,12 @@ class Study:
       are filled in, as in "{target}".
     task: s -> task; it is built before anything is written. A config file that
       defines task(config) has that one used in its place.
+    fixed_task: why it has not, where the task is part of the question.
+    by_accuracy: whether it judges by accuracy, and so needs labels.
     summary: (s, runs) -> further entries of summary.json.
     answer: (s, runs, verdicts) -> a text that is printed after the verdicts.
-    dry_run: s -> None; what --dry_run does, None where the study has none.
+    dry_run: what --dry_run does, None where the study has none; s -> None, or
+      (s, task) -> None with a task of one's own.
     says_costs: whether dry_run says what a run costs, and so takes flops=, the speed of
       another machine in FLOP/s.
     precision: of matrix products, as jax names it; None leaves the default.
@@ -57,9 +60,11 @@ class Study:
         default_factory=dict
     )
     task: Callable[[Any], Any] | None = None
+    fixed_task: str = ""
+    by_accuracy: bool = False
     summary: Callable[[Any, Any], Mapping[str, Any]] | None = None
     answer: Callable[[Any, Any, list[Verdict]], str] | None = None
-    dry_run: Callable[[Any], None] | None = None
+    dry_run: Callable[..., None] | None = None
     says_costs: bool = False
     precision: str | None = "highest"
 
@@ -95,6 +100,8 @@ def run(
     if study.task is not None:
         own = study.task
         arguments.append(task(settings.config()) if task else own(settings))
+        if study.by_accuracy:
+            _require_labels(study, arguments[-1])
     rundir.begin()
     print(f"run directory: {rundir.path}", flush=True)
     with writing_to(functools.partial(_writers_of, rundir, writers)):
@@ -138,6 +145,15 @@ def _writers_of(
         "wandb": lambda: Wandb(rundir.path, rundir.settings, label, blocks),
     }
     return [makers[name]() for name in names]
+
+
+def _require_labels(study: Study, task: Any) -> None:
+    kind = task.test[1].dtype.kind
+    if kind not in "iu":
+        raise UsageError(
+            f"--config.dataset: its targets are numbers to be predicted, and the study "
+            f"{study.key} judges by accuracy; svag, scaling and fullbatch's row do not"
+        )
 
 
 def with_known(

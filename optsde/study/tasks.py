@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +10,21 @@ import numpy as np
 from flax.errors import FlaxError
 
 from optsde import data, models
+from optsde.data.augment import Augment
 from optsde.data.dataset import Dataset
 from optsde.run import Task
 from optsde.study.settings import Seeded, seed_setting, setting
 from optsde.study.shapes import UsageError, require
 
 PUBLISHED_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet152")
+OF_FEATURES = ("mlp", "normalised_mlp")  # nets that need no images
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 class TaskSettings(Seeded):
     """Settings of a study that trains a net on data."""
 
-    dataset: str = setting("digits", "name of the data, see optsde.data.load")
+    dataset: str = setting("digits", "name or path of the data, see optsde.data.load")
     model: str = setting("mlp", "name of the net, see optsde.models.build")
     options: dict = setting({}, "of the net, see optsde.models.build")
     train_size: int = setting(0, "training examples; 0: all that there are", at_least=0)
@@ -54,7 +57,8 @@ class TaskSettings(Seeded):
                 self.dataset, train_size=size, subset=self.subset, **options
             )
         except ValueError as error:
-            raise UsageError(f"--config.dataset={self.dataset}: {error}") from None
+            says = str(error).removeprefix(f"{self.dataset}: ")
+            raise UsageError(f"--config.dataset={self.dataset}: {says}") from None
 
 
 class LabelSettings(TaskSettings):
@@ -87,12 +91,12 @@ class LabelSettings(TaskSettings):
         if self.label_noise:
             random = np.random.RandomState(self.seed)
             wrong = random.rand(len(train[1])) < self.label_noise
-            other = random.randint(dataset.classes, size=len(train[1]))
+            other = random.randint(dataset.outputs, size=len(train[1]))
             train = train[0], np.where(wrong, other, train[1]).astype(train[1].dtype)
         return dataclasses.replace(dataset, train=train)
 
 
-def build_model(s: TaskSettings, classes: int):
+def build_model(s: TaskSettings, outputs: int):
     """Returns the net; shortcuts of ResNets are pooled before their 1×1 convolution."""
     options = dict(s.options)
     dtype = options.get("dtype") or "float32"
@@ -100,7 +104,7 @@ def build_model(s: TaskSettings, classes: int):
     if s.model in PUBLISHED_RESNETS:
         options.setdefault("downsample", "avgpool")
     try:
-        return models.build(s.model, classes, **options)
+        return models.build(s.model, outputs, **options)
     except (ValueError, TypeError) as error:
         raise UsageError(f"--config.model={s.model}: {error}") from None
 
@@ -120,6 +124,13 @@ def build_task(
       stream: keep the training set on the host.
     """
     dataset = s.load() if dataset is None else dataset
+    fine = s.augment == "none" or dataset.is_text or dataset.is_images
+    require(fine, "augment", s.augment, f"none: {s.dataset} has rows of features")
+    fine = not dataset.is_text or s.model == "transformer"
+    require(fine, "model", s.model, f"transformer: {s.dataset} is text")
+    fine = dataset.is_text or dataset.is_images or s.model in OF_FEATURES
+    allowed = f"{' or '.join(OF_FEATURES)}: {s.dataset} has rows of features"
+    require(fine, "model", s.model, allowed)
     examples, augment = dataset.train, augmentation(dataset)
     if s.augment == "frozen":
         examples = data.frozen(examples, augment, copies, s.seed)
@@ -133,12 +144,11 @@ def build_task(
         examples = data.Stream(data.Arrays(*examples))
     else:
         examples = jax.tree.map(jnp.asarray, examples)
-    text = dataset.train[1].ndim == 2
-    model = build_model(s, dataset.classes)
+    model = build_model(s, dataset.outputs)
     try:  # without computing anything: widths and heads that do not fit
         task = Task(
             model=model,
-            loss=models.token_cross_entropy if text else models.cross_entropy,
+            loss=loss_of(dataset),
             train=examples,
             test=test,
             plain=plain,
@@ -153,9 +163,35 @@ def build_task(
     return task
 
 
+def task_of(dataset: Dataset, model: Any, augment: Augment | None = None) -> Task:
+    """Returns the task of a net on a data set, with the loss that suits its targets.
+
+    Args:
+      model: from inputs as `dataset.normalise` gives them to `dataset.outputs` numbers.
+      augment: of training examples, such as `data.flip()`.
+    """
+    train, test = jax.tree.map(jnp.asarray, (dataset.train, dataset.test))
+    return Task(
+        model=model,
+        loss=loss_of(dataset),
+        train=train,
+        test=test,
+        plain=train[0][:10_000],
+        prepare=dataset.normalise,
+        augment=augment,
+    )
+
+
+def loss_of(dataset: Dataset) -> models.losses.Loss:
+    """Returns cross entropy of labels or tokens, else half the squared error."""
+    if dataset.is_text:
+        return models.token_cross_entropy
+    return models.squared_error if dataset.classes is None else models.cross_entropy
+
+
 def augmentation(dataset: Dataset) -> Callable:
-    """Returns shifts, with mirroring of photographs; masks, on text."""
-    if dataset.train[1].ndim == 2:
+    """Returns shifts, with mirroring of CIFAR's photographs; masks, on text."""
+    if dataset.is_text:
         return data.mask_tokens()
     if dataset.name.startswith("cifar"):
         return data.compose(data.crop(4), data.flip())

@@ -42,6 +42,17 @@ def opened(place, s):
     return RunDir.open(place, "landscape", s.config())
 
 
+def test_a_net_of_ones_own_is_asked_for(folder):
+    """Its file is among the sources; the built-in net would be another."""
+    meta = folder / "meta.json"
+    before = meta.read_text()
+    assert trained.task_of(settings("line", run=str(folder))).size == 64
+    meta.write_text(json.dumps({"sources": {"a.csv": "12", "mine.py": "34"}}))
+    with pytest.raises(UsageError, match=r"give that too, as --config=mine\.py:PRESET"):
+        trained.task_of(settings("line", run=str(folder)))
+    meta.write_text(before)
+
+
 # ---- directions
 
 

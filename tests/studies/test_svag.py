@@ -96,6 +96,20 @@ def test_any_net_on_any_data(changes, tmp_path, capsys):
     np.testing.assert_array_equal(again["sde"], runs["sde"])
 
 
+def test_costs_are_gradients_of_examples():
+    """By hand: 2 runs of 20 steps of 8 examples are 320, the SDE's 3·20·3·50 9,000."""
+    s = settings("digits_sgd", **TINY)
+    s = dataclasses.replace(
+        s, seeds=2, sde_seeds=3, times=(20,), ells=(1, 2), small_batches=(), substeps=2
+    )
+    rows = [line.split() for line in curves.costs(s, 50).splitlines()[2:]]
+    plain, svag2, sde, gaussian = ([*row[-4:]] for row in rows)
+    assert plain == ["2", "20", "8", "1"]
+    assert svag2 == ["2", "40", "16", "4"]
+    assert sde == ["3", "60", "50", f"{9000 / 320:.3g}"]
+    assert gaussian == ["3", "20", "50", f"{3000 / 320:.3g}"]
+
+
 def test_batch_norm_is_refused():
     s = settings("digits", **TINY, model="digitsnet")
     with pytest.raises(UsageError, match="model=digitsnet: BatchNorm makes examples"):

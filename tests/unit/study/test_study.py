@@ -375,10 +375,11 @@ def test_a_config_file_may_bring_its_own_task(command, tmp_path):
     tasks = []
 
     def simulate(s, rundir, task):
-        tasks.append(task)
+        tasks.append(getattr(task, "losses", task))
 
     study = Study(__name__, Settings, simulate, task=lambda s: f"seed {s.seed}")
-    own = "\ndef task(config):\n    return f'own, seed {config.seed}'\n"
+    own = "\nfrom types import SimpleNamespace\ndef task(config):\n"
+    own += "    return SimpleNamespace(losses=f'own, seed {config.seed}')\n"
     (tmp_path / "own.py").write_text(CONFIG + own)
     assert command("--workdir=a", study=study)[0] == 0
     assert command("--workdir=b", "--config=own.py", study=study)[0] == 0

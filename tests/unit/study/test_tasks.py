@@ -53,6 +53,36 @@ def test_a_task_of_text_is_masked():
     assert (np.asarray(targets) == -1).any()
 
 
+def csv_of(tmp_path, targets):
+    x = np.random.RandomState(0).randn(40, 3)
+    rows = np.column_stack([x, targets(x)])
+    np.savetxt(tmp_path / "a.csv", rows, delimiter=",")
+    return str(tmp_path / "a.csv")
+
+
+def test_numbers_are_predicted_by_squared_error(tmp_path):
+    name = csv_of(tmp_path, lambda x: np.sin(x[:, 0]))
+    task = build_task(Digits(dataset=name, train_size=0).checked())
+    assert task.loss is models.squared_error
+    losses = task.losses(task.init(jax.random.key(0)), task.train)
+    assert losses.shape == (32,)
+    with pytest.raises(UsageError, match=r"label_noise=0\.5: needs a set of labels"):
+        build_task(Digits(dataset=name, train_size=0, label_noise=0.5))
+
+
+def test_what_does_not_suit_the_data_is_refused(tmp_path):
+    name = csv_of(tmp_path, lambda x: np.sin(x[:, 0]))
+    with pytest.raises(UsageError, match=r"augment=live: needs none: .* features"):
+        build_task(Digits(dataset=name, train_size=0, augment="live"))
+    with pytest.raises(UsageError, match="model=mlp: needs transformer: text is text"):
+        build_task(Digits(dataset="text"))
+    with pytest.raises(UsageError, match="model=smallconv: needs mlp or norm"):
+        build_task(Digits(dataset=name, train_size=0, model="smallconv"))
+    with pytest.raises(UsageError) as error:
+        build_task(Digits(dataset=f"{name}x"))
+    assert str(error.value).startswith(f"--config.dataset={name}x: no such file")
+
+
 def test_copies_and_streams():
     task = build_task(Digits(augment="frozen"), copies=3)
     assert task.size == 3 * 64
