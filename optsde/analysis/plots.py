@@ -48,17 +48,21 @@ Name = TypeVar("Name", bound=Hashable)
 
 def style(changes: Mapping[str, Any] | None = None):
     """Returns a context in which matplotlib has our settings, and these changes."""
-    import matplotlib
-
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError(
+            "figures are drawn by matplotlib: pip install 'optsde[studies]'"
+        ) from None
     return matplotlib.rc_context({**STYLE, **(changes or {})})
 
 
 def new_figure(columns: int, width: float = 10.0, height: float = 4.2, rows: int = 1):
     """Returns (figure, axes) that need no display; the axes row by row."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     with style():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()

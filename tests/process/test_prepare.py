@@ -29,7 +29,7 @@ main(sys.argv[1:])
 """
 needs_tfds = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_datasets") is None,
-    reason="needs tensorflow_datasets: pip install -e .[prepare]",
+    reason="needs tensorflow_datasets: pip install 'optsde[prepare]'",
 )
 pytestmark = [pytest.mark.full, needs_tfds]
 
@@ -69,7 +69,7 @@ def as_images(rows):
 def root(archive, tmp_path_factory):
     """Where the command has prepared the set."""
     if importlib.util.find_spec("tensorflow") is None:
-        pytest.skip("needs TensorFlow: pip install -e .[prepare]")
+        pytest.skip("needs TensorFlow: pip install 'optsde[prepare]'")
     place = tmp_path_factory.mktemp("root")
     done = run("cifar10", "--from", archive[0], "--root", place, "--unchecked")
     assert done.returncode == 0, done.stderr
@@ -157,8 +157,9 @@ def test_errors_are_one_line(archive, tmp_path, args, message):
 def test_without_tensorflow_it_says_how_to_install(tmp_path):
     done = run("cifar10", "--root", tmp_path, code=HIDE_TENSORFLOW)
     assert done.returncode == 1
-    assert "needs TensorFlow, once: install it with `pip install -e .[prepare]`" in (
-        done.stderr
+    assert (
+        "needs TensorFlow, once: install it with `pip install 'optsde[prepare]'`"
+        in (done.stderr)
     )
     assert done.stderr.count("\n") == 1
 
