@@ -35,7 +35,7 @@ def on_config(config):
     config.nav = [
         {"The idea": "index.md"},
         {"Guides": ["readme.md", *(f"{name}.md" for name in sorted(guides))]},
-        {"Lessons": [f"lessons/{path.name}" for path in lessons()]},
+        {"Lessons": [f"notebooks/{path.name}" for path in lessons()]},
         {"Studies": [f"{name}.md" for name in STUDIES]},
         {"Theory": "theory.md"},
         {"Gallery": "gallery.md"},
@@ -58,8 +58,8 @@ def on_files(files, config):
     for place, text in pages.items():
         files.append(File.generated(config, place, content=text))
     for path in lessons():
-        text = path.read_text()
-        files.append(File.generated(config, f"lessons/{path.name}", content=text))
+        place = str(path.relative_to(ROOT))
+        files.append(File(place, str(ROOT), config.site_dir, config.use_directory_urls))
     return files
 
 
@@ -146,12 +146,15 @@ def fenced(example):
 
 
 def gallery():
-    """Returns the page of all pictures, each with its words and the page it is of."""
+    """Returns the page of all pictures, by the page that they are of."""
     parts = ["# Gallery\n\nEvery picture is what a study wrote; its page says how.\n"]
     for path in sorted(DOCS.glob("*.md")):
-        for picture, words, target in LINK.findall(path.read_text()):
-            if picture and path.name != "index.md":
-                parts.append(f"[![{words}]({target})]({path.name})\n\n{words}\n")
+        text = path.read_text()
+        title = text.partition("\n")[0].removeprefix("# ")
+        pictures = [link for link in LINK.findall(text) if link[0]]
+        if pictures and path.name != "index.md":
+            parts.append(f"## [{title}]({path.name})\n")
+            parts += [f"![{words}]({file})\n\n{words}\n" for _, words, file in pictures]
     return "\n".join(parts)
 
 
@@ -162,7 +165,7 @@ def on_page_markdown(markdown, page, **_):
     """Puts links and formulas in the form that the site can show."""
     if page.file.src_uri == "index.md":
         page.meta["hide"] = ["toc"]
-    if page.file.src_uri.startswith("lessons/"):
+    if page.file.src_uri.startswith("notebooks/"):
         return markdown
     generated = page.file.src_uri in ("readme.md", "changelog.md")
     text = LINK.sub(from_root if generated else from_docs, markdown)
@@ -195,10 +198,8 @@ def from_docs(link):
 def from_root(link):
     """Mends a link of a file of the repository's root."""
     picture, words, target = link.groups()
-    if target.startswith(("http", "#")):
+    if target.startswith(("http", "#")) or re.match(r"notebooks/\w+\.py", target):
         return link[0]
     if target.startswith("docs/"):
         return f"{picture}[{words}]({target.removeprefix('docs/')})"
-    if target.startswith("notebooks/") and target.endswith(".py"):
-        return f"[{words}](lessons/{target.removeprefix('notebooks/')})"
     return f"[{words}]({SOURCE}/blob/main/{target})" if SOURCE else words
