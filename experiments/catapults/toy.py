@@ -147,7 +147,7 @@ def figure(s, runs, path):
     x, title = "ηλ at the start", f"width {s.width}: the end is flatter"
     plots.label(middle, x, "ηλ at the end, a dot for each seed", title)
     y, title = f"% of {s.seeds} seeds", "shaded: the window, 2 to 4"
-    plots.label(right, x, y, title, legend="upper left")
+    plots.label(right, x, y, title, legend="center")
     plots.save(drawing, path)
 
 

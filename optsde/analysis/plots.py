@@ -137,7 +137,7 @@ def save(figure, path: Path) -> None:
 def _write_corner(ax, text: str) -> None:
     """Writes a text above the axis of a panel, left of its title."""
     place = dict(xycoords="axes fraction", textcoords="offset points")
-    ax.annotate(text, (0, 1), (-12, 6), ha="right", size=ax.title.get_size(), **place)
+    ax.annotate(text, (0, 1), (-12, 9), ha="right", size=ax.title.get_size(), **place)
 
 
 def subscripted(text: str) -> str:
