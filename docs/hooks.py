@@ -1,8 +1,8 @@
 """What the site is made of beside the pages of this folder; mkdocs calls it.
 
-The README, the changelog, a page for each room of the library, the lessons and a gallery
-are pages that nobody writes twice. Formulas become MathML, which browsers show without
-a script, and links that lead out of this folder go to the repository, if it has an
+The README, the changelog, a page for each room of the library, the lessons and a
+gallery are pages that nobody writes twice. Formulas become MathML, which browsers show
+without a script. Links that lead out of this folder go to the repository, if it has an
 address.
 """
 

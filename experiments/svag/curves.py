@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -342,7 +343,8 @@ def figure(s: Settings, runs: Curves, path: Path) -> None:
     for name, curve in extrapolated(runs).items():
         band(left, times, estimate(curve), label=arm_label(s, name), **styles[name])
     for name, shift in zip(nearest_last, shifts, strict=True):
-        looks = dict(ls="-") | styles[name] | dict(lw=0.9, ms=3.5, capsize=0)
+        thin = dict(lw=0.9, ms=3.5, capsize=0)
+        looks: dict[str, Any] = dict(ls="-") | styles[name] | thin
         points(right, np.array(s.times) + shift, apart[name], **looks)
     plain_log_axis(left)
     spans(right, [(-s.bound, s.bound)], along="y")

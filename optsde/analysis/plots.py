@@ -289,7 +289,7 @@ def plain_log_axis(ax, which: str = "y") -> None:
 
 
 def plain_symlog_axis(ax, linear: float) -> None:
-    """Makes the y axis logarithmic beyond ± `linear`, marked 0, 1, 2, 5, 10 and so on."""
+    """Makes the y axis logarithmic beyond ± `linear`, marked 0, 1, 2, 5, 10, …"""
     from matplotlib.ticker import FixedLocator
 
     marks = np.outer(10.0 ** np.arange(-2, 4), (1, 2, 5)).ravel()

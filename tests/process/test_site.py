@@ -1,4 +1,4 @@
-"""The documentation site: built with broken links as errors, and what is on its pages."""
+"""The documentation site: broken links are errors; what is on its pages."""
 
 import importlib.util
 import re
