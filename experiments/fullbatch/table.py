@@ -169,8 +169,8 @@ def figure(s, runs, path):
         looks = dict(label=LABELS[name], colour=colour, marker="o", ms=4)
         band(right, share, later, **looks)
     plain_log_axis(right)
-    x, y = "share of the row's steps, from the first evaluation on", "held-out loss"
-    label(right, x=x, y=y, title="bands 95%")
+    title = "from the first evaluation on, bands 95%"
+    label(right, x="share of the row's steps", y="held-out loss", title=title)
     shared_legend(drawing, right, columns=len(shown))
     save(drawing, path)
 
