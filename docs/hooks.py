@@ -34,7 +34,12 @@ def on_config(config):
     guides = {path.stem for path in DOCS.glob("*.md")} - {"index", "theory", *STUDIES}
     config.nav = [
         {"The idea": "index.md"},
-        {"Guides": ["readme.md", *(f"{name}.md" for name in sorted(guides))]},
+        {
+            "Guides": [
+                {"README": "readme.md"},
+                *(f"{name}.md" for name in sorted(guides)),
+            ]
+        },
         {"Lessons": [f"notebooks/{path.name}" for path in lessons()]},
         {"Studies": [f"{name}.md" for name in STUDIES]},
         {"Theory": "theory.md"},
