@@ -97,6 +97,9 @@ def test_the_wheel_takes_two_names_and_says_that_it_is_typed(wheel):
         "experiments",
     }
     assert "optsde/py.typed" in names
+    ours = [*ROOT.glob("optsde/**/*.*"), *ROOT.glob("experiments/**/*.*")]
+    files = {str(x.relative_to(ROOT)) for x in ours if x.suffix != ".pyc"}
+    assert files <= set(names)
     here = {
         f"experiments/{path.relative_to(ROOT)}" for path in ROOT.glob("configs/*.py")
     }
