@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 CONSTRAINTS := constraints.txt
 CACHED := JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
-.PHONY: help demo test test-all notebooks lint types format check bench record lock clean
+.PHONY: help demo test test-all notebooks docs docs-lessons lint types format check bench record lock clean
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
@@ -23,6 +23,12 @@ test-all: test ## and the theory at full path counts, commands, notebooks
 
 notebooks: $(VENV)/dev ## run the lessons, and check their answers
 	$(PYTEST) -m full tests/process/test_notebooks.py
+
+docs: $(VENV)/dev ## the site, in build/site; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-lessons: $(VENV)/dev ## the same with the lessons run, some minutes
+	LESSONS=true NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: $(VENV)/dev ## style
 	$(BIN)/ruff check .
@@ -58,7 +64,7 @@ clean: ## remove what can be made again
 # One stamp for each set of packages; `dev` and `bench` include `run`.
 $(VENV)/run: pyproject.toml $(CONSTRAINTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .[studies]
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run

@@ -37,7 +37,6 @@ PRESETS = {
             known_false=(
                 "other_product_0.001_differs_7",
                 "other_product_0.001_differs_8",
-                "other_product_0.01_differs_9",
             ),
         ),
     ),

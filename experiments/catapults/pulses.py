@@ -220,18 +220,20 @@ def figure(s, runs, path):
     titles = f"means of {s.seeds} seeds, 95% bars", target.title, ""
     for ax, title, (name, y) in zip(axes, titles, names.items(), strict=True):
         for number, (init, start) in enumerate(INITS.items()):
-            x = np.array(s.pulses) + 0.02 * number * most
+            x = np.array(s.pulses) + (0.06 * number - 0.03) * most
             ends = stack(estimate_finite(runs[init, k, False][name]) for k in s.pulses)
             looks = dict(colour=plots.COLOURS[number], label=start, ls="-")
             plots.points(ax, x, ends, **looks)
         if s.capped:
             end = estimate_finite(runs["random", s.segments, True][name])
             looks = dict(label="random, spikes that are cut short", marker="s")
-            plots.points(ax, 0.06 * most, end, colour=plots.COLOURS[5], **looks)
-        ax.set_xticks(s.pulses)
-        legend = "best" if ax is axes[0] else None
-        plots.label(ax, "pulses above the critical rate", y, title, legend=legend)
+            plots.points(ax, -0.4 * most, end, colour=plots.COLOURS[5], **looks)
+            ax.set_xticks([-0.4 * most, *s.pulses], ["cut short", *s.pulses])
+        else:
+            ax.set_xticks(s.pulses)
+        plots.label(ax, "pulses above the critical rate", y, title)
     axes[2].set(ylim=(0, None))
+    plots.shared_legend(drawing, axes[0], columns=3)
     plots.save(drawing, path)
 
 

@@ -122,7 +122,7 @@ def claims(s, runs):
 
 
 def figure(s, runs, path):
-    drawing, (left, right) = plots.new_figure(2, width=11, height=4.4)
+    drawing, (left, middle, right) = plots.new_figure(3, width=13, height=4.4)
     loss, ratios = runs["loss"], np.array(s.ratios)
     for wanted, colour in plots.colours(SHOWN).items():
         at = int(np.abs(ratios - wanted).argmin())
@@ -135,20 +135,19 @@ def figure(s, runs, path):
 
     (spiked, lost), colours = fates(loss), plots.COLOURS
     ends = np.where(lost, np.nan, runs["rate"][..., -1])
-    right.plot(ratios, ends.T, "o", ms=3, color=colours[0], alpha=0.5)
-    plots.spans(right, [(2, 4)], colour=colours[1])
-    right.axhline(2, color="grey", ls="--", lw=1)
-    right.plot(ratios, ratios, color="grey", lw=1)
+    middle.plot(ratios, ends.T, "o", ms=3, color=colours[0], alpha=0.5)
+    middle.axhline(2, color="grey", ls="--", lw=1)
+    middle.plot(ratios, ratios, color="grey", lw=1)
+    middle.set(ylim=(0, 2.3))
     for fate, ls, text in ((spiked, "-", "shoot up"), (lost, "--", "diverge")):
-        looks = dict(color=colours[5], label=f"share that {text}", lw=1.5)
-        right.plot(ratios, fate.mean(axis=0), ls, **looks)
-    right.set(ylim=(0, 2.3))
-    x, y = (
-        "ηλ at the start (orange: the window 2 to 4)",
-        "ηλ at the end (dots: each seed)",
-    )
-    title = f"width {s.width}: the end is flatter"
-    plots.label(right, x, y, title, legend="lower left")
+        looks = dict(color=colours[5], label=text, lw=1.8)
+        right.plot(ratios, 100 * fate.mean(axis=0), ls, **looks)
+    for ax in (middle, right):
+        plots.spans(ax, [(2, 4)], colour=colours[1])
+    x, title = "ηλ at the start", f"width {s.width}: the end is flatter"
+    plots.label(middle, x, "ηλ at the end, a dot for each seed", title)
+    y, title = f"% of {s.seeds} seeds", "shaded: the window, 2 to 4"
+    plots.label(right, x, y, title, legend="center")
     plots.save(drawing, path)
 
 

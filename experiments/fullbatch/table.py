@@ -17,6 +17,7 @@ from optsde.analysis.plots import (
     plain_log_axis,
     points,
     save,
+    shared_legend,
 )
 from optsde.run import parts
 from optsde.study import Study, require, setting
@@ -164,10 +165,13 @@ def figure(s, runs, path):
     shown = [name for name in PUBLISHED if name != "fb_strong"]
     for name, colour in zip(shown, COLOURS, strict=False):
         times, losses = runs[name].test_loss
-        share = times / times[-1]
-        band(right, share, estimate(losses), label=LABELS[name], colour=colour)
+        later, share = estimate(losses[:, 1:]), times[1:] / times[-1]
+        looks = dict(label=LABELS[name], colour=colour, marker="o", ms=4)
+        band(right, share, later, **looks)
     plain_log_axis(right)
-    label(right, x="share of the row's steps", y="held-out loss", legend="lower left")
+    title = "from the first evaluation on, bands 95%"
+    label(right, x="share of the row's steps", y="held-out loss", title=title)
+    shared_legend(drawing, right, columns=len(shown))
     save(drawing, path)
 
 

@@ -93,14 +93,20 @@ def figure(s, runs, path):
         scale=1e3,
         group=lambda x: f"λₑ = {product(x.arm):g}",
     )
-    for place, (name, run) in enumerate(runs.items()):
-        loss = estimate(s.average(run.test_loss))
-        plots.points(right, place, loss, colour=colours[name])
+    products = sorted({product(run.arm) for run in runs.values()})
+    for place, wanted in enumerate(products):
+        same = [name for name, run in runs.items() if product(run.arm) == wanted]
+        for number, name in enumerate(same):
+            loss = estimate(s.average(runs[name].test_loss))
+            x = place + 0.1 * (number - (len(same) - 1) / 2)
+            plots.points(right, x, loss, colour=colours[name])
     plots.plain_log_axis(left)
     plots.label(left, x="step", y="effective learning rate × 10³", legend="best")
-    plots.label(right, x="λₑ of the arm", y="held-out loss, later part of the run")
-    products = [f"{product(run.arm):g}" for run in runs.values()]
-    right.set_xticks(range(len(runs)), products, rotation=45)
+    title = "a point for each run of lr, decay, initial norm"
+    y = "held-out loss, later part of the run"
+    plots.label(right, x="λₑ", y=y, title=title)
+    right.set_xticks(range(len(products)), [f"{value:g}" for value in products])
+    right.set_xlim(-0.5, len(products) - 0.5)
     right.set_ylim(bottom=0)
     plots.save(canvas, path)
 

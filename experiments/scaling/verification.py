@@ -46,6 +46,7 @@ from optsde.analysis.plots import (
     label,
     new_figure,
     plain_log_axis,
+    plain_symlog_axis,
     points,
     save,
     shared_legend,
@@ -317,8 +318,7 @@ def figure(s: Settings, outcome: Outcome, path: Path) -> None:
         band(right, np.array(predicted.kappas), predicted.total, **style)
     spans(right, [(-s.bound, s.bound)], along="y")
     right.set_xscale("log", base=2)
-    right.set_yscale("symlog", linthresh=2 * s.bound)
-    right.yaxis.set_major_formatter("{x:g}")
+    plain_symlog_axis(right, linear=2 * s.bound)
     right.set_xlim(kappas[0] / 1.3, kappas[-1] * 1.4)
     right.set_xticks(kappas, [f"{k:g}" for k in kappas])
     label(

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +38,9 @@ from optsde.analysis.plots import (
     label,
     new_figure,
     plain_log_axis,
+    points,
     save,
+    shared_legend,
     spans,
 )
 from optsde.dynamics import Dynamics
@@ -394,15 +397,18 @@ def gap_slack(base: Estimate, sde: Estimate, small: Estimate, share: float):
 
 def figure(s: Settings, runs: Curves, path: Path) -> None:
     """Draws the loss on the common clock, and its distance from the SDE."""
-    drawing, (left, right) = new_figure(2, height=4.6)
+    drawing, (left, right) = new_figure(2, height=5.2)
     times, styles = grid(s), line_styles(s)
-    runs = extrapolated(runs)
-    for name, curve in runs.items():
-        text = arm_label(s, name)
-        band(left, times, estimate(curve), label=text, **styles[name])
-        if name != "sde":
-            x = percent(estimate(curve[:, 1:]), estimate(runs["sde"][:, 1:]))
-            band(right, times[1:], x, label=text, **styles[name])
+    at = estimates(s, runs, s.times)
+    apart = {name: percent(x, at["sde"]) for name, x in at.items() if name != "sde"}
+    nearest_last = sorted(apart, key=lambda name: -abs(apart[name].mean[-1]))
+    shifts = 0.4 * np.diff([0, *s.times]).min() * np.linspace(-0.5, 0.5, len(apart))
+    for name, curve in extrapolated(runs).items():
+        band(left, times, estimate(curve), label=arm_label(s, name), **styles[name])
+    for name, shift in zip(nearest_last, shifts, strict=True):
+        thin = dict(lw=0.9, ms=3.5, capsize=0)
+        looks: dict[str, Any] = dict(ls="-") | styles[name] | thin
+        points(right, np.array(s.times) + shift, apart[name], **looks)
     plain_log_axis(left)
     spans(right, [(-s.bound, s.bound)], along="y")
     right.axhline(0, color="black", lw=1.8)
@@ -412,16 +418,15 @@ def figure(s: Settings, runs: Curves, path: Path) -> None:
         x=clock,
         y="train loss",
         title=f"{optimizer} on one clock, bands 95%",
-        legend="upper right",
     )
+    shared_legend(drawing, left, columns=3)
     label(
         right,
         x=clock,
         y="difference from the SDE, % of loss",
-        title=f"grey: ±{s.bound:g}%, stated beforehand",
+        title=f"grey: ±{s.bound:g}%, stated beforehand; bars 95%",
     )
-    for ax in (left, right):
-        ax.set_xlim(0, times[-1])
+    left.set_xlim(0, times[-1])
     save(drawing, path)
 
 

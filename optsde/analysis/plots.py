@@ -10,6 +10,8 @@ is drawn inside of it: `with style(): ...`. Colours survive colour blindness.
 """
 
 import itertools
+import re
+import string
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +41,7 @@ STYLE: dict[str, Any] = {  # sizes in points
     "grid.alpha": 0.25,
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.8,
+    "pdf.fonttype": 42,
 }
 Name = TypeVar("Name", bound=Hashable)
 
@@ -48,17 +51,21 @@ Name = TypeVar("Name", bound=Hashable)
 
 def style(changes: Mapping[str, Any] | None = None):
     """Returns a context in which matplotlib has our settings, and these changes."""
-    import matplotlib
-
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError(
+            "figures are drawn by matplotlib: pip install 'optsde[studies]'"
+        ) from None
     return matplotlib.rc_context({**STYLE, **(changes or {})})
 
 
 def new_figure(columns: int, width: float = 10.0, height: float = 4.2, rows: int = 1):
     """Returns (figure, axes) that need no display; the axes row by row."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     with style():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -109,8 +116,37 @@ def colours(names: Iterable[Name]) -> dict[Name, str]:
 
 
 def save(figure, path: Path) -> None:
-    """Writes the figure as a picture."""
-    figure.savefig(path, dpi=150)
+    """Writes the figure; beside a PNG the same as a PDF.
+
+    Panels get letters, and η_crit and λ_max in any text their subscripts.
+    """
+    from matplotlib.text import Text
+
+    panels = [ax for ax in figure.axes if ax.axison and ax.get_label() != "<colorbar>"]
+    with style():
+        if len(panels) > 1:
+            for ax, letter in zip(panels, string.ascii_lowercase, strict=False):
+                _write_corner(ax, f"({letter})")
+        for text in figure.findobj(Text):
+            text.set_text(subscripted(text.get_text()))
+        figure.savefig(path, dpi=150)
+        if path.suffix == ".png":
+            figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+
+
+def _write_corner(ax, text: str) -> None:
+    """Writes a text above the axis of a panel, left of its title."""
+    place = dict(xycoords="axes fraction", textcoords="offset points")
+    ax.annotate(text, (0, 1), (-12, 9), ha="right", size=ax.title.get_size(), **place)
+
+
+def subscripted(text: str) -> str:
+    """Returns the text with Greek letters' subscripts as matplotlib sets them.
+
+    >>> subscripted("rate in η_crit")
+    'rate in $η_{\\\\mathrm{crit}}$'
+    """
+    return re.sub(r"([α-ω])_(\w+)", r"$\1_{\\mathrm{\2}}$", text)
 
 
 # ---- curves and points
@@ -250,6 +286,17 @@ def plain_log_axis(ax, which: str = "y") -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def plain_symlog_axis(ax, linear: float) -> None:
+    """Makes the y axis logarithmic beyond ± `linear`, marked 0, 1, 2, 5, 10, …"""
+    from matplotlib.ticker import FixedLocator
+
+    marks = np.outer(10.0 ** np.arange(-2, 4), (1, 2, 5)).ravel()
+    marks = marks[marks >= linear / 5]
+    ax.set_yscale("symlog", linthresh=linear)
+    ax.yaxis.set_major_locator(FixedLocator([*-marks, 0, *marks]))
+    ax.yaxis.set_major_formatter("{x:g}")
 
 
 def name_rows(ax, names: Sequence[str]) -> None:

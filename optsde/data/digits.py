@@ -35,7 +35,11 @@ def all_digits() -> Dataset:
 
 def _pixels() -> tuple[np.ndarray, np.ndarray]:
     """Returns pixels [1797, 64], float64 of 0…16, and labels."""
-    from sklearn.datasets import load_digits
-
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ImportError(
+            "the digits come with scikit-learn: pip install 'optsde[studies]'"
+        ) from None
     pixels, labels = load_digits(return_X_y=True)
     return np.asarray(pixels), np.asarray(labels).astype(np.int32)

@@ -11,7 +11,7 @@ import numpy as np
 from optsde.data import prepared
 from optsde.data.loading import unknown
 
-INSTALL = "install it with `pip install -e .[prepare]`"
+INSTALL = "install it with `pip install 'optsde[prepare]'`"
 
 
 def arrays(

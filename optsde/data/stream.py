@@ -63,8 +63,12 @@ class Stream:
 
     def fetch(self, index: np.ndarray) -> PyTree:
         """Returns the examples of an index [..., B], with leading axes [..., B]."""
-        import grain
-
+        try:
+            import grain
+        except ImportError:
+            raise ImportError(
+                "a Stream is read by grain: pip install 'optsde[studies]'"
+            ) from None
         index = self._checked(index)
         rows = _Rows(self, index.reshape(-1, index.shape[-1]))
         options = grain.ReadOptions(self.threads, self.buffer)

@@ -182,7 +182,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
     except flags.Error as error:
         raise UsageError(_without_prefix(error)) from None
     path, _, preset = str(general["config"].value).partition(":")
-    module = _load(path)
+    module = _load(_find(package, path))
     study, settings = _chosen(package, module, path, preset, rest)
     if helping:
         print(_help(package, module, path, settings, study))
@@ -232,12 +232,25 @@ def _sources(settings: Settings, own: str) -> dict[str, str]:
     return {path: provenance.digest(Path(path)) for path in files}
 
 
+def _find(package: Package, path: str) -> str:
+    """Returns the config file: the one of this path, else that of the studies' own.
+
+    Their configs/ lies beside the studies in a checkout, among them in a wheel.
+    """
+    if os.path.isfile(path):
+        return path
+    module = sys.modules[package.studies[0].name].__file__ or ""
+    studies = Path(module).parent.parent
+    for place in (studies, studies.parent):
+        if path.startswith("configs/") and (place / path).is_file():
+            return str(place / path)
+    raise UsageError(
+        f"--config={path}: no such file; give a path, or a preset of the studies' own, "
+        "as in --config=configs/svag.py:digits"
+    )
+
+
 def _load(path: str) -> ModuleType:
-    if not os.path.isfile(path):
-        raise UsageError(
-            f"--config={path}: no such file; run from the project's folder, or give a "
-            "path, as in --config=configs/svag.py:digits"
-        )
     spec = importlib.util.spec_from_file_location("config", path)
     if spec is None or spec.loader is None:
         raise UsageError(f"--config={path}: not a Python file")

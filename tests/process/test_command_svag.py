@@ -39,6 +39,7 @@ def test_a_run_and_its_directory(tmp_path):
         "curves.npz",
         "report.html",
         "summary.json",
+        "figures/svag.pdf",
         "figures/svag.png",
     }
     summary = json.loads((out / "summary.json").read_text())

@@ -18,6 +18,7 @@ from optsde.analysis.plots import (
     name_rows,
     new_figure,
     plain_log_axis,
+    plain_symlog_axis,
     points,
     save,
     shared_legend,
@@ -49,7 +50,21 @@ def test_the_style_needs_no_context_and_leaves_none(tmp_path):
     assert not axes[1].spines["top"].get_visible()
     save(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 0
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_panels_get_letters_and_greek_subscripts(tmp_path):
+    figure, axes = new_figure(2)
+    image = heat_map(axes[0], [1, 2], [1, 2], np.ones((2, 2)))
+    figure.colorbar(image, ax=axes[0])
+    label(axes[1], x="rate in η_crit")
+    save(figure, tmp_path / "figure.png")
+    assert [[x.get_text() for x in ax.texts] for ax in axes] == [["(a)"], ["(b)"]]
+    assert axes[1].get_xlabel() == r"rate in $η_{\mathrm{crit}}$"
+    figure, (ax,) = new_figure(1)
+    save(figure, tmp_path / "one.png")
+    assert not ax.texts
 
 
 def test_bands_and_points_are_students_intervals(ax):
@@ -105,3 +120,11 @@ def test_axes_with_plain_numbers_and_with_names(ax):
     name_rows(ax, ["a", "b"])
     assert ax.get_ylim() == (1.5, -0.5)
     assert colours(range(9))[7] == COLOURS[0]
+
+
+def test_an_axis_that_is_linear_about_zero_has_plain_marks(ax):
+    plain_symlog_axis(ax, linear=3.0)
+    ax.set_ylim(-4, 12)
+    ticks = [tick for tick in ax.get_yticks() if -4 <= tick <= 12]
+    assert sorted(ticks) == [-2, -1, 0, 1, 2, 5, 10]
+    assert ax.yaxis.get_major_formatter()(5.0) == "5"
