@@ -11,7 +11,9 @@ and no constant in it, also where a function of a member closes over it.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -172,7 +174,10 @@ class Engine:
                 function, source = make(member)
                 return function(shared.merged(source, arrays), *stacked)
 
-            return self._map(lambda pair: of_one(*pair), (members, stacked))
+            if _rows(stacked) > 1:
+                of_many = self._all(lambda pair: of_one(*pair), _rows(stacked))
+                return of_many((members, stacked))
+            return _map(of_one, members, stacked)
 
         run = self._sharded(of_all, (EVERYWHERE, OVER, OVER))
         return Each(run, lambda stacked: (shared.arrays, self.members, stacked))
@@ -185,18 +190,23 @@ class Engine:
             info = info if self.with_info else ()
             return given, state, jax.tree.map(jnp.add, total, info)
 
-        def steps(carry):
-            return jax.lax.fori_loop(0, count, replica, carry)
-
-        _, state, total = self._map(steps, (given, state, total))
+        steps = partial(jax.lax.fori_loop, 0, count, replica)
+        carry = given, state, total
+        if _rows(carry) > 1:
+            carry = self._all(steps, _rows(carry))(carry)
+        else:
+            carry = jax.tree.map(lambda x: x[0], carry)
+            carry = jax.tree.map(lambda x: x[None], steps(carry))
+        _, state, total = carry
         return state, total, count[None]
 
-    def _map(self, function: Callable, stacked: PyTree) -> PyTree:
-        """Maps over replicas: all at once, or on a CPU a few at once."""
-        [*platforms] = {device.platform for device in self.mesh.devices.flat}
-        if platforms == ["cpu"] and _rows(stacked) > AT_ONCE_ON_A_CPU:
-            return jax.lax.map(function, stacked, batch_size=AT_ONCE_ON_A_CPU)
-        return _map(function, stacked)
+    def _all(self, function: Callable, rows: int) -> Callable:
+        """Returns a function of many replicas: all at once, or on a CPU a few."""
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        if not on_cpu or rows <= AT_ONCE_ON_A_CPU:
+            return jax.vmap(function)
+        size = math.ceil(rows / math.ceil(rows / AT_ONCE_ON_A_CPU))  # alike, if it can
+        return partial(jax.lax.map, function, batch_size=size)
 
     def _info(self, arrays, given, state):
         """Returns the info of one step of all replicas."""

@@ -120,7 +120,7 @@ def test_the_run_follows_the_sde(lr, size):
 def test_settings_that_it_has_not_are_refused():
     start = jnp.ones(3)
     with pytest.raises(
-        ValueError, match="schedule, boost, clip and average must be None"
+        ValueError, match="schedule, boost, before, clip and average must be"
     ):
         both(plan_of(0.1, 0.01, clip=1.0), 1.0, start)
     with pytest.raises(ValueError, match="substeps=0 must be an integer"):
