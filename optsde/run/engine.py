@@ -27,7 +27,8 @@ from optsde.run.windows import Feed
 from optsde.types import PyTree
 
 OVER, EVERYWHERE = PartitionSpec(REPLICA), PartitionSpec()
-AT_ONCE_ON_A_CPU = 8  # replicas; 4 to 16 are as fast, 64 seeds by one or by all slower
+CACHE = 2**18  # bytes of state that a CPU works on at once; half or twice is as fast
+FEWEST = 8  # replicas at once, however large: fewer, and one, are slower
 
 
 class Engine:
@@ -175,8 +176,8 @@ class Engine:
                 return function(shared.merged(source, arrays), *stacked)
 
             if _rows(stacked) > 1:
-                of_many = self._all(lambda pair: of_one(*pair), _rows(stacked))
-                return of_many((members, stacked))
+                both = members, stacked
+                return self._all(lambda pair: of_one(*pair), both)(both)
             return _map(of_one, members, stacked)
 
         run = self._sharded(of_all, (EVERYWHERE, OVER, OVER))
@@ -193,20 +194,20 @@ class Engine:
         steps = partial(jax.lax.fori_loop, 0, count, replica)
         carry = given, state, total
         if _rows(carry) > 1:
-            carry = self._all(steps, _rows(carry))(carry)
+            carry = self._all(steps, carry)(carry)
         else:
             carry = jax.tree.map(lambda x: x[0], carry)
             carry = jax.tree.map(lambda x: x[None], steps(carry))
         _, state, total = carry
         return state, total, count[None]
 
-    def _all(self, function: Callable, rows: int) -> Callable:
-        """Returns a function of many replicas: all at once, or on a CPU a few."""
-        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        if not on_cpu or rows <= AT_ONCE_ON_A_CPU:
+    def _all(self, function: Callable, stacked: PyTree) -> Callable:
+        """Returns a function of many replicas: all at once, or on a CPU some."""
+        rows, bytes_ = _rows(stacked), sum(x.nbytes for x in jax.tree.leaves(stacked))
+        blocks = min(rows // FEWEST, bytes_ // CACHE)
+        if self.mesh.devices.flat[0].platform != "cpu" or blocks < 2:
             return jax.vmap(function)
-        size = math.ceil(rows / math.ceil(rows / AT_ONCE_ON_A_CPU))  # alike, if it can
-        return partial(jax.lax.map, function, batch_size=size)
+        return partial(jax.lax.map, function, batch_size=math.ceil(rows / blocks))
 
     def _info(self, arrays, given, state):
         """Returns the info of one step of all replicas."""

@@ -82,7 +82,13 @@ def test_a_seed_has_no_more_images_than_the_task():
         descent.members_of(settings, nets.build_task(settings))
 
 
-@pytest.mark.parametrize("preset", SMALL)
+SLOW = "adagrad", "features", "threshold"
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [pytest.param(p, marks=pytest.mark.full if p in SLOW else ()) for p in SMALL],
+)
 def test_each_study_in_small(preset, tmp_path, monkeypatch):
     """It ends with a figure and verdicts; finished runs are read and not run again."""
     first = run_small(preset, tmp_path)

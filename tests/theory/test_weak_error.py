@@ -249,7 +249,11 @@ def laplace(key, shape, dtype):
 
 
 @pytest.mark.parametrize(
-    ("sample", "ratio"), [(jax.random.normal, 1.0), (laplace, np.sqrt(np.pi / 2))]
+    ("sample", "ratio"),
+    [
+        pytest.param(jax.random.normal, 1.0, marks=pytest.mark.full),
+        (laplace, np.sqrt(np.pi / 2)),
+    ],
 )
 @pytest.mark.parametrize(
     "optimizer", [optsde.SignSGD(lr=0.05), optsde.Lion(lr=0.05)], ids=["sign", "lion"]
