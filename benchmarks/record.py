@@ -38,6 +38,7 @@ STUDIES = (
     "landscape",
     "scaling",
     "descent",
+    "sweep",
 )
 AT_ONCE = 2  # presets; each has two devices, and imports and traces on one core
 NUMBERS = ("value", "low", "high", "bound", "p", "corrected")
@@ -57,6 +58,7 @@ MLP = NET | {"options.hidden": (8, 8)}
 TEXT = {"options.depth": 1, "options.width": 16, "options.heads": 2}
 TEXT |= {"options.length": 16, "options.dtype": "float32", "schedule.warmup": 8}
 TEXT |= dict(dataset="text")
+SWEEP = {"options.hidden": (8,), "train_size": 64, "steps": 20, "evaluations": 2}
 ON_DIGITS = {"options.hidden": (8,), "train_size": 64, "steps": 20, "seeds": 4}
 
 # Settings by pattern of NAME:PRESET, all that match. Data that has to be prepared is
@@ -129,6 +131,9 @@ SMALL: dict[str, dict] = {
     ),
     "descent:l2_vs_weight_decay": ON_DIGITS | dict(decays=(0.01, 0.1, 1.0)),
     "descent:schedules": ON_DIGITS | dict(lrs=(0.004, 0.016)),
+    "sweep:adam": SWEEP,
+    "sweep:adamw": SWEEP,
+    "sweep:momentum": SWEEP,
 }
 
 

@@ -83,6 +83,7 @@ TAKEN = {
     "landscape": {"around", "between"},
     "scaling": {"rule"},
     "svag": {"curves"},
+    "sweep": {"grid"},
 }
 
 

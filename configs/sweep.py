@@ -1,0 +1,35 @@
+"""Sweeps: a grid over settings of an optimizer, its points and seeds as one ensemble.
+
+    python -m experiments.sweep --config.over.lr=3e-4,1e-3,3e-3 --config.over.b2=.9,.99
+
+A preset of your own is a name and what differs, or a file with task(config).
+"""
+
+from experiments.sweep import grid
+from optsde import Adam, HeavyBall
+from optsde.study import Preset, presets
+
+PRESETS = {
+    "adam": Preset(
+        "Adam's lr and b2, on digits",
+        grid.Settings(
+            over={"lr": (3e-4, 1e-3, 3e-3, 1e-2), "b2": (0.9, 0.99, 0.999)},
+        ),
+    ),
+    "adamw": Preset(
+        "AdamW's lr and weight decay",
+        grid.Settings(
+            optimizer=Adam(lr=1e-3, weight_decay=0.1),
+            over={"lr": (1e-3, 3e-3, 1e-2), "weight_decay": (0.0, 0.1, 1.0)},
+        ),
+    ),
+    "momentum": Preset(
+        "lr at three batch sizes, for the heavy ball",
+        grid.Settings(
+            optimizer=HeavyBall(lr=0.01, beta=0.9),
+            over={"lr": (0.003, 0.01, 0.03, 0.1), "batch_size": (8, 32, 128)},
+        ),
+    ),
+}
+DEFAULT = "adam"
+get_config = presets(PRESETS, DEFAULT)

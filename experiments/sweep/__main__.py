@@ -1,0 +1,5 @@
+"""python -m experiments.sweep"""
+
+from experiments.sweep import main
+
+main()
