@@ -51,7 +51,8 @@ class Groups:
     groups alike, and a clip is of the norm of the whole gradient.
 
     Attributes:
-      parts: the optimizer of each group, by name; `Frozen()` where nothing moves.
+      parts: the optimizer of each group, by name; `Frozen()` where nothing moves. The
+        first of those that move, by name, is the one whose lr others are multiples of.
       labels: params -> a tree like them, or a prefix of one, of names of groups.
 
     >>> import jax.numpy as jnp
@@ -89,8 +90,9 @@ class Groups:
 
     @property
     def _moving(self) -> dict[str, Optimizer]:
-        moving = {n: p for n, p in self.parts.items() if type(p) is not Frozen}
-        return moving or dict(self.parts)
+        ordered = {name: self.parts[name] for name in sorted(self.parts)}
+        moving = {n: p for n, p in ordered.items() if type(p) is not Frozen}
+        return moving or ordered
 
     @property
     def _first(self) -> Optimizer:

@@ -27,6 +27,7 @@ from optsde.optimizers import (
     RMSprop,
     SignSGD,
     Signum,
+    decay_where,
 )
 from optsde.optimizers.base import Clock, OptimizerState
 from optsde.plans.plan import Plan
@@ -153,14 +154,7 @@ def _optimizer(pieces: list[Piece], horizon: float):
     part = _part(pieces, horizon)
     if part.mask is None:
         return part.optimizer, part.schedule
-    mask = part.mask
-
-    def labels(params):
-        chosen = mask(params) if callable(mask) else mask
-        return jax.tree.map(lambda x: "decayed" if x else "rest", chosen)
-
-    parts = {"decayed": part.optimizer, "rest": _without_decay(part.optimizer)}
-    return Groups(parts, labels), part.schedule
+    return decay_where(part.mask, part.optimizer), part.schedule
 
 
 def _partition(piece: Piece, horizon: float):

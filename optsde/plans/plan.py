@@ -25,7 +25,7 @@ import optax
 from jax.tree_util import treedef_is_leaf
 
 from optsde.checks import ABOVE_0, LARGEST, check_batch, check_number
-from optsde.optimizers import EMA, SWA, Groups, Optimizer, Power
+from optsde.optimizers import EMA, SWA, Frozen, Groups, Optimizer, Power
 from optsde.optimizers.base import OptimizerState
 from optsde.optimizers.rules import check_memory
 from optsde.plans.schedules import check_multiplier
@@ -77,6 +77,11 @@ class Plan:
                 "optsde.from_optax makes a plan"
             )
         self.optimizer.checked()
+        if self.before is not None and self.optimizer.micro_batches(self.noise_gain):
+            raise ValueError(
+                "before: is for a gradient, and this optimizer takes the squares of "
+                "micro-batches besides, which would go past it; use another optimizer"
+            )
         if self.schedule is not None:
             check_multiplier(self.schedule, self.optimizer.lr, self.horizon)
         check_batch("batch_size", self.batch_size)
@@ -184,8 +189,11 @@ def scale(
 
 def has_signal_rule(optimizer: Optimizer | Groups) -> bool:
     """Tells whether √κ is the optimizer's rule for want of signal in its v."""
-    parts = optimizer.by_group().values()
-    return all(part.adaptive and _root_of_kappa(part) for part in parts)
+    return all(part.adaptive and _root_of_kappa(part) for part in _moving(optimizer))
+
+
+def _moving(optimizer: Optimizer | Groups) -> list[Optimizer]:
+    return [p for p in optimizer.by_group().values() if type(p) is not Frozen]
 
 
 def _root_of_kappa(optimizer: Optimizer) -> bool:
@@ -195,12 +203,13 @@ def _root_of_kappa(optimizer: Optimizer) -> bool:
 
 def refuse_without_signal_rule(optimizer: Optimizer | Groups) -> None:
     """Refuses optimizers that the signal rule is not for."""
-    if not has_signal_rule(optimizer):
-        raise ValueError(
-            "the signal rule is for optimizers that divide by an average of g² of the "
-            f"batch, such as Adam; {type(optimizer).__name__} does not, and its own "
-            "rule is that of rule='sde'"
-        )
+    for part in _moving(optimizer):
+        if not has_signal_rule(part):
+            raise ValueError(
+                "the signal rule is for optimizers that divide by an average of g² of "
+                f"the batch, such as Adam; {type(part).__name__} does not, and its own "
+                "rule is that of rule='sde'"
+            )
 
 
 def _product(first: Schedule | None, second: Schedule) -> Schedule:

@@ -37,22 +37,27 @@ def absolute(rates: Schedule, lr: float) -> Schedule:
 
 
 LEAST_PEAK = 0.1
+GRID = 257  # times at which a schedule is looked at
 
 
 def check_multiplier(schedule: Schedule, lr: Scalar, horizon: float) -> None:
     """Refuses a schedule that looks like learning rates and not like multiples of lr.
 
-    It does if its peak is lr itself, or below `LEAST_PEAK`: such a multiplier is better
-    written with its factor in lr. Traced values are taken as they are.
+    It does if its peak is below `LEAST_PEAK`, or is lr itself: such a multiplier is
+    better written with its factor in lr. One that still rises at the horizon has not
+    come to its peak. Traced values are taken as they are.
     """
-    times = jnp.linspace(0, horizon, 33)
+    times = jnp.linspace(0, horizon, GRID)
     values = jax.vmap(schedule)(times)
     if isinstance(values, jax.core.Tracer) or isinstance(lr, jax.core.Tracer):
         return
-    peak = float(jnp.max(jnp.abs(values)))
-    if 0 < peak < LEAST_PEAK or bool(
-        np.any(np.isclose(peak, lr, rtol=1e-3)) and peak < 0.99
-    ):
+    sizes = np.abs(np.broadcast_to(np.asarray(values, np.float64), times.shape))
+    if not np.all(np.isfinite(sizes)):
+        at = float(times[np.argmin(np.isfinite(sizes))])
+        raise ValueError(f"schedule is not finite at time {at:g}")
+    peak, rises = sizes.max(), sizes[-1] == sizes.max() > sizes[0]
+    is_lr = peak < 1 and np.any(np.isclose(peak, lr, rtol=1e-3))
+    if peak > 0 and not rises and (peak < LEAST_PEAK or is_lr):
         raise ValueError(
             f"schedule has its peak at {peak:.3g}, with lr={lr}: it multiplies lr, and "
             "this looks like learning rates. Give schedules.absolute(schedule, lr) if "

@@ -11,7 +11,6 @@ and no constant in it, also where a function of a member closes over it.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -204,10 +203,12 @@ class Engine:
     def _all(self, function: Callable, stacked: PyTree) -> Callable:
         """Returns a function of many replicas: all at once, or on a CPU some."""
         rows, bytes_ = _rows(stacked), sum(x.nbytes for x in jax.tree.leaves(stacked))
-        blocks = min(rows // FEWEST, bytes_ // CACHE)
-        if self.mesh.devices.flat[0].platform != "cpu" or blocks < 2:
+        most = min(rows // FEWEST, bytes_ // CACHE)
+        # Of equal size, since a remainder would be compiled besides.
+        blocks = max((n for n in range(1, most + 1) if rows % n == 0), default=1)
+        if self.mesh.devices.flat[0].platform != "cpu" or blocks == 1:
             return jax.vmap(function)
-        return partial(jax.lax.map, function, batch_size=math.ceil(rows / blocks))
+        return partial(jax.lax.map, function, batch_size=rows // blocks)
 
     def _info(self, arrays, given, state):
         """Returns the info of one step of all replicas."""

@@ -188,6 +188,20 @@ def test_groups_that_make_no_sense_are_refused(make, message):
         plan(make()).checked()
 
 
+def test_the_first_group_is_the_same_after_a_pytree_is_taken_apart():
+    groups = Groups({"slow": optsde.SGD(lr=0.1), "fast": optsde.SGD(lr=1.0)}, labels)
+    again = jax.tree.map(lambda x: x, groups)
+    assert groups.lr == again.lr == 1.0
+
+
+def test_the_signal_rule_passes_over_what_is_frozen():
+    groups = Groups({"matrix": ADAM, "rest": optsde.Frozen()}, labels)
+    big = optsde.scale(plan(groups), 4, "signal", memory="power", boost=lambda t: 2.0)
+    assert big.optimizer.parts["matrix"].lr == pytest.approx(2 * ADAM.lr)
+    with pytest.raises(ValueError, match="such as Adam; HeavyBall does not"):
+        optsde.scale(plan(mixed()), 2, "signal", boost=lambda t: 1.0)
+
+
 def test_labels_without_an_optimizer_are_named():
     groups = Groups({"matrix": ADAM}, labels)
     with pytest.raises(ValueError, match="labels name 'rest'; the groups are 'matrix'"):

@@ -1,5 +1,7 @@
 """Optax chains as plans: the same updates, rescaled; what has no rule is named."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,6 +171,9 @@ def test_what_comes_first_may_be_left_as_it_is():
     assert optsde.scale(plan, 2).before is plan.before
     with pytest.raises(ValueError, match="before, clip and average must be None"):
         optsde.sde(plan, None, PARAMS)
+    squares = dataclasses.replace(plan, optimizer=optsde.InvariantAdam())
+    with pytest.raises(ValueError, match="before: is for a gradient"):
+        squares.checked()
 
 
 @pytest.mark.parametrize(
@@ -251,6 +256,18 @@ def test_a_state_that_counts_no_steps_needs_them():
         optsde.optax_state(state, other, PARAMS, step=4)
     with pytest.raises(ValueError, match="optax_state makes one"):
         optsde.switch(state, plan, optsde.scale(plan, 2))
+
+
+def test_schedules_that_are_multipliers_are_let_through():
+    """One that has not come to its peak, and small factors of a larger peak."""
+    short = optsde.schedules.warmup_cosine(1000, 10_000)
+    narrow = optsde.schedules.milestones([2.0], factor=1e-3)
+    for schedule in (short, narrow, lambda t: 0 * t):
+        plan = optsde.Plan(optimizer=optsde.SGD(lr=0.5), schedule=schedule, **SIZES)
+        assert plan.checked() is plan
+    broken = optsde.Plan(optimizer=optsde.SGD(lr=0.5), schedule=jnp.log, **SIZES)
+    with pytest.raises(ValueError, match="schedule is not finite at time 0"):
+        broken.checked()
 
 
 @pytest.mark.parametrize("peak", [1e-3, 0.05])
