@@ -24,9 +24,11 @@ PRESETS = {
         ),
     ),
     "momentum": Preset(
-        "lr at three batch sizes, for the heavy ball",
+        "lr at three batch sizes and equal samples, for the heavy ball",
         grid.Settings(
             optimizer=HeavyBall(lr=0.01, beta=0.9),
+            batch_size=128,
+            steps=150,  # of batch 128, and 2400 of batch 8
             over={"lr": (0.003, 0.01, 0.03, 0.1), "batch_size": (8, 32, 128)},
         ),
     ),

@@ -207,6 +207,11 @@ def judged(s: Settings) -> list[int]:
 def of_plan(plan: optsde.Plan, **settings) -> Settings:
     """Returns the settings of a study whose base run is this plan."""
     names, others = ("optimizer", "batch_size", "horizon"), ("schedule", "clip")
+    if plan.average is not None:
+        raise UsageError(
+            f"plan.average={plan.average}: the study compares the weights themselves; "
+            "needs None: dataclasses.replace(plan, average=None)"
+        )
 
     class OfPlan(Settings):
         def base_plan(self):

@@ -5,6 +5,7 @@ its ghost group, as these libraries do too; for an evaluation its moments are ma
 from training inputs, as exact means at the parameters of that time.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,11 @@ import jax.numpy as jnp
 from optsde.models.net import Net
 from optsde.types import PyTree
 
-FLAGS = {nn.Dropout: "deterministic", nn.BatchNorm: "use_running_average"}
+FLAGS: dict[type, str] = {
+    nn.Dropout: "deterministic",
+    nn.MultiHeadDotProductAttention: "deterministic",
+    nn.BatchNorm: "use_running_average",
+}
 
 
 def net_of(model: Any) -> Net:
@@ -297,17 +302,24 @@ def _per_layer(tree: PyTree, function: Callable) -> PyTree:
 def _refuse_idle(context: Any, args: tuple, kwargs: dict, rngs: Sequence[str]) -> None:
     """Refuses Flax layers that evaluate while the net trains, as nobody told them."""
     layer = context.module
-    flag = FLAGS.get(type(layer)) if context.method_name == "__call__" else None
-    if flag is None or getattr(layer, "rate", 1) == 0:
+    flag = next((FLAGS[kind] for kind in type(layer).__mro__ if kind in FLAGS), None)
+    if flag is None or context.method_name != "__call__":
         return
-    idle = args[1] if len(args) > 1 else kwargs.get(flag)
-    if getattr(layer, flag) if idle is None else idle:
+    if 0 in (getattr(layer, name, 1) for name in ("rate", "dropout_rate")):
+        return
+    given = inspect.signature(context.orig_method).bind(*args, **kwargs).arguments
+    idle = getattr(layer, flag) if given.get(flag) is None else given[flag]
+    if idle is None:  # a class that calls Flax's in its own, which comes here again
+        return
+    if idle:
         raise ValueError(
             f"{layer.name} runs with {flag}=True while the net trains: say which flag "
             'turns it on, as in models.from_linen(net, training={"train": True})'
         )
-    if flag == "deterministic" and layer.rng_collection not in rngs:
+    stream = getattr(layer, "rng_collection", "dropout")
+    own = given.get("rng", given.get("dropout_rng"))
+    if flag == "deterministic" and own is None and stream not in rngs:
         raise ValueError(
-            f"{layer.name} draws from the stream {layer.rng_collection!r}: name it, as "
-            f"in models.from_linen(net, training=…, rngs=({layer.rng_collection!r},))"
+            f"{layer.name} draws from the stream {stream!r}: name it, as "
+            f"in models.from_linen(net, training=…, rngs=({stream!r},))"
         )

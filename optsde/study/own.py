@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from optsde.study.settings import Settings
 from optsde.study.shapes import UsageError
 from optsde.study.study import Study
@@ -40,6 +42,12 @@ def settings_for(
     shared = dict(preset)
     packages = {name, *_packages(studies[0])}
     sections = {n: shared.pop(n) for n in list(shared) if n in packages}
+    for n, section in sections.items():
+        if not isinstance(section, Mapping | ConfigDict):
+            raise UsageError(
+                f"--config={where}: {n}={section!r}: needs the settings of that study, "
+                f"as {n}=dict(…)"
+            )
     own = dict(sections.get(name, {}))
     key = key or own.pop("study", None)
     study = _chosen(studies, where, key)

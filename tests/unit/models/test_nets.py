@@ -324,6 +324,53 @@ def test_layers_that_nobody_told_of_training_are_refused():
         task(models.from_linen(Default(), training={"train": True}))
 
 
+class MyDropout(nn.Dropout):
+    def __call__(self, x, train):
+        return super().__call__(x, deterministic=not train)
+
+
+class MyNorm(nn.BatchNorm):
+    pass
+
+
+def attend(x, train):
+    layer = nn.MultiHeadDotProductAttention(1, dropout_rate=0.5)
+    return layer(x[:, None], x[:, None], deterministic=not train)[:, 0]
+
+
+LAYERS = {
+    "MyDropout": lambda x, train: MyDropout(0.5)(x, train),
+    "MyNorm": lambda x, train: MyNorm()(x, not train),
+    "MultiHeadDotProductAttention": attend,
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_subclasses_and_attention_are_told_of_training_too(name):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train: bool = False):
+            return nn.Dense(3)(LAYERS[name](x, train))
+
+    with pytest.raises(ValueError, match=rf"{name}_0.*training=\{{"):
+        task(Net())
+    told = {"training": {"train": True}}
+    if name != "MyNorm":
+        with pytest.raises(ValueError, match=rf"{name}_0.*rngs=\('dropout',\)"):
+            task(models.from_linen(Net(), **told))
+    task(models.from_linen(Net(), rngs=("dropout",), **told))
+
+
+def test_attention_without_dropout_is_as_it_is():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            layer = nn.MultiHeadDotProductAttention(1, deterministic=True)
+            return nn.Dense(3)(layer(x[:, None])[:, 0])
+
+    task(Net())
+
+
 def test_what_is_no_net_is_refused():
     model = Equinox(jax.random.key(0))
     with pytest.raises(TypeError, match="from_equinox"):

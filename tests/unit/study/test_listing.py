@@ -1,5 +1,6 @@
 """python -m experiments: the list of studies, and the file to begin with."""
 
+import dataclasses
 import importlib.util
 from importlib import metadata
 
@@ -8,6 +9,7 @@ from helpers import ROOT, run_study
 
 import experiments.__main__ as listing
 from experiments import scaling, svag
+from optsde.optimizers import EMA
 from optsde.plans import Plan
 from optsde.study import UsageError, own
 
@@ -132,6 +134,9 @@ def test_every_arm_is_of_the_plan_that_is_given(example):
         assert (made.schedule(16), made.horizon) == (0.5, 8)
     with pytest.raises(UsageError, match="clip: is the plan or the task's"):
         scaling.rule.of_plan(plan, clip=1.0)
+    averaged = dataclasses.replace(plan, average=EMA(0.9))
+    with pytest.raises(UsageError, match=r"plan.average=EMA\(.*average=None\)"):
+        scaling.rule.of_plan(averaged)
     with pytest.raises(UsageError, match="times=20: needs at most the horizon 16"):
         svag.curves.of_plan(plan, times=(20,))
 

@@ -62,6 +62,7 @@ PRESETS = {
                                 pack=dict(batch_size=2))),
     "typo": Preset("", dict(paks=dict(batch_size=2))),
     "wrong": Preset("", dict(pack=dict(size=2))),
+    "bare": Preset("", dict(pack=3)),
     "old": "a text",
 }
 """
@@ -104,9 +105,13 @@ def test_a_preset_sets_what_the_study_has_and_says_what_it_has_not(command):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--config=mine.py:none"], "no such preset; one of: adam, typo, wrong, old"),
+        (
+            ["--config=mine.py:none"],
+            "no such preset; one of: adam, typo, wrong, bare",
+        ),
         (["--config=mine.py:typo"], "paks is no setting and no study; studies: pack"),
         (["--config=mine.py:wrong"], "--config.size: no such setting"),
+        (["--config=mine.py:bare"], "pack=3: needs the settings of that study, as pac"),
         (["--config=mine.py:old"], "mine.py:old: needs Preset(text, dict(…))"),
         (
             ["--config=mine.py", "--config.study=second"],
