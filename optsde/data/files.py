@@ -161,7 +161,8 @@ def arrow_columns(table: Any) -> dict[str, np.ndarray]:
         if name in index or name.startswith("__index_level_"):
             raise ValueError(
                 f"column {name!r} is the index of a pandas frame: save it with "
-                "index=False, after reset_index() if it is data"
+                "index=False (in datasets preserve_index=False), after reset_index() "
+                "if it is data"
             )
         if column.null_count:
             raise ValueError(f"column {name!r} has {column.null_count} missing values")
