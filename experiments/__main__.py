@@ -5,7 +5,6 @@ import ast
 import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import experiments
@@ -24,12 +23,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments", description="Lists the studies."
     )
-    version = f"optsde {metadata.version('optsde')}"
-    parser.add_argument("--version", action="version", version=version)
+    parser.add_argument("--version", action="store_true")
     commands = parser.add_subparsers(dest="command", metavar="new")
     new = commands.add_parser("new", help="write a config file of one's own")
     new.add_argument("file", type=Path, metavar="FILE.py")
     arguments = parser.parse_args(argv)
+    if arguments.version:
+        from optsde.study.provenance import version  # takes seconds, the list none
+
+        print(f"optsde {version('optsde')}")
+        return
     if arguments.command == "new":
         try:
             print(write(arguments.file))

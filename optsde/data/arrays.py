@@ -37,7 +37,7 @@ def from_arrays(
       targets: a class for each, by number or by name; or floats [n] or [n, k].
       test: (inputs, targets) that are held out; None draws a fifth of the examples.
       name: of the data, for errors.
-      seed: of that draw.
+      seed: of that draw, and of the order of the examples.
     """
     try:
         return _from_arrays(inputs, targets, test, name, seed)
@@ -55,6 +55,8 @@ def _from_arrays(inputs, targets, test, name: str, seed: int) -> Dataset:
         train, test = split(train, count - held_out, seed)
     else:
         test = _paired(test[0], test[1], "held-out")
+        # Folders are in the order of their classes, and some studies take the first n.
+        train, test = (split(part, len(part[0]), seed)[0] for part in (train, test))
     if train[0].shape[1:] != test[0].shape[1:]:
         raise ValueError(
             f"training inputs are {_size(train[0])}, held-out ones {_size(test[0])}: "

@@ -24,7 +24,8 @@ Parts = tuple[Part, Part | None]  # to train on, held out
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 TEXTS = (".txt", ".text", ".md", ".rst", ".tex", ".py")
-HELD_OUT_FOLDERS = ("test", "val", "valid", "validation")
+UNREAD = (".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".feather", ".arrow")
+HELD_OUT = ("test", "validation", "val", "valid")  # the first that is there
 ARRAYS = (
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
@@ -40,7 +41,8 @@ FORMATS = (
 def is_path(name: str) -> bool:
     """Returns whether the name of a set is meant as a path."""
     path = Path(name).expanduser()
-    return "/" in name or path.suffix in (*READERS, *TEXTS) or path.exists()
+    suffixes = (*READERS, *TEXTS, *UNREAD)
+    return "/" in name or path.suffix.lower() in suffixes or path.exists()
 
 
 def maker(name: str) -> Callable[..., Dataset]:
@@ -48,15 +50,21 @@ def maker(name: str) -> Callable[..., Dataset]:
     path = Path(name).expanduser()
     if not path.exists():
         raise ValueError(f"{name}: no such file or folder; needs {FORMATS}")
-    if path.suffix == ".npz" and path.is_file():
+    suffix = path.suffix.lower()
+    if suffix in UNREAD and path.is_file():
+        raise ValueError(
+            f"{name}: tables of kind {suffix} are not read: save it as .csv or "
+            ".parquet; if it is meant as text, name it .txt"
+        )
+    if suffix == ".npz" and path.is_file():
         with reading(path), np.load(path) as file:
             if set(file.files) & set(TEXT_ARRAYS):
                 return functools.partial(_text_arrays, name, path)
     elif path.is_dir() and not _has_images(path):
         return functools.partial(_text_folder, name, path)
-    elif path.is_file() and path.suffix not in READERS:
+    elif path.is_file() and suffix not in READERS:
         return functools.partial(_text_file, name, path)
-    read = image_folder if path.is_dir() else READERS[path.suffix]
+    read = image_folder if path.is_dir() else READERS[suffix]
     return functools.partial(_examples, name, path, read)
 
 
@@ -119,8 +127,7 @@ def comma_separated(path: Path) -> Parts:
         rows = [row for row in csv.reader(file) if row]
     if not rows:
         raise ValueError("there are no rows")
-    first = columns.parsed(rows[0])
-    headed = first.dtype.kind == "U" and not any(map(columns.is_number, rows[0]))
+    headed = columns.are_names(rows[0], list(zip(*rows[1:], strict=False)))
     names = rows.pop(0) if headed else [f"column {i + 1}" for i in range(len(rows[0]))]
     if len({*names}) < len(names):
         raise ValueError("two columns have the same name")
@@ -149,7 +156,14 @@ def parquet(path: Path) -> Parts:
 def arrow_columns(table: Any) -> dict[str, np.ndarray]:
     """Returns the columns of an Arrow table; refuses missing values and nested ones."""
     found = {}
+    index = (table.schema.pandas_metadata or {}).get("index_columns", ())
     for name, column in zip(table.column_names, table.columns, strict=True):
+        if name in index or name.startswith("__index_level_"):
+            raise ValueError(
+                f"column {name!r} is the index of a pandas frame: save it with "
+                "index=False (in datasets preserve_index=False), after reset_index() "
+                "if it is data"
+            )
         if column.null_count:
             raise ValueError(f"column {name!r} has {column.null_count} missing values")
         array = column.to_numpy()
@@ -172,11 +186,16 @@ def _texts(array: np.ndarray) -> bool:
 
 def image_folder(path: Path) -> Parts:
     """Returns the images of root/CLASS/*, or of root/train and root/test."""
-    held_out = [name for name in HELD_OUT_FOLDERS if (path / name).is_dir()]
-    if not (path / "train").is_dir() or not held_out:
+    names = [folder.name for folder in _folders(path)]
+    held_out = [name for name in HELD_OUT if name in names]
+    if "train" not in names or not held_out:
         return _classes_of(path), None
-    train, test = path / "train", path / held_out[0]
-    return _classes_of(train), _classes_of(test)
+    if len(names) > 2:
+        raise ValueError(
+            f"has the folders {', '.join(names)}: leave train and one held-out one, of "
+            f"{', '.join(HELD_OUT)}"
+        )
+    return _classes_of(path / "train"), _classes_of(path / held_out[0])
 
 
 def _classes_of(root: Path) -> Part:
@@ -215,6 +234,8 @@ def _opened(file: Path) -> Any:
 
 def pixels(image: Any) -> Any:
     """Returns a picture in grey (L) or colour (RGB), of 8 bits; refuses to lose any."""
+    if "transparency" in image.info and image.mode in ("1", "L", "P", "RGB"):
+        image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
     if image.mode in ("RGBA", "LA"):
         if image.getextrema()[-1] != (255, 255):
             raise ValueError("is partly transparent: put it on a background")

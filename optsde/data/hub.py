@@ -11,11 +11,10 @@ import numpy as np
 from optsde.data import columns
 from optsde.data.arrays import from_arrays
 from optsde.data.dataset import Dataset
-from optsde.data.files import arrow_columns, pixels
+from optsde.data.files import HELD_OUT, arrow_columns, pixels
 from optsde.data.text import from_bytes
 
 PREFIX = "hf://"
-HELD_OUT = ("test", "validation")
 
 
 def maker(name: str) -> Callable[..., Dataset]:
@@ -33,6 +32,11 @@ def maker(name: str) -> Callable[..., Dataset]:
         raise ValueError(f"{name}: {line}") from None
 
 
+def folder_of(name: str) -> Path:
+    """Returns the local folder that hf://FOLDER[:CONFIG] means, be it there or not."""
+    return Path(name.removeprefix(PREFIX).partition(":")[0]).expanduser()
+
+
 def _splits(name: str) -> tuple[Any, Any]:
     """Returns (the split to train on, the held-out one or None)."""
     if importlib.util.find_spec("datasets") is None:
@@ -40,7 +44,7 @@ def _splits(name: str) -> tuple[Any, Any]:
     import datasets
 
     place, _, config = name.removeprefix(PREFIX).partition(":")
-    folder = Path(place).expanduser()
+    folder = folder_of(name)
     stored = any((folder / x).exists() for x in ("state.json", "dataset_dict.json"))
     datasets.disable_progress_bars()
     try:
@@ -60,7 +64,12 @@ def _splits(name: str) -> tuple[Any, Any]:
             f"has the splits {', '.join(map(str, found))}, and none called train"
         )
     held_out = [found[split] for split in HELD_OUT if split in found]
-    return found["train"], (held_out[0] if held_out else None)
+    if not held_out:
+        raise ValueError(
+            f"has the splits {', '.join(map(str, found))}, and none to hold out: needs "
+            f"one called {', '.join(HELD_OUT)}"
+        )
+    return found["train"], held_out[0]
 
 
 def _kind(data: Any) -> str:

@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from optsde.data import files, hub, prepared
 from optsde.data.dataset import Dataset, join, split
@@ -71,6 +72,20 @@ def _maker(name: str, root: str | os.PathLike | None) -> Callable[..., Dataset]:
     if files.is_path(name):
         return files.maker(name)
     raise ValueError(unknown(name, NAMES) + ", or a path")
+
+
+def path_of(name: str) -> Path | None:
+    """Returns the file or folder of one's own that `load` reads, None if there is none.
+
+    Sets by name have none, and those of the `datasets` library that are no folder here.
+    """
+    if name in NAMES:
+        return None
+    if name.startswith(hub.PREFIX):
+        path = hub.folder_of(name)
+    elif not (path := prepared.file_of(name)).exists():
+        path = Path(name).expanduser()
+    return path.resolve() if path.exists() else None
 
 
 def unknown(name: str, names) -> str:

@@ -24,6 +24,7 @@ from optsde.run.evaluation import evaluate, has_statistics, statistics
 from optsde.types import PyTree
 
 Examples = tuple[Array, Array]  # inputs, targets
+PLAIN = 10_000  # inputs for the statistics of BatchNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Task:
       train: examples, or a `data.Stream` of them.
       test: examples to evaluate on.
       plain: un-augmented training inputs, for BatchNorm's statistics in an evaluation;
-        the first 10,000 of `train` unless it is a Stream.
+        all of `train`, or 10,000 of them drawn at random, unless it is a Stream.
       prepare: makes the model's inputs from the data's, inside jit.
       augment: for training alone, on examples as they lie in `train`.
     """
@@ -66,7 +67,11 @@ class Task:
                     "train is a Stream: give plain=, some of its inputs without "
                     "augmentation"
                 )
-            object.__setattr__(self, "plain", self.train[0][:10_000])
+            inputs = self.train[0]
+            if len(inputs) > PLAIN:  # which may lie in the order of their classes
+                order = np.random.RandomState(0).permutation(len(inputs))
+                inputs = inputs[order[:PLAIN]]
+            object.__setattr__(self, "plain", inputs)
         self._check_shapes()
 
     @property

@@ -31,6 +31,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
+from optsde.data.loading import path_of
 from optsde.mesh import enable_compilation_cache, expose_cpu_cores
 from optsde.run.loop import DivergedError
 from optsde.run.writers import refuse_missing
@@ -227,9 +228,8 @@ def _parse(package: Package, argv: list[str]) -> _Command:
 def _sources(settings: Settings, own: str) -> dict[str, str]:
     """Returns the digests of the files that numbers come from: own task, data set."""
     named = [str(x.value) for x in settings.leaves() if x.name == "dataset"]
-    paths = [own, *(name for name in named if Path(name).suffix or os.sep in name)]
-    files = [path for path in paths if path and Path(path).exists()]
-    return {path: provenance.digest(Path(path)) for path in files}
+    paths = [Path(own).resolve() if own else None, *map(path_of, named)]
+    return {str(path): provenance.digest(path) for path in paths if path}
 
 
 def _find(package: Package, path: str) -> str:

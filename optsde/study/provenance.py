@@ -20,6 +20,7 @@ import jax
 PACKAGES = ("optsde", "jax", "jaxlib", "flax", "optax", "diffrax", "numpy")
 CODE = ("optsde", "experiments")  # whose files a stamp has the digest of
 FILE = "made.jsonl"
+SMALL = 2**30  # bytes of a folder whose files are read for its digest
 Stamp = Mapping[str, Any]
 
 
@@ -82,10 +83,20 @@ def name_of(stamp: Stamp) -> str:
 
 
 def digest(path: Path) -> str:
-    """Returns a digest of a file; of a folder, of its files' names and sizes."""
+    """Returns a digest of a file, or of all files of a folder.
+
+    Of more than a gigabyte it is of their names, sizes and times.
+    """
     if path.is_dir():
-        files = sorted(x for x in path.rglob("*") if x.is_file())
-        listing = [(str(x.relative_to(path)), x.stat().st_size) for x in files]
+        files = {x: x.stat() for x in sorted(path.rglob("*")) if x.is_file()}
+        small = sum(stat.st_size for stat in files.values()) <= SMALL
+        listing = [
+            (
+                str(x.relative_to(path)),
+                digest(x) if small else (stat.st_size, stat.st_mtime_ns),
+            )
+            for x, stat in files.items()
+        ]
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:12]
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
@@ -108,8 +119,16 @@ def _difference(stamp: Stamp, judge: Stamp) -> str:
     return f"made {' '.join(words)}" if words else ""
 
 
+def version(package: str) -> str:
+    """Returns the version of a package, or that it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in PACKAGES}
+    return {name: version(name) for name in PACKAGES}
 
 
 def _digest_of_code() -> str:

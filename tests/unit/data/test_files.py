@@ -99,7 +99,7 @@ def test_names_are_classes_and_grey_images_have_a_channel():
     assert full.train[0].shape == (16, 4, 5, 1)
     assert_holds(full, IMAGES[..., :1], np.array([2, 0, 3, 1])[LABELS])
     held = data.from_arrays(IMAGES, names, (IMAGES[:2], names[:2]))
-    np.testing.assert_array_equal(held.test[1], [2, 0])
+    assert sorted(held.test[1]) == [0, 2]
     assert len(held.train[0]) == 20
 
 
@@ -174,8 +174,23 @@ def test_a_folder_with_train_and_val(tmp_path):
         data.load(str(tmp_path))
     save_images(tmp_path / "val", IMAGES[16:], LABELS[16:])
     full = data.load(str(tmp_path))
-    np.testing.assert_array_equal(full.test[0], IMAGES[16:])
-    np.testing.assert_array_equal(full.test[1], LABELS[16:])
+    assert_holds(full, IMAGES, LABELS)
+    assert {x.tobytes() for x in full.test[0]} == {x.tobytes() for x in IMAGES[16:]}
+    (tmp_path / "dev").mkdir()
+    with pytest.raises(ValueError, match="has the folders dev, train, val: leave trai"):
+        data.load(str(tmp_path))
+
+
+def test_no_prefix_of_examples_is_of_one_class(tmp_path):
+    many = RANDOM.randint(0, 256, (60, 4, 5, 3), np.uint8)
+    for part in ("train", "test"):
+        save_images(tmp_path / part, many, np.arange(60) % 3)
+    full, other = (data.load(str(tmp_path), seed=seed) for seed in (0, 1))
+    for part in (full.train, full.test):
+        assert {*part[1][:15]} == {0, 1, 2}
+    assert not np.array_equal(full.test[0], other.test[0])
+    few = data.load(str(tmp_path), train_size=50)
+    assert len(few.train[0]) == 50
 
 
 def test_grey_and_opaque_images_keep_their_pixels(tmp_path):
@@ -192,6 +207,17 @@ def test_grey_and_opaque_images_keep_their_pixels(tmp_path):
     PIL.Image.fromarray(opaque[0]).save(file)
     with pytest.raises(ValueError, match=r"class0/00.png: is partly transparent"):
         data.load(str(tmp_path / "opaque"))
+    for image in (IMAGES[0], IMAGES[0, ..., 0], IMAGES[0, ..., 0] > 99):
+        picture = PIL.Image.fromarray(image)
+        picture.save(file, transparency=picture.getpixel((0, 0)))
+        with pytest.raises(ValueError, match=r"class0/00.png: is partly transparent"):
+            data.load(str(tmp_path / "opaque"))
+    palette = PIL.Image.fromarray(IMAGES[0]).quantize(8)
+    palette.save(file, transparency=palette.getpixel((0, 0)))
+    with pytest.raises(ValueError, match=r"class0/00.png: is partly transparent"):
+        data.load(str(tmp_path / "opaque"))
+    palette.save(file, transparency=200)  # which no pixel has
+    assert len(data.load(str(tmp_path / "opaque")).train[0]) == 16
     PIL.Image.fromarray(IMAGES[0, ..., 0].astype(np.uint16)).save(file)
     with pytest.raises(ValueError, match=r"class0/00.png: has pixels of kind I"):
         data.load(str(tmp_path / "opaque"))
@@ -212,8 +238,8 @@ def test_an_npz_with_held_out_examples(tmp_path, names):
     arrays = IMAGES[:15], LABELS[:15], IMAGES[15:], LABELS[15:]
     np.savez(tmp_path / "a.npz", **dict(zip(names, arrays, strict=True)))
     full = data.load(str(tmp_path / "a.npz"))
-    np.testing.assert_array_equal(full.train[0], IMAGES[:15])
-    np.testing.assert_array_equal(full.test[1], LABELS[15:])
+    assert_holds(full, IMAGES, LABELS)
+    assert sorted(full.test[1]) == sorted(LABELS[15:])
 
 
 def test_arrays_by_path(tmp_path, monkeypatch):
@@ -258,6 +284,25 @@ def test_a_csv_of_classes_and_one_of_numbers(tmp_path):
     assert (full.classes, full.train[1].shape) == (None, (16, 1))
 
 
+def test_names_of_a_csv_may_be_numbers(tmp_path):
+    file = tmp_path / "a.CSV"
+    rows = [[*x, y] for x, y in zip(FEATURES, LABELS, strict=True)]
+    write_csv(file, rows, [0, 1, 2, "label"])
+    assert_holds(data.load(str(file)), FEATURES, LABELS)
+    write_csv(file, [[*x, f"kind {y}"] for *x, y in rows], [0, 1, 2, "label"])
+    assert_holds(data.load(str(file)), FEATURES, LABELS)
+    for last in (3, "kind"):
+        kinds = [[*x, f"kind {y}"] if last == "kind" else [*x, y] for *x, y in rows]
+        write_csv(file, kinds, [0, 1, 2, last])
+        with pytest.raises(
+            ValueError, match=f"the first row is 0, 1, 2, {last}, which"
+        ):
+            data.load(str(file))
+    write_csv(file, [["NA", 1, 2, 0], *rows])
+    with pytest.raises(ValueError, match="column 'column 1' has 'NA': features must"):
+        data.load(str(file))
+
+
 def test_a_parquet_is_read_as_the_csv_is(tmp_path):
     file, columns = tmp_path / "a.parquet", dict(zip("abc", FEATURES.T, strict=True))
     write_parquet(file, **columns, target=[f"kind {y}" for y in LABELS])
@@ -268,6 +313,23 @@ def test_a_parquet_is_read_as_the_csv_is(tmp_path):
     write_parquet(file, a=[[1, 2], [3]], y=[0, 1])
     with pytest.raises(ValueError, match="column 'a' is list"):
         data.load(str(file))
+
+
+def test_an_index_of_pandas_is_no_feature(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    file = tmp_path / "a.parquet"
+    frame = pandas.DataFrame(FEATURES, columns=list("abc")).assign(label=LABELS)
+    frame.to_parquet(file)
+    assert_holds(data.load(str(file)), FEATURES, LABELS)
+    frame = frame.set_index(RANDOM.permutation(20))
+    for name in ("__index_level_0__", "id"):
+        frame.to_parquet(file)
+        with pytest.raises(ValueError, match=f"column '{name}' is the index of a pand"):
+            data.load(str(file))
+        frame.index.name = "id"
+    frame.to_parquet(file, index=False)
+    assert_holds(data.load(str(file)), FEATURES, LABELS)
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
@@ -311,6 +373,11 @@ def test_text_by_path(tmp_path):
         ("a.csv", b"a,b\n1,2\n,0\n", "row 2 has 1 values"),
         ("a.csv", b"a,b\n1,2\nNA,0\n", "column 'a' has 'NA': features must be numbers"),
         ("a.csv", b"a,b\n1,2\nnan,0\n", "column 'a' has nan in row 2: fill it in"),
+        ("a.csv", b"a,b\n1,NA\n2,0\n", "column 'b' has 'NA' in row 1: fill it in or"),
+        ("a.csv", b",0,1,label\n0,1,2,0\n", "a column has no name: name it, or leave"),
+        ("a.csv", b"0,1\n1,0\n", "the first row is 0, 1, which may count the columns"),
+        ("a.tsv", b"1\t2\n", "a.tsv: tables of kind .tsv are not read: save it as"),
+        ("a.JSONL", b"{}\n", "a.JSONL: tables of kind .jsonl are not read: save it"),
         ("a.csv", b"a,a\n1,2\n", "two columns have the same name"),
         ("a.csv", b",a,b\n0,1,2\n", "a column has no name: name it, or leave it out"),
         ("a.csv", b"y,label,a\n0,1,2\n", "columns y, label are all named as targets"),
@@ -415,8 +482,13 @@ def test_a_local_folder_of_splits(tmp_path, monkeypatch):
     made = datasets.load_dataset(str(tmp_path / "set"), cache_dir=str(tmp_path / "c"))
     monkeypatch.setattr(datasets, "load_dataset", lambda *args: made)
     full = data.load(f"hf://{tmp_path / 'set'}")
-    np.testing.assert_array_equal(full.test[1], LABELS[16:])
-    np.testing.assert_allclose(full.train[0], FEATURES[:16], rtol=1e-6)
+    assert_holds(full, FEATURES, LABELS)
+    assert sorted(full.test[1]) == sorted(LABELS[16:])
+    made["dev"] = made.pop("test")
+    with pytest.raises(ValueError, match="has the splits train, dev, and none to hold"):
+        data.load(f"hf://{tmp_path / 'set'}")
+    made["valid"] = made.pop("dev")
+    assert sorted(data.load(f"hf://{tmp_path / 'set'}").test[1]) == sorted(LABELS[16:])
 
 
 def test_what_the_datasets_library_refuses_is_one_line(tmp_path):

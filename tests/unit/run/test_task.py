@@ -45,6 +45,13 @@ def test_a_law_is_that_of_the_examples_whatever_the_net():
     np.testing.assert_allclose(moments(conv.law(8), params).loss, losses.mean(), 1e-5)
 
 
+def test_the_statistics_of_many_sorted_examples_are_of_all_classes():
+    x, y = np.eye(3, dtype=np.float32).repeat(4_000, 0), np.arange(3).repeat(4_000)
+    task = Task(models.MLP((3,)), models.cross_entropy, (x, y), (x, y))
+    assert task.plain.shape == (10_000, 3)
+    assert (task.plain[:512].mean(0) > 0.2).all()
+
+
 def test_examples_that_interact_and_streams_have_no_law():
     ghost = task(models.build("digitsnet", 10), size=8)
     assert ghost.examples_interact

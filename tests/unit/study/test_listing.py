@@ -11,7 +11,7 @@ import experiments.__main__ as listing
 from experiments import scaling, svag
 from optsde.optimizers import EMA
 from optsde.plans import Plan
-from optsde.study import UsageError, own
+from optsde.study import UsageError, own, provenance
 
 
 @pytest.fixture
@@ -35,9 +35,18 @@ def test_every_study_is_listed_with_its_question(capsys):
 
 
 def test_the_version(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        listing.main(["--version"])
+    listing.main(["--version"])
     assert capsys.readouterr().out == f"optsde {metadata.version('optsde')}\n"
+
+
+def test_the_version_where_it_is_not_installed(capsys, monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert provenance._versions()["optsde"] == "not installed"
+    listing.main(["--version"])
+    assert capsys.readouterr().out == "optsde not installed\n"
 
 
 def test_a_file_is_written_once(tmp_path, capsys):

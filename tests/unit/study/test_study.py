@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import sys
 
@@ -24,6 +25,7 @@ from optsde.study import (
     Seeds,
     Study,
     UsageError,
+    launch,
     provenance,
     setting,
     train,
@@ -264,11 +266,38 @@ def test_a_task_that_was_edited_is_another_run(command, tmp_path):
     own.write_text(text + "    return Net(losses=2)\n")
     code, _, err = command(*call, study=study)
     assert (code, err.count("\n")) == (2, 1)
-    assert "run holds a run made with another own.py; name another directory" in err
+    assert f"run holds a run made with another {own}; name another directory" in err
     assert command(*call, "--fresh", study=study)[0] == 0
     assert command("--config=own.py", study=study)[0] == 0
     own.write_text(text + "    return Net(losses=3)\n")
     assert "read from" not in command("--config=own.py", study=study)[1]
+
+
+@pytest.mark.parametrize("name", ["photos", "~/photos", "./photos"])
+def test_data_that_changed_is_another_run(tmp_path, monkeypatch, name):
+    class Named(Settings):
+        dataset: str = setting("digits", "a set, or a path")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "photos" / "cat" / "0.png"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"one")
+    monkeypatch.chdir(tmp_path)
+    first = launch._sources(Named(dataset=name), "")
+    assert list(first) == [str(tmp_path / "photos")]
+    file.write_bytes(b"two")
+    assert launch._sources(Named(dataset=name), "") != first
+    assert launch._sources(Named(), "") == {}
+
+
+def test_a_large_folder_is_told_by_times(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "SMALL", 2)
+    file = tmp_path / "0.png"
+    file.write_bytes(b"one")
+    first = provenance.digest(tmp_path)
+    assert provenance.digest(tmp_path) == first
+    os.utime(file, ns=(0, 0))
+    assert provenance.digest(tmp_path) != first
 
 
 def test_a_place_that_can_be_made_by_nobody_is_refused(command, tmp_path):
