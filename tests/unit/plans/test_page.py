@@ -130,7 +130,7 @@ def test_functions_are_jax_s():
     def run(s):
         x, y = s["x"], s["y"]
         both = jnp.where(s["flag"], jnp.minimum(x, y), jnp.maximum(x, -y))
-        tall = (x > y) & ~(y >= 2)
+        tall = (x > y) & jnp.logical_not(y >= 2)
         return {
             "a": x**y + x**2 - 3 / y,
             "b": (both, jnp.log1p(x) * jnp.exp(-y), jnp.ceil(x), jnp.floor(x)),
