@@ -10,10 +10,10 @@ CACHED := JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax JAX_PERSISTENT_CACHE_MIN_C
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
-demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, three minutes
+demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, under three minutes
 	$(BIN)/python -m experiments.svag --config=configs/svag.py:digits
 
-test: $(VENV)/dev ## what a change can break, nine minutes on two cores at first, then under five
+test: $(VENV)/dev ## what a change can break, eleven minutes on two cores at first, then five
 	$(PYTEST)
 	$(PYTEST) tests/devices
 	$(CACHED) $(BIN)/python -m doctest README.md docs/optimizers.md

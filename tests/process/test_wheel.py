@@ -130,7 +130,7 @@ def test_a_file_of_the_same_name_comes_first(installed, tmp_path):
     (tmp_path / "configs" / "svag.py").write_text("PRESETS = {'mine': 'my own'}\n")
     done = python(installed, tmp_path, "-m", "experiments.svag", "--help")
     assert done.returncode == 2
-    assert "configs/svag.py: needs get_config(preset)" in done.stderr
+    assert "configs/svag.py: needs PRESETS, and task(config) or" in done.stderr
 
 
 def test_an_unknown_file_is_one_line(installed, tmp_path):
