@@ -266,7 +266,7 @@ def answer(s: Settings, outcome: Outcome, verdicts: list[Verdict]) -> str:
     if not runs:
         return ""
     held, failed = largest(verdicts)
-    seen = f"held up to κ = {held:g}" if held > 1 else "did not hold at any κ tried"
+    seen = f"held up to κ = {held:g}" if held > 1 else "held at no κ for sure"
     if np.isfinite(failed):
         seen += f", and was not shown to within ±{s.bound:g}% at κ = {failed:g}"
     return (
