@@ -143,11 +143,20 @@ def _digest_of_code() -> str:
 
 
 def _revision() -> str | None:
-    """Returns the git revision, with + where files differ from it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always"]
-    command += ["--dirty=+", "--abbrev=12"]
+    """Returns the git revision, with + where files differ from it.
+
+    None where git does not track this file: the repository around an installed package
+    is somebody else's.
+    """
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     try:
-        out = subprocess.run(command, capture_output=True, text=True, check=True)
-        return out.stdout.strip()
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty=+", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import subprocess
 import sys
 
 import jax.numpy as jnp
@@ -206,6 +207,30 @@ def test_old_curves_remember_the_code_that_made_them(command, tmp_path, edited):
     (tmp_path / "run" / "made.jsonl").unlink()
     _, out, _ = command("--workdir=run")
     assert "2 parts made at a revision that is not recorded, judged at bbb" in out
+
+
+def test_a_repository_around_an_installed_package_is_not_its_revision(
+    tmp_path, monkeypatch
+):
+    """git tracks the file in the one place, and in the other it lies untracked."""
+
+    def git(*arguments):
+        given = ["-c", "user.name=a", "-c", "user.email=a@b.c", *arguments]
+        subprocess.run(["git", *given], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    for name in ("tracked", "untracked"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "provenance.py").touch()
+    git("add", "tracked")
+    git("commit", "-m", "a file")
+    found = []
+    for name in ("tracked", "untracked"):
+        place = str(tmp_path / name / "provenance.py")
+        monkeypatch.setattr(provenance, "__file__", place)
+        found.append(provenance._revision())
+    assert found[0]
+    assert found[1] is None
 
 
 def test_an_edit_within_one_revision_is_told(command, edited):
