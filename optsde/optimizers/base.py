@@ -45,6 +45,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from numpy.typing import ArrayLike
 
@@ -151,6 +152,9 @@ class Optimizer:
     adaptive: ClassVar[bool] = False
     """Whether P² is E g² of a batch, of which the signal's share grows with κ."""
 
+    moves: ClassVar[bool] = True
+    """Whether parameters move at all; `Frozen` ones do not, and follow no rule."""
+
     jumps: ClassVar[bool] = False
     """Whether its SDE is the limit under noise that jumps, too, and has no variance."""
 
@@ -189,8 +193,12 @@ class Optimizer:
         return dataclasses.replace(self, lr=self.lr * factor)
 
     def decays_weights(self) -> bool:
-        """Returns whether weights decay apart from the gradient."""
-        return _present(self.weight_decay) or _present(self.absolute_decay)
+        """Returns whether weights decay apart from the gradient, at any of its values.
+
+        Hyperparameters must be numbers or arrays of them, not traced.
+        """
+        decays = self.weight_decay, self.absolute_decay
+        return any(float(np.max(decay)) > 0 for decay in decays)
 
     def micro_batches(self, noise_gain: float = 1.0) -> int | None:
         """Returns how many micro-batches of a draw the direction takes the squares of.

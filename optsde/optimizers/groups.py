@@ -5,7 +5,7 @@ Each part follows its own rule at the same κ, so that a rescaling is that of it
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ class Frozen(Optimizer):
     """The optimizer of parameters that stay as they are: `optax.set_to_zero`."""
 
     lr: Scalar = 0.0
+    moves: ClassVar[bool] = False
     rule = {"lr": Power(0, "nothing moves")}
 
     def checked(self) -> Self:
@@ -91,7 +92,7 @@ class Groups:
     @property
     def _moving(self) -> dict[str, Optimizer]:
         ordered = {name: self.parts[name] for name in sorted(self.parts)}
-        moving = {n: p for n, p in ordered.items() if type(p) is not Frozen}
+        moving = {name: part for name, part in ordered.items() if part.moves}
         return moving or ordered
 
     @property
@@ -192,7 +193,10 @@ class Groups:
         )
 
     def response(self, state: PyTree = None) -> Response | None:
-        """Returns the parts' one response to gradients with P fixed, or None."""
+        """Returns the response of all groups with P fixed, or None if there is none.
+
+        Groups that differ in more than lr and decay are refused: `representative`.
+        """
         own = None if state is None else state[next(iter(self._moving))]
         return self.representative().response(own)
 
@@ -200,7 +204,7 @@ class Groups:
         """Returns None: groups whose decays differ have no one threshold."""
 
     def intrinsic_rates(self, lr: Scalar | None = None) -> None:
-        """Returns None: groups have rates each."""
+        """Returns None: each group has rates of its own."""
 
     def transform(
         self,
@@ -312,13 +316,12 @@ class Groups:
         if not isinstance(grads, Squares):
             return self._split(grads, params)
         split = [self._split(tree, params) for tree in grads]
-        each = {name: Squares(*(tree[name] for tree in split)) for name in self.parts}
-        return {
-            name: grad if part.micro_batches() else step_gradient(grad)
-            for (name, part), grad in zip(
-                self.parts.items(), each.values(), strict=True
-            )
-        }
+
+        def of(name, part):
+            squares = Squares(*(tree[name] for tree in split))
+            return squares if part.micro_batches() else step_gradient(squares)
+
+        return {name: of(name, part) for name, part in self.parts.items()}
 
     def _joined(self, split: Mapping[str, PyTree], params: PyTree) -> PyTree:
         """Returns the tree like `params` that `split` has by group."""

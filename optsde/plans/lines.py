@@ -43,7 +43,12 @@ class Line(NamedTuple):
 
 
 class Spelling(NamedTuple):
-    """How a framework writes an optimizer whose other settings are zero."""
+    """The calls by which a framework writes an optimizer, and what they leave out.
+
+    calls: of the framework, in their order.
+    zero: settings that the calls have no argument for, which must be 0.
+    flags: settings that must have these values.
+    """
 
     calls: tuple[Call, ...]
     zero: tuple[str, ...] = ()
@@ -329,7 +334,7 @@ NONE = {
     "torch": "none: torch.optim has no {}",
     "hf": "none: TrainingArguments are written here for AdamW alone, not for {}",
 }
-"""What stands in place of lines; optax has some for every optimizer."""
+"""Texts in place of the lines of a framework that has none for an optimizer."""
 
 
 def ours(family: type[Optimizer]) -> Spelling:
@@ -397,7 +402,7 @@ def written(framework: str, optimizer: Optimizer, **run: Scalar | None) -> list[
 
 
 RUN = ("clip", "ema", "steps", "warmup", "per_device", "accumulation")
-"""What a run has besides its optimizer, as `written` takes it."""
+"""Names of the settings of a run besides its optimizer, as `written` takes them."""
 
 
 def _line(line: Line, settings: Any) -> str:

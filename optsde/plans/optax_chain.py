@@ -170,7 +170,7 @@ def _partition(piece: Piece, horizon: float):
         if part.mask is not None:
             parts[f"{name}, not decayed"] = _without_decay(part.optimizer)
     times = _times(horizon)
-    moving = {n: p for n, p in found.items() if not isinstance(p.optimizer, Frozen)}
+    moving = {n: p for n, p in found.items() if p.optimizer.moves}
     shapes = {name: _values(part.schedule, times) for name, part in moving.items()}
     first = next(iter(shapes), "")
     for name, shape in shapes.items():

@@ -25,7 +25,7 @@ import optax
 from jax.tree_util import treedef_is_leaf
 
 from optsde.checks import ABOVE_0, LARGEST, check_batch, check_number
-from optsde.optimizers import EMA, SWA, Frozen, Groups, Optimizer, Power
+from optsde.optimizers import EMA, SWA, Groups, Optimizer, Power
 from optsde.optimizers.base import OptimizerState
 from optsde.optimizers.rules import check_memory
 from optsde.plans.schedules import check_multiplier
@@ -193,7 +193,7 @@ def has_signal_rule(optimizer: Optimizer | Groups) -> bool:
 
 
 def _moving(optimizer: Optimizer | Groups) -> list[Optimizer]:
-    return [p for p in optimizer.by_group().values() if type(p) is not Frozen]
+    return [part for part in optimizer.by_group().values() if part.moves]
 
 
 def _root_of_kappa(optimizer: Optimizer) -> bool:

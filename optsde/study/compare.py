@@ -25,7 +25,7 @@ ABSENT = "—"
 
 
 class Finished(NamedTuple):
-    """What a run directory has."""
+    """A finished run, as its directory has it: settings, summary, last numbers."""
 
     path: Path
     settings: dict[str, Any]  # by dotted names

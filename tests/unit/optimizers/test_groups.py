@@ -1,5 +1,7 @@
 """Optimizers by group: each part as it is by itself, and as optax has them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -200,6 +202,15 @@ def test_the_signal_rule_passes_over_what_is_frozen():
     assert big.optimizer.parts["matrix"].lr == pytest.approx(2 * ADAM.lr)
     with pytest.raises(ValueError, match="such as Adam; HeavyBall does not"):
         optsde.scale(plan(mixed()), 2, "signal", boost=lambda t: 1.0)
+
+
+def test_a_decay_of_zero_is_none_whatever_its_type():
+    """As plans have it that were taken apart as pytrees."""
+    groups = optsde.decay_where(lambda p: p, ADAM)
+    plain = Groups({"all": dataclasses.replace(ADAM, weight_decay=0.0)}, labels)
+    for asked, expected in ((groups, True), (plain, False)):
+        assert asked.decays_weights() is expected
+        assert jax.tree.map(jnp.asarray, asked).decays_weights() is expected
 
 
 def test_labels_without_an_optimizer_are_named():
