@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from optsde.hosts import placed
 from optsde.types import PyTree
 
 REPLICA = "replica"
@@ -53,14 +54,28 @@ def enable_compilation_cache() -> None:
 def run_mesh(replicas: int, shards: int = 1) -> Mesh:
     """Returns devices by [replica, data]; `shards` of them share one replica's work.
 
-    No more devices are taken than there are replicas to fill them.
+    No more devices are taken than there are replicas to fill them, but as many of each
+    process, since all take part in a run.
     """
     devices = jax.devices()
     if not 1 <= shards <= len(devices):
         raise ValueError(f"shards={shards}: there are {len(devices)} devices to use")
-    rows = min(len(devices) // shards, replicas)
-    grid = np.array(devices[: rows * shards]).reshape(rows, shards)
+    rows, processes = min(len(devices) // shards, replicas), jax.process_count()
+    while rows * shards % processes:
+        rows += 1
+    each = rows * shards // processes
+    taken = [x for n in range(processes) for x in _devices_of(n)[:each]]
+    if len(taken) < rows * shards:
+        raise ValueError(
+            f"shards={shards}: {processes} processes with {len(devices)} devices cannot "
+            "share replicas so; give a divisor of the devices"
+        )
+    grid = np.array(taken).reshape(rows, shards)
     return Mesh(grid, (REPLICA, DATA))
+
+
+def _devices_of(process: int) -> list[jax.Device]:
+    return [x for x in jax.devices() if x.process_index == process]
 
 
 def shards_for(replicas: int) -> int:
@@ -70,7 +85,7 @@ def shards_for(replicas: int) -> int:
 
 def replicated(tree: PyTree, mesh: Mesh) -> PyTree:
     """Places a copy of the tree on each device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return placed(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def data_shards() -> int:

@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optsde.dynamics.discrete import Dynamics
+from optsde.hosts import placed
 from optsde.mesh import REPLICA, replicated, run_mesh
 from optsde.run.windows import Feed
 from optsde.types import PyTree
@@ -101,8 +102,7 @@ class Engine:
                 return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)])
             return x
 
-        tree = jax.tree.map(fill, tree)
-        return jax.device_put(tree, NamedSharding(self.mesh, OVER))
+        return placed(jax.tree.map(fill, tree), NamedSharding(self.mesh, OVER))
 
     def kept(self, tree: PyTree) -> PyTree:
         """Returns the replicas asked for, without those that fill up the devices."""
@@ -123,7 +123,7 @@ class Engine:
         given = self.members, self._window
         info = jax.eval_shape(self._info, self._source.arrays, given, state)
         zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), info)
-        return jax.device_put(zeros, NamedSharding(self.mesh, OVER))
+        return placed(zeros, NamedSharding(self.mesh, OVER))
 
     def arguments(self, state: PyTree, total: PyTree, steps: int) -> tuple:
         """Returns what `chunk` takes to run so many steps."""

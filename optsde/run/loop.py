@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optsde.dynamics.discrete import Dynamics
+from optsde.hosts import everyones, everywhere, first, gathered, several
 from optsde.measure.probe import Probe, Times
 from optsde.mesh import replicated
 from optsde.run.checkpoints import Checkpoints
@@ -143,18 +144,24 @@ class Run:
             engine.compile(engine.chunk.lower(*sample))
             for probe in self._probes:
                 probe.compile(self.state)
-        for writer in writers:
+        written = writers if first() else []
+        for writer in written:
             writer.begin(self.step)
-        with _polite_stop() as stopping:
+        stopping = False
+        with _polite_stop() as asked:
             try:
-                begun, first, pace = time.monotonic(), self.step, _Pace()
+                begun, start, pace = time.monotonic(), self.step, _Pace(self.step)
                 if progress:
                     progress.begin(self.time, self.step)
                 if not self._begun:
                     self._begun = True
                     self._arrive(agenda, rows)
-                while self.step < end and not stopping:
-                    count = min(pace.steps, agenda.after(self.step) - self.step)
+                while self.step < end:
+                    if self.step >= pace.until or not several():
+                        stopping = pace.agree(self.step, bool(asked))
+                    if stopping:
+                        break
+                    count = min(pace.until, agenda.after(self.step)) - self.step
                     self.state, self._total = engine.advance(
                         self.state, self._total, count
                     )
@@ -172,7 +179,7 @@ class Run:
                 jax.block_until_ready(self.state)
                 seconds = time.monotonic() - begun
             finally:
-                for writer in writers:
+                for writer in written:
                     writer.close()
                 if checkpoints is not None:
                     checkpoints.close()
@@ -181,9 +188,10 @@ class Run:
         waited, self._launch = begun - self._launch, time.monotonic()
         return Result(
             rows.series(),
-            jax.tree.map(jnp.copy, engine.kept(self.state)),  # what is next gives away
+            # A copy, since what is next gives the state away.
+            everywhere(jax.tree.map(jnp.copy, engine.kept(self.state))),
             rows.last,
-            self.step - first,
+            self.step - start,
             seconds,
             waited,
         )
@@ -336,7 +344,8 @@ def _begin_of(engine: Engine, state: PyTree) -> float:
         raise ValueError(
             f"the state has {min(count)} replicas, and there are {engine.replicas} keys"
         )
-    times, dt = np.asarray(state.time), float(np.asarray(state.clock.dt)[0])
+    times, lengths = gathered((state.time, state.clock.dt))
+    dt = float(lengths[0])
     if (times != times[0]).any():
         raise ValueError(f"the state's replicas are at different times: {times}")
     if not (engine.paces or math.isclose(dt, engine.dt, rel_tol=1e-5)):
@@ -369,11 +378,22 @@ class _Agenda:
 
 
 class _Pace:
-    """The length of chunks: at most twice the last, and about CHUNK_SECONDS."""
+    """The length of chunks: at most twice the last, and about CHUNK_SECONDS.
 
-    def __init__(self):
-        self.steps = 1  # of the next chunk
+    The clock of process 0 decides, and any process may ask to stop. They agree on how
+    far to go before they meet again.
+    """
+
+    def __init__(self, step: int):
+        self.until = step  # where they meet
+        self._steps = 1
         self._under_way, self._length, self._tick = (), 1, time.monotonic()
+
+    def agree(self, step: int, stop: bool) -> bool:
+        """Sets how far to go from a step; returns whether to stop there."""
+        steps, stops = everyones([self._steps, stop]).T
+        self.until = step + int(steps[0])
+        return bool(stops.any())
 
     def follow(self, steps: int, reached: PyTree) -> None:
         """Waits for the chunk before this one, and takes its time."""
@@ -381,7 +401,7 @@ class _Pace:
         tick = time.monotonic()
         each = max(tick - self._tick, 1e-6) / self._length
         longest = min(int(CHUNK_SECONDS / each), LONGEST_CHUNK)
-        self.steps = max(1, min(2 * self.steps, longest))
+        self._steps = max(1, min(2 * self._steps, longest))
         self._under_way, self._length, self._tick = reached, steps, tick
 
 

@@ -10,6 +10,7 @@ from typing import Any, TextIO, TypeVar
 
 import jax
 
+from optsde.hosts import first, several
 from optsde.run.writers import Writer, means
 
 LOSSES = ("loss", "train_loss", "test_loss")  # the first that a row has is shown
@@ -84,8 +85,10 @@ class Progress:
 
     def compiling(self) -> None:
         """Says that the run is compiled, and what for."""
-        devices = jax.local_devices()
+        devices = jax.devices()
         where = f"{len(devices)} × {devices[0].device_kind}"
+        if several():
+            where += f" of {jax.process_count()} processes"
         self._print(f"{self.label}  compiling, for {where}")
 
     def begin(self, at: float, step: int = 0) -> None:
@@ -116,6 +119,8 @@ class Progress:
         self._print("  ".join(parts), last=done)
 
     def _print(self, text: str, last: bool = False) -> None:
+        if not first():
+            return
         text = self._part + text
         if self.stream.isatty():
             self.stream.write(f"\r{text:<78}" + ("\n" if last else ""))

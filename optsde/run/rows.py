@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from optsde.dynamics.discrete import Info
+from optsde.hosts import first, gathered
 from optsde.run.engine import Engine
 from optsde.run.writers import Writer
 from optsde.types import PyTree
@@ -89,7 +90,7 @@ class Rows:
     def flush(self) -> None:
         """Reads and writes what waits; refuses to go on from what is not finite."""
         waiting, self._waiting = self._waiting, []
-        rows = self._engine.kept(jax.device_get([row for *_, row in waiting]))
+        rows = self._engine.kept(gathered([row for *_, row in waiting]))
         for (step, since, means, found, strict, _), (sums, metrics) in zip(
             waiting, rows, strict=True
         ):
@@ -99,7 +100,7 @@ class Rows:
                 self._steps.setdefault(name, []).append(step)
                 self._values.setdefault(name, []).append(value)
             self.last = {"step": step, **_numbers(values)}
-            for writer in self._writers:
+            for writer in self._writers if first() else ():
                 writer.write(self.last)
             judged = [np.isfinite(values[name]).all() for name in (*means, *strict)]
             if self._strict and not all(judged):

@@ -16,6 +16,7 @@ import numpy as np
 from optsde.data.stream import Stream
 from optsde.dynamics.discrete import Dynamics, State
 from optsde.gradients import Draw, ExampleOracle
+from optsde.hosts import gathered
 from optsde.types import PyTree
 
 WINDOW_BYTES = 2**26  # on the device; two more wait on the host
@@ -89,7 +90,7 @@ class Feed:
 
     def _begin(self, state: State) -> None:
         """Goes to the step of a state that this feed has not led to."""
-        steps = np.unique(np.asarray(state.step))
+        steps = np.unique(gathered(state.step))
         if len(steps) > 1:
             raise ValueError(
                 f"a stream needs replicas at one step; these are at {steps.tolist()}"
@@ -97,7 +98,7 @@ class Feed:
         self._step, self._window = int(steps[0]), None
         firsts = range(self._step - self._step % self.length, 2**31, self.length)
         host = jax.local_devices(backend="cpu")[0]
-        key_data = np.asarray(jax.random.key_data(state.key))
+        key_data = gathered(jax.random.key_data(state.key))
         keys = jax.random.wrap_key_data(
             jax.device_put(key_data, host), impl=jax.random.key_impl(state.key)
         )

@@ -1,0 +1,180 @@
+"""Processes that share a run: how they meet, and what process 0 tells the others.
+
+On several hosts the same program runs in several processes, each with devices of its
+own, which `jax.distributed` joins to one mesh. All compute; process 0 alone decides,
+writes and prints. A process by itself is process 0.
+
+What is a *meeting* here must be reached by all processes, at the same place.
+"""
+
+import functools
+import os
+import pickle
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, NoReturn, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+
+from optsde.types import PyTree
+
+PATIENCE = 30  # seconds without a sign after which a process is taken for lost
+
+Said = TypeVar("Said")
+
+
+def connect(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Joins the processes of a run; call it before anything touches a device.
+
+    On a TPU pod, under SLURM and Open MPI no argument is needed, nor under another MPI
+    where mpi4py is installed. A process that none of them launched remains alone.
+
+    Args:
+      coordinator: HOST:PORT of process 0, any free port.
+      num_processes: how many there are; 1 leaves this one alone, whatever launched it.
+      process_id: which of them this one is, from 0.
+    """
+    given = coordinator, num_processes, process_id
+    if num_processes == 1 or jax.distributed.is_initialized():
+        return
+    limits: dict[str, Any] = dict(
+        heartbeat_timeout_seconds=PATIENCE, shutdown_timeout_seconds=PATIENCE
+    )
+    if given != (None, None, None):
+        if coordinator is None or num_processes is None or process_id is None:
+            raise ValueError(
+                "coordinator, num_processes and process_id: give all three, or none "
+                "where a TPU pod, SLURM or MPI tells them"
+            )
+        host, _, port = coordinator.rpartition(":")
+        if not (host and port.isdecimal()):
+            raise ValueError(f"coordinator={coordinator}: must be HOST:PORT")
+        if not 0 <= process_id < num_processes:
+            raise ValueError(
+                f"process_id={process_id}: must be from 0 to {num_processes - 1}"
+            )
+        method = "deactivate"
+    else:
+        mpi = int(os.environ.get("PMI_SIZE", "1")) > 1 and find_spec("mpi4py")
+        method = "mpi4py" if mpi and "SLURM_PROCID" not in os.environ else None
+    try:
+        jax.distributed.initialize(*given, cluster_detection_method=method, **limits)
+    except (ValueError, RuntimeError) as error:
+        alone = "should be defined", "must be called before any JAX calls"
+        if given != (None, None, None) or not any(x in str(error) for x in alone):
+            raise ValueError(f"the processes did not meet: {error}") from None
+
+
+def first() -> bool:
+    """Tells whether this is process 0, which decides, writes and prints."""
+    return jax.process_index() == 0
+
+
+def several() -> bool:
+    """Tells whether there are other processes."""
+    return jax.process_count() > 1
+
+
+def everyones(numbers: Any) -> np.ndarray:
+    """Returns the numbers that each process gives, [processes, …]: a meeting."""
+    if not several():
+        return np.asarray(numbers)[None]
+    return multihost_utils.process_allgather(np.asarray(numbers))
+
+
+def told(say: Callable[[], Said]) -> Said:
+    """Returns what `say` returns at process 0, which alone calls it: a meeting.
+
+    An error that it raises there is raised everywhere.
+    """
+    if not several():
+        return say()
+    message, error = b"", None
+    if first():
+        try:
+            message = pickle.dumps((say(), None))
+        except Exception as caught:
+            error, message = caught, pickle.dumps((None, _plain(caught)))
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
+    room = np.zeros(1 << size.bit_length(), np.uint8)  # few shapes to compile
+    room[: len(message)] = np.frombuffer(message, np.uint8)
+    heard = multihost_utils.broadcast_one_to_all(room)[:size].tobytes()
+    if error is not None:
+        raise error
+    value, there = pickle.loads(heard)
+    if there is not None:
+        raise there
+    return value
+
+
+def _plain(error: Exception) -> Exception:
+    """Returns an error that can be sent: itself, or its kind and text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def placed(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Returns arrays placed on devices, also of other processes.
+
+    Every process gives the whole of each array, the same as the others.
+    """
+    if not several():
+        return jax.device_put(tree, sharding)
+
+    def place(x):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = place(jax.random.key_data(x))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return jax.device_put(x, sharding)
+        whole = np.asarray(x)
+        return jax.make_array_from_callback(
+            whole.shape, sharding, lambda index: whole[index]
+        )
+
+    return jax.tree.map(place, tree)
+
+
+def everywhere(tree: PyTree) -> PyTree:
+    """Returns arrays of which each device holds a copy, as numpy can read: a meeting.
+
+    Those that lie within this process alone stay as they are.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    far = [i for i, x in enumerate(leaves) if _is_far(x)]
+    if far:
+        mesh = leaves[far[0]].sharding.mesh
+        copied = _copied(NamedSharding(mesh, PartitionSpec()))
+        for i, x in zip(far, copied([leaves[i] for i in far]), strict=True):
+            leaves[i] = x
+    return structure.unflatten(leaves)
+
+
+def gathered(tree: PyTree) -> PyTree:
+    """Returns arrays as numpy's, also those that span processes: a meeting."""
+    return jax.device_get(everywhere(tree))
+
+
+def _is_far(x: Any) -> bool:
+    far = isinstance(x, jax.Array) and not x.is_fully_addressable
+    return far and not x.is_fully_replicated
+
+
+@functools.cache
+def _copied(sharding: NamedSharding) -> Callable[[list[jax.Array]], list[jax.Array]]:
+    return jax.jit(lambda arrays: arrays, out_shardings=sharding)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process at once; the others notice, and do not wait for it."""
+    os._exit(code)
