@@ -74,7 +74,12 @@ def connect(
 
 def first() -> bool:
     """Tells whether this is process 0, which decides, writes and prints."""
-    return jax.process_index() == 0
+    return index() == 0
+
+
+def index() -> int:
+    """Returns which of the processes this is, from 0."""
+    return jax.process_index()
 
 
 def several() -> bool:

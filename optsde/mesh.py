@@ -67,8 +67,8 @@ def run_mesh(replicas: int, shards: int = 1) -> Mesh:
     taken = [x for n in range(processes) for x in _devices_of(n)[:each]]
     if len(taken) < rows * shards:
         raise ValueError(
-            f"shards={shards}: {processes} processes with {len(devices)} devices cannot "
-            "share replicas so; give a divisor of the devices"
+            f"shards={shards}: {processes} processes with {len(devices)} devices in "
+            "all cannot share replicas so; give a divisor of the devices"
         )
     grid = np.array(taken).reshape(rows, shards)
     return Mesh(grid, (REPLICA, DATA))

@@ -31,6 +31,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
+from optsde import hosts
 from optsde.data.loading import path_of
 from optsde.mesh import enable_compilation_cache, expose_cpu_cores
 from optsde.run.loop import DivergedError
@@ -46,12 +47,17 @@ WORKDIR = "--workdir=DIR, --fresh (begin anew, the old run is moved aside)"
 DRY_RUN = "--dry_run (only say what would run)"
 FLOPS = "--flops=F (with --dry_run: FLOP/s of the machine that it is meant for)"
 WRITERS = "--writers=tensorboard,wandb (who take the rows of every run)"
-OTHER_FLAGS = f"{WORKDIR}, {WRITERS}, --devices=N (of the CPU), --help"
+HOSTS = (
+    "--coordinator=HOST:PORT --num_processes=N --process_id=I (where several share a "
+    "run, and no TPU pod, SLURM or MPI says so)"
+)
+OTHER_FLAGS = f"{WORKDIR}, {WRITERS}, --devices=N (of the CPU), {HOSTS}, --help"
 FIRST = (
     *("dataset", "model", "function", "optimizer.name", "optimizer.lr", "lr", "lrs"),
     *("batch_size", "horizon", "steps", "kappas", "ells", "seeds"),
 )
 HELP = ("-h", "--help", "-help", "--helpfull")
+PROCESSES = ("coordinator", "num_processes", "process_id")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +98,8 @@ class Package:
         """Parses the command line, checks it and runs the study that it names."""
         try:
             command = _parse(self, sys.argv)
-            _prepare_devices(command.devices)  # before a check that computes
+            # Before a check that computes.
+            _prepare_devices(command.devices, command.processes)
             study, settings = command.study, command.settings.checked()
             if command.dry_run:
                 make = command.task
@@ -129,13 +136,17 @@ class Package:
     def _complain(self, message: str, code: int) -> int:
         """Prints a message in one line; returns the exit code."""
         line = " ".join(message.split())
-        print(f"experiments.{self.name}: {line}", file=sys.stderr)
+        whose = f" (process {hosts.index()})" if hosts.several() else ""
+        print(f"experiments.{self.name}{whose}: {line}", file=sys.stderr)
         return code
 
 
-def _prepare_devices(count: int | None) -> None:
+def _prepare_devices(count: int | None, processes: tuple) -> None:
     expose_cpu_cores(count)
+    hosts.connect(*processes)
     enable_compilation_cache()
+    if not hosts.first():  # one prints for all
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _place(name: str, command: "_Command", config: ConfigDict) -> Path:
@@ -158,6 +169,7 @@ class _Command:
     task: Callable[[ConfigDict], Any] | None
     workdir: str | None
     devices: int | None
+    processes: tuple  # what `hosts.connect` takes
     dry_run: bool
     flops: float | None
     fresh: bool
@@ -176,6 +188,9 @@ def _parse(package: Package, argv: list[str]) -> _Command:
     flags.DEFINE_float("flops", None, "of another machine", 1, flag_values=general)
     flags.DEFINE_boolean("fresh", False, "begin anew", flag_values=general)
     flags.DEFINE_integer("devices", None, "CPU devices", 1, flag_values=general)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT", flag_values=general)
+    flags.DEFINE_integer("num_processes", None, "how many", 1, flag_values=general)
+    flags.DEFINE_integer("process_id", None, "which", 0, flag_values=general)
     helping = any(argument in HELP for argument in argv[1:])
     argv = [argument for argument in argv if argument not in HELP]
     try:
@@ -217,6 +232,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
         task=task,
         workdir=general["workdir"].value,
         devices=general["devices"].value,
+        processes=tuple(general[name].value for name in PROCESSES),
         dry_run=bool(general["dry_run"].value),
         flops=general["flops"].value,
         fresh=bool(general["fresh"].value),

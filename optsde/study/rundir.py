@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from optsde import hosts
 from optsde.analysis import Verdict
 from optsde.study import provenance
 from optsde.study.shapes import UsageError
@@ -67,18 +68,23 @@ class RunDir:
         """
         settings = json.loads(json.dumps(config.to_dict()))
         rundir = cls(path, study, settings, sources, fresh)
-        known = path / "config.json"
-        if known.exists() and not fresh:
-            rundir._refuse_another(known)
-        elif not known.exists() and path.exists() and any(_entries(path)):
-            raise ValueError(
-                f"--workdir={path} holds other files; name a new or empty directory"
-            )
-        _refuse_unwritable(path)
-        if not fresh:
-            _readable(path / "curves.npz", rundir.curves)
-            _readable(path / provenance.FILE, rundir.made)
+        hosts.told(rundir._check)
         return rundir
+
+    def _check(self) -> None:
+        """Refuses what is at the path already, where this run cannot go on from it."""
+        known = self.path / "config.json"
+        if known.exists() and not self._fresh:
+            self._refuse_another(known)
+        elif not known.exists() and self.path.exists() and any(_entries(self.path)):
+            raise ValueError(
+                f"--workdir={self.path} holds other files; name a new or empty "
+                "directory"
+            )
+        _refuse_unwritable(self.path)
+        if not self._fresh:
+            _readable(self.path / "curves.npz", self.curves)
+            _readable(self.path / provenance.FILE, self.made)
 
     def _refuse_another(self, known: Path) -> None:
         """Refuses a run with other settings, or of files that have changed since."""
@@ -108,6 +114,15 @@ class RunDir:
 
         Where parts are there already, meta.json stays that of their beginning.
         """
+        hosts.told(self._begin)
+        sees = (self.path / "config.json").exists()
+        if blind := np.flatnonzero(~hosts.everyones(sees)):
+            raise UsageError(
+                f"--workdir={self.path}: process {blind[0]} does not see what process "
+                "0 wrote there; name a directory that all of them share"
+            )
+
+    def _begin(self) -> None:
         if self._fresh and self.path.exists():
             self._moved = _unused(self.path)
             self.path.rename(self._moved)
@@ -128,6 +143,8 @@ class RunDir:
 
     def withdraw(self) -> None:
         """Removes what `begin` wrote, where nothing has come of it."""
+        if not hosts.first():
+            return
         figures = self.path / "figures"
         begun = {"config.json", "meta.json", "figures"}
         if not figures.is_dir() or any(figures.iterdir()):
@@ -172,17 +189,25 @@ class RunDir:
 
     def part(self, name: str) -> dict[str, np.ndarray] | None:
         """Returns the arrays that `keep` has kept by this name; None if it has not."""
-        arrays = {
-            key.removeprefix(f"{name}/"): array
-            for key, array in self.curves().items()
-            if key.rpartition("/")[0] == name
-        }
-        return arrays or None
+
+        def read():
+            arrays = {
+                key.removeprefix(f"{name}/"): array
+                for key, array in self.curves().items()
+                if key.rpartition("/")[0] == name
+            }
+            return arrays or None
+
+        return hosts.told(read)
 
     def keep(self, name: str, arrays: Arrays) -> None:
         """Keeps the arrays of a finished part: all of them, or none if interrupted."""
-        self.add_curves({f"{name}/{key}": array for key, array in arrays.items()})
-        provenance.record(self.path, name)
+
+        def write():
+            self.add_curves({f"{name}/{key}": array for key, array in arrays.items()})
+            provenance.record(self.path, name)
+
+        hosts.told(write)
 
     def curves(self) -> dict[str, np.ndarray]:
         """Returns all arrays of curves.npz."""
@@ -201,6 +226,8 @@ class RunDir:
 
     def log(self, **row) -> None:
         """Writes one line of metrics.jsonl."""
+        if not hosts.first():
+            return
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -222,6 +249,8 @@ class RunDir:
 
     def write(self, name: str, content: dict) -> None:
         """Writes one JSON file, which is whole whenever it is there."""
+        if not hosts.first():
+            return
         partial = self.path / f"{name}.partial"
         partial.write_text(json.dumps(_plain(content), indent=2) + "\n")
         os.replace(partial, self.path / name)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from optsde import hosts
 from optsde.analysis import Verdict, plots, verdict_table
 from optsde.run import Series, TensorBoard, Trajectory, Wandb, Writer
 from optsde.run.loop import DivergedError
@@ -120,7 +121,7 @@ def run(
     if study.answer is not None:
         texts.append(study.answer(settings, runs, verdicts))
         print(texts[-1])
-    if study.figures:
+    if study.figures and hosts.first():
         with plots.style(style):
             for name, draw in study.figures.items():
                 path = rundir.figure(name.format_map(settings.plain()))
@@ -130,8 +131,9 @@ def run(
     if study.figures:
         print(f"figures: {rundir.path / 'figures'}")
     print(f"summary: {rundir.path / 'summary.json'}")
-    page = report.write(rundir, study.question, settings, verdicts, texts)
-    print(f"report: {page}")
+    if hosts.first():
+        page = report.write(rundir, study.question, settings, verdicts, texts)
+        print(f"report: {page}")
     return verdicts
 
 

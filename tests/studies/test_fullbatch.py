@@ -81,7 +81,7 @@ def test_the_optimizer_is_the_published_one():
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, says):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("OPTSDE_DATA", str(tmp_path / "no-data"))
-    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda count: None)
+    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda *_: None)
     monkeypatch.setitem(sys.modules, "wandb", None)
     argv = ["fullbatch", "--config=configs/fullbatch.py:digits_fb", *arguments]
     monkeypatch.setattr(sys, "argv", [*argv, f"--workdir={tmp_path / 'run'}"])

@@ -141,7 +141,7 @@ def test_a_task_of_ones_own(tmp_path, monkeypatch, capsys):
     config.write_text(CONFIG)
     argv = ["svag", f"--config={config}:mine", f"--workdir={place}"]
     monkeypatch.setattr(sys, "argv", argv)
-    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda count: None)
+    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda *_: None)
     svag.main()
     out = capsys.readouterr().out
     for word in (

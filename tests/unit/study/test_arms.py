@@ -49,7 +49,7 @@ def command(tmp_path, monkeypatch, capsys):
     """Runs the study by a command line; returns (exit code, stdout, stderr)."""
     (tmp_path / "two.py").write_text(CONFIG)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda count: None)
+    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda *_: None)
 
     def call(*arguments):
         given = ["a_study", "--config=two.py", "--workdir=run", *arguments]

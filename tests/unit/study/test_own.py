@@ -73,7 +73,7 @@ def command(tmp_path, monkeypatch, capsys):
     """Runs a package's command in an empty folder; returns (code, stdout, stderr)."""
     (tmp_path / "mine.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda count: None)
+    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda *_: None)
 
     for study in (STUDY, FIXED, NONE):
         module = types.ModuleType(study.name, "A question.")

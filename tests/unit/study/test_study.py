@@ -99,7 +99,7 @@ def command(tmp_path, monkeypatch, capsys):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "toy.py").write_text(CONFIG)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda count: None)
+    monkeypatch.setattr("optsde.study.launch._prepare_devices", lambda *_: None)
 
     def call(*arguments, study=STUDY):
         monkeypatch.setattr(sys, "argv", ["toy", *arguments])
