@@ -116,7 +116,7 @@ class RunDir:
         """
         hosts.told(self._begin)
         sees = (self.path / "config.json").exists()
-        if blind := np.flatnonzero(~hosts.everyones(sees)):
+        if blind := np.flatnonzero(~hosts.everyones(sees)).tolist():
             raise UsageError(
                 f"--workdir={self.path}: process {blind[0]} does not see what process "
                 "0 wrote there; name a directory that all of them share"
