@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 CONSTRAINTS := constraints.txt
 CACHED := JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
-.PHONY: help demo test test-all notebooks docs docs-lessons lint types format check bench record lock clean
+.PHONY: help demo test test-all multihost-test notebooks docs docs-lessons lint types format check bench record lock clean
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
@@ -20,6 +20,9 @@ test: $(VENV)/dev ## what a change can break, eleven minutes on two cores at fir
 
 test-all: test ## and the theory at full path counts, commands, notebooks
 	$(PYTEST) -m full
+
+multihost-test: $(VENV)/dev ## two processes on this machine against one, some minutes
+	$(PYTEST) -m "full or not full" tests/hosts
 
 notebooks: $(VENV)/dev ## run the lessons, and check their answers
 	$(PYTEST) -m full tests/process/test_notebooks.py

@@ -1,0 +1,146 @@
+"""What each process of a test runs: python job.py FILE.npz [COORDINATOR PROCESS_ID].
+
+Two processes of four devices, one of eight or one of one: the numbers are in the file.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+
+import optsde
+from optsde import data, gradients, hosts, measure, models, run
+
+EXAMPLES = tuple(x[:96] for x in data.digits())
+MODEL = models.MLP((6, 10))
+LOSSES = models.supervised(MODEL, models.cross_entropy)
+ADAM = optsde.Adam(lr=3e-3)
+PLAN = optsde.Plan(optimizer=ADAM, batch_size=16, horizon=24)
+
+
+def init(key):
+    return models.init_params(MODEL, key, EXAMPLES[0])
+
+
+def keys(count):
+    return jax.random.split(jax.random.key(7), count)
+
+
+def ensemble(folder):
+    """Six seeds on eight devices: two places stay empty."""
+    del folder
+    sampler = gradients.minibatch(LOSSES, EXAMPLES)
+    far = measure.probe(
+        lambda start, state: {"moved": measure_distance(start, state.params)},
+        init(jax.random.key(1)),
+        times=[0, 7, 24],
+    )
+    return optsde.fit(
+        optsde.discrete(PLAN, sampler, init), keys(6), 24, every=5, probes=[far]
+    )
+
+
+def measure_distance(start, params):
+    pairs = zip(jax.tree.leaves(start), jax.tree.leaves(params), strict=True)
+    return sum(jnp.sum((x - y) ** 2) for x, y in pairs)
+
+
+def members(folder):
+    """Learning rates stacked, and changed on the way."""
+    del folder
+    sampler = gradients.minibatch(LOSSES, EXAMPLES)
+    rates = jnp.geomspace(1e-3, 1e-2, 5)
+
+    def dynamics(lr):
+        plan = optsde.Plan(optimizer=optsde.Adam(lr=lr), batch_size=16, horizon=24)
+        return optsde.discrete(plan, sampler, init)
+
+    changes = {10: rates / 2}
+    each = keys(5)
+    return optsde.fit(dynamics, each, 24, every=6, members=rates, changes=changes)
+
+
+def shared(folder):
+    """One replica, its full batch on all devices: groups of twelve, and a clip."""
+    del folder
+    plan = optsde.Plan(optimizer=ADAM, batch_size=96, horizon=12, clip=1.0)
+    sampler = gradients.full_batch(LOSSES, EXAMPLES, group=12)
+    shards = jax.device_count()
+    made = optsde.discrete(plan, sampler, init)
+    return optsde.fit(made, keys(1), 12, every=3, shards=shards)
+
+
+def svag(folder):
+    """SVAG of two replicas, which share four devices each."""
+    del folder
+    plan = optsde.svag(PLAN, 2)
+    sampler = gradients.minibatch(LOSSES, EXAMPLES)
+    shards = max(1, jax.device_count() // 2)
+    made = optsde.discrete(plan, sampler, init)
+    return optsde.fit(made, keys(2), 6, every=2, shards=shards)
+
+
+def sde(folder):
+    """The SDE of three replicas."""
+    del folder
+    law = gradients.from_data(LOSSES, EXAMPLES, PLAN.batch_size)
+    made = optsde.sde(PLAN, law, init(jax.random.key(2)), substeps=2)
+    times, seen = [0, 3, 6], jax.flatten_util.ravel_pytree
+    found = optsde.ensemble(made, keys(3), times, lambda s: seen(s.params)[0])
+    return found
+
+
+def stream(folder):
+    """Batches that are read ahead, for two replicas of four devices each."""
+    del folder
+    read = data.Stream(data.Arrays(*map(np.asarray, EXAMPLES)))
+    shards = max(1, jax.device_count() // 2)
+    made = optsde.discrete(PLAN, gradients.epochs(LOSSES, read), init)
+    return optsde.fit(made, keys(2), 24, every=8, shards=shards)
+
+
+def resumed(folder):
+    """A run to the middle, and another that goes on from what it saved."""
+
+    def to(horizon):
+        made = optsde.discrete(PLAN, gradients.minibatch(LOSSES, EXAMPLES), init)
+        saved = run.Checkpoints(folder / "resumed")
+        return optsde.fit(made, keys(3), horizon, every=5, checkpoints=saved)
+
+    to(12)
+    return to(24)
+
+
+def continued(folder):
+    """A run that begins with the state of another."""
+    del folder
+    made = optsde.discrete(PLAN, gradients.minibatch(LOSSES, EXAMPLES), init)
+    begun = optsde.fit(made, keys(3), 12, every=5)
+    return optsde.fit(made, keys(3), 24, every=5, state=begun.state)
+
+
+JOBS = ensemble, members, shared, svag, sde, stream, resumed, continued
+
+
+def main(file, coordinator=None, process_id=None):
+    if coordinator:
+        hosts.connect(coordinator, 2, int(process_id))
+    found = {}
+    for job in JOBS:
+        result = job(Path(file).parent)
+        metrics = getattr(result, "metrics", None) or {"seen": result}
+        for name, series in metrics.items():
+            found[f"{job.__name__}/{name}"] = np.asarray(series.values)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(result.state.params):
+            name = jax.tree_util.keystr(path)
+            found[f"{job.__name__}/params{name}"] = np.asarray(leaf)
+    found["devices"] = np.array(jax.device_count())
+    if hosts.first():
+        np.savez(file, **found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
