@@ -89,8 +89,7 @@ def sde(folder):
     law = gradients.from_data(LOSSES, EXAMPLES, PLAN.batch_size)
     made = optsde.sde(PLAN, law, init(jax.random.key(2)), substeps=2)
     times, seen = [0, 3, 6], jax.flatten_util.ravel_pytree
-    found = optsde.ensemble(made, keys(3), times, lambda s: seen(s.params)[0])
-    return found
+    return optsde.ensemble(made, keys(3), times, lambda s: seen(s.params)[0])
 
 
 def stream(folder):
