@@ -106,7 +106,7 @@ def told(say: Callable[[], Said]) -> Said:
         try:
             message = pickle.dumps((say(), None))
         except Exception as caught:
-            error, message = caught, pickle.dumps((None, _plain(caught)))
+            error, message = caught, pickle.dumps((None, _sendable(caught)))
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
     room = np.zeros(1 << size.bit_length(), np.uint8)  # few shapes to compile
     room[: len(message)] = np.frombuffer(message, np.uint8)
@@ -119,7 +119,7 @@ def told(say: Callable[[], Said]) -> Said:
     return value
 
 
-def _plain(error: Exception) -> Exception:
+def _sendable(error: Exception) -> Exception:
     """Returns an error that can be sent: itself, or its kind and text."""
     try:
         pickle.loads(pickle.dumps(error))
@@ -137,31 +137,30 @@ def placed(tree: PyTree, sharding: NamedSharding) -> PyTree:
         return jax.device_put(tree, sharding)
 
     def place(x):
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            data = place(jax.random.key_data(x))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        if isinstance(x, jax.Array) and _is_far(x):
             return jax.device_put(x, sharding)
-        whole = np.asarray(x)
-        return jax.make_array_from_callback(
+        whole = np.asarray(_plain(x))
+        made = jax.make_array_from_callback(
             whole.shape, sharding, lambda index: whole[index]
         )
+        return _like(made, x)
 
     return jax.tree.map(place, tree)
 
 
 def everywhere(tree: PyTree) -> PyTree:
-    """Returns arrays of which each device holds a copy, as numpy can read: a meeting.
+    """Returns arrays of which each process has all, on a device of its own: a meeting.
 
-    Those that lie within this process alone stay as they are.
+    So numpy can read them, and what is done with them is no meeting. Those that lie
+    within this process stay as they are.
     """
     leaves, structure = jax.tree.flatten(tree)
     far = [i for i, x in enumerate(leaves) if _is_far(x)]
     if far:
         mesh = leaves[far[0]].sharding.mesh
         copied = _copied(NamedSharding(mesh, PartitionSpec()))
-        for i, x in zip(far, copied([leaves[i] for i in far]), strict=True):
-            leaves[i] = x
+        for i, x in zip(far, copied([_plain(leaves[i]) for i in far]), strict=True):
+            leaves[i] = _like(x.addressable_data(0), leaves[i])
     return structure.unflatten(leaves)
 
 
@@ -171,8 +170,21 @@ def gathered(tree: PyTree) -> PyTree:
 
 
 def _is_far(x: Any) -> bool:
-    far = isinstance(x, jax.Array) and not x.is_fully_addressable
-    return far and not x.is_fully_replicated
+    return isinstance(x, jax.Array) and not x.is_fully_addressable
+
+
+def _is_key(x: jax.Array) -> bool:
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _plain(x: jax.Array) -> jax.Array:
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _like(x: jax.Array, given: jax.Array) -> jax.Array:
+    if not _is_key(given):
+        return x
+    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(given))
 
 
 @functools.cache
