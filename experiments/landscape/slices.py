@@ -11,11 +11,12 @@ import numpy as np
 from experiments.landscape.trained import task_of
 from optsde.analysis import number, table
 from optsde.run import Progress, Task, evaluate
-from optsde.study import RunDir, Settings, Study, UsageError, provenance
+from optsde.study import RunDir, Settings, Study, UsageError
 from optsde.types import PyTree
 
 DATA = {"train": "training", "held_out": "held out"}
 COLUMNS = tuple(f"{part}_{what}" for part in DATA for what in ("loss", "accuracy"))
+PART = "slice"  # of the run directory
 CHUNK = 8  # points between two reads of the device
 
 
@@ -78,42 +79,45 @@ def evaluate_slice(
 ) -> Slice:
     """Evaluates every point of the grid that `rundir` does not have yet."""
     keep_to_one_checkpoint(rundir, steps)
+    shape = [len(distance)] * len(directions)
     axes = np.meshgrid(*[distance] * len(directions), indexing="ij")
     places = np.stack([axis.reshape(-1) for axis in axes], axis=-1).astype(np.float32)
-    stored = rundir.curves()
-    done = [stored[name].reshape(-1) for name in COLUMNS if name in stored]
-    known = np.stack(done, axis=-1) if done else np.zeros((0, len(COLUMNS)))
+    stored = rundir.part(PART) or dict.fromkeys(COLUMNS, np.zeros(0))
+    known = np.stack([stored[name].reshape(-1) for name in COLUMNS], axis=-1)
     if len(known) == len(places):
         print(f"slice: read from {rundir.path}")
-        return Slice(steps, distance, {name: stored[name] for name in COLUMNS})
+        return Slice(steps, distance, _columns(known, shape))
 
-    provenance.record(rundir.path, "slice")
-    rundir.add_curves({"steps": np.asarray(steps)})
     on_device = jax.tree.map(jnp.asarray, (params, list(directions)))
     shared = *on_device, task.plain, task.train, task.test
     of_points = compiled_points(task, shared, len(directions))
     progress = Progress("points")
     progress.begin(len(known))
+    where = {"steps": np.asarray(steps), "distance": distance}
     while len(known) < len(places):
         block = places[len(known) : len(known) + CHUNK]
         missing = CHUNK - len(block)
         filled = np.pad(block, ((0, missing), (0, 0)), mode="edge")
         new = np.asarray(of_points(shared, filled), np.float64)[: len(block)]
         known = np.concatenate([known, new])
-        rundir.add_curves(dict(zip(COLUMNS, known.T, strict=True)))
+        rundir.keep(PART, where | _columns(known))
         progress.update(len(known), len(places))
-    shape = [len(distance)] * len(directions)
-    values = {n: v.reshape(shape) for n, v in zip(COLUMNS, known.T, strict=True)}
-    rundir.add_curves({"distance": distance, **values})
+    values = _columns(known, shape)
+    rundir.keep(PART, where | values)
     return Slice(steps, distance, values)
+
+
+def _columns(known: np.ndarray, shape: Sequence[int] = (-1,)) -> dict[str, np.ndarray]:
+    """Returns the columns of points [points, columns], each in the shape of a grid."""
+    return {n: v.reshape(shape) for n, v in zip(COLUMNS, known.T, strict=True)}
 
 
 def keep_to_one_checkpoint(rundir: RunDir, steps: list[int]) -> None:
     """Refuses to mix points of an older checkpoint with those of a newer one."""
-    stored = rundir.curves().get("steps")
-    if stored is not None and stored.tolist() != steps:
+    stored = (rundir.part(PART) or {"steps": np.asarray(steps)})["steps"].tolist()
+    if stored != steps:
         raise UsageError(
-            f"{rundir.path} holds a slice at step {stored.tolist()}, the newest "
+            f"{rundir.path} holds a slice at step {stored}, the newest "
             f"checkpoint is of step {steps}; name another --workdir"
         )
 

@@ -18,6 +18,7 @@ from optsde.analysis import Estimate, Verdict, estimate, interval, paired, table
 from optsde.analysis.tables import number, plus_minus
 from optsde.run import writers
 from optsde.study import provenance
+from optsde.study.parts import Parts
 from optsde.study.values import shown
 
 METRICS = ("loss", "train_loss", "test_loss", "test_accuracy")
@@ -196,16 +197,13 @@ def _numbers(folder: Path, seeds: int) -> Iterator[tuple[str, Ending]]:
     Arrays of another number of replicas are left out: they hold several arms, or
     something else than seeds.
     """
-    curves = folder / "curves.npz"
-    if curves.is_file():
-        with np.load(curves) as file:
-            stored = dict(file)
-        for name, values in stored.items():
-            if name.rpartition("/")[2] in METRICS and len(values) == seeds:
-                columns = values.reshape(seeds, -1)
-                times = stored.get(f"{name}@times")
-                end = columns.shape[1] if times is None else float(times[-1])
-                yield name, Ending(end, columns[:, -1])
+    stored = Parts(folder / "curves").flat()
+    for name, values in stored.items():
+        if name.rpartition("/")[2] in METRICS and len(values) == seeds:
+            columns = values.reshape(seeds, -1)
+            times = stored.get(f"{name}@times")
+            end = columns.shape[1] if times is None else float(times[-1])
+            yield name, Ending(end, columns[:, -1])
     for log in sorted(folder.rglob("metrics.jsonl")):
         columns = writers.read(log)
         for metric in set(METRICS) & columns.keys() if "step" in columns else ():

@@ -1,31 +1,30 @@
 """The run directory: what every study leaves behind, written so that it can go on.
 
-config.json, meta.json, made.jsonl, metrics.jsonl, curves.npz, figures/, summary.json
-and report.html. A finished part of a study is in curves.npz, whole; the same command
+config.json, meta.json, made.jsonl, metrics.jsonl, curves/, figures/, summary.json and
+report.html. A finished part of a study has its file in curves/, whole; the same command
 reads it instead of running. What each part was made with is in made.jsonl, and what
 judged them in summary.json; meta.json is of the command that began the directory.
 """
 
+import functools
 import json
 import os
 import shutil
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from optsde import hosts
 from optsde.analysis import Verdict
+from optsde.run import files
 from optsde.study import provenance
+from optsde.study.parts import Arrays, Parts
 from optsde.study.shapes import UsageError
-
-Arrays = Mapping[str, np.ndarray]
 
 
 class RunDir:
@@ -44,6 +43,7 @@ class RunDir:
         self.settings = settings
         self.sources = dict(sources or {})
         self.begun = time.monotonic()
+        self._recorded: set[str] = set()  # parts that this process has made
         self._fresh = fresh
         self._moved: Path | None = None
         self._parents: list[Path] = []  # that `begin` made, the lowest first
@@ -83,7 +83,8 @@ class RunDir:
             )
         _refuse_unwritable(self.path)
         if not self._fresh:
-            _readable(self.path / "curves.npz", self.curves)
+            _refuse_old(self.path)
+            _ = self._parts  # a damaged one is refused before anything runs
             _readable(self.path / provenance.FILE, self.made)
 
     def _refuse_another(self, known: Path) -> None:
@@ -168,8 +169,7 @@ class RunDir:
         """
         made, now = self.made(), provenance.present()
         words = provenance.differing(made, now)
-        parts = {name.rpartition("/")[0] for name in self.curves() if "/" in name}
-        if unknown := len(parts - made.keys()):
+        if unknown := len(set(self._parts.names()) - made.keys()):
             words["made at a revision that is not recorded"] = unknown
         return [
             f"{count} part{'s' * (count > 1)} {origin}, judged at "
@@ -179,50 +179,47 @@ class RunDir:
 
     def once(self, part: str, make: Callable[[], Arrays]) -> dict[str, np.ndarray]:
         """Returns the arrays of a part, made only if they are not kept yet."""
-        if (kept := self.part(part)) is not None:
-            print(f"{part}: read from {self.path}", flush=True)
-            return kept
-        self.keep(part, make())
-        kept = self.part(part)
-        assert kept is not None
-        return kept
+        return self.once_all([part], lambda: {part: make()})[part]
+
+    def once_all(
+        self, parts: Sequence[str], make: Callable[[], Mapping[str, Arrays]]
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Returns the arrays of parts that are made together, if any is missing."""
+        kept = hosts.told(lambda: self._parts.read(parts))
+        for name in kept:
+            print(f"{name}: read from {self.path}", flush=True)
+        if missing := [name for name in parts if name not in kept]:
+            made = make()
+            self.keep_all({name: made[name] for name in missing})
+            kept |= hosts.told(lambda: self._parts.read(missing))
+        return {name: kept[name] for name in parts}
 
     def part(self, name: str) -> dict[str, np.ndarray] | None:
         """Returns the arrays that `keep` has kept by this name; None if it has not."""
-
-        def read():
-            arrays = {
-                key.removeprefix(f"{name}/"): array
-                for key, array in self.curves().items()
-                if key.rpartition("/")[0] == name
-            }
-            return arrays or None
-
-        return hosts.told(read)
+        return hosts.told(lambda: self._parts.read([name])).get(name)
 
     def keep(self, name: str, arrays: Arrays) -> None:
-        """Keeps the arrays of a finished part: all of them, or none if interrupted."""
+        """Keeps the arrays of a part: all of them, or none if interrupted."""
+        self.keep_all({name: arrays})
+
+    def keep_all(self, parts: Mapping[str, Arrays]) -> None:
+        """Keeps parts that were made together: all of them, or none if interrupted."""
 
         def write():
-            self.add_curves({f"{name}/{key}": array for key, array in arrays.items()})
-            provenance.record(self.path, name)
+            self._parts.write(parts)
+            for name in parts.keys() - self._recorded:
+                provenance.record(self.path, name)
+            self._recorded |= parts.keys()
 
         hosts.told(write)
 
     def curves(self) -> dict[str, np.ndarray]:
-        """Returns all arrays of curves.npz."""
-        file = self.path / "curves.npz"
-        if not file.exists():
-            return {}
-        with np.load(file) as stored:
-            return dict(stored)
+        """Returns the arrays of all parts by PART/NAME."""
+        return self._parts.flat()
 
-    def add_curves(self, arrays: Arrays) -> None:
-        """Adds arrays to curves.npz, which is whole at any time."""
-        partial = self.path / "curves.partial.npz"
-        content: dict[str, Any] = {**self.curves(), **arrays}
-        np.savez(partial, **content)
-        os.replace(partial, self.path / "curves.npz")
+    @functools.cached_property
+    def _parts(self) -> Parts:
+        return Parts(self.path / "curves")
 
     def log(self, **row) -> None:
         """Writes one line of metrics.jsonl."""
@@ -251,9 +248,7 @@ class RunDir:
         """Writes one JSON file, which is whole whenever it is there."""
         if not hosts.first():
             return
-        partial = self.path / f"{name}.partial"
-        partial.write_text(json.dumps(_plain(content), indent=2) + "\n")
-        os.replace(partial, self.path / name)
+        files.write(self.path / name, json.dumps(_plain(content), indent=2) + "\n")
 
 
 def _plain(content):
@@ -279,7 +274,7 @@ def _readable(file: Path, read: Callable):
     """Returns what `read` gives, or raises an error that names the file."""
     try:
         return read()
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise ValueError(
             f"{file} is damaged ({error}); remove it to begin again"
         ) from None
@@ -290,6 +285,15 @@ def _entries(path: Path) -> list[Path]:
     if not path.is_dir():
         raise ValueError(f"--workdir={path} is a file; name a directory")
     return list(path.iterdir())
+
+
+def _refuse_old(path: Path) -> None:
+    """Refuses a run whose parts are kept in one file, as older versions did."""
+    if (path / "curves.npz").exists():
+        raise ValueError(
+            f"--workdir={path} holds curves.npz, of an older optsde; name another "
+            "directory, or begin anew with --fresh"
+        )
 
 
 def _refuse_unwritable(path: Path) -> None:

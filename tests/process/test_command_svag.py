@@ -51,7 +51,7 @@ def test_a_run_and_its_directory(tmp_path):
         "discrete_above_ell2",
         "batch2_matches_ell2",
     }
-    with np.load(out / "curves.npz") as curves:
+    with np.load(out / "curves" / "sde.npz") as curves:
         sde = curves["sde/train_loss"]
         assert sde.shape == (3, 3)
         assert np.ptp(sde[:, 0]) == 0  # one initial point for all seeds
@@ -100,7 +100,7 @@ def test_interrupt_and_going_on(tmp_path):
         text=True,
     )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "curves.npz").exists():
+    while not any((tmp_path / "run").glob("curves/*.npz")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -109,8 +109,7 @@ def test_interrupt_and_going_on(tmp_path):
     assert "the same command goes on" in errors
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
-    with np.load(tmp_path / "run" / "curves.npz") as curves:
-        assert "sde/train_loss" not in curves
+    assert not (tmp_path / "run" / "curves" / "sde.npz").exists()
 
 
 def test_quadratic(tmp_path):

@@ -180,7 +180,7 @@ def test_noisy_trajectories(tmp_path):
 def test_one_coordinate_and_own_starts(tmp_path):
     changes = dict(function="parabola", start=(1.0, -2.0, 0.5), methods=("gd",))
     study_of("trajectories", tmp_path, **changes, steps=3)
-    with np.load(tmp_path / "curves.npz") as curves:
+    with np.load(tmp_path / "curves" / "paths.npz") as curves:
         start = np.array([1.0, -2.0, 0.5])[:, None]
         mine = start * 0.8 ** np.arange(4)
         np.testing.assert_allclose(curves["paths/gd"][:, 0, :, 0], mine, rtol=1e-12)
@@ -271,7 +271,7 @@ def test_stacked_schedules_are_the_schedules_run_alone(tmp_path):
     settings = settings_of("schedules", **changes)
     task = build_task(settings)
     alone = held_out.train(settings, task, plan_of, jnp.array([0.01]))["loss"][0]
-    with np.load(tmp_path / "curves.npz") as curves:
+    with np.load(tmp_path / "curves" / "held_out.npz") as curves:
         mine = curves["held_out/loss"][list(kinds).index("cosine"), 0]
     np.testing.assert_allclose(mine, alone, rtol=1e-4)
 

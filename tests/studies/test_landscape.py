@@ -141,7 +141,7 @@ def test_an_interrupted_slice_goes_on(tmp_path, monkeypatch):
         rundir.begin()
     wanted = slices.evaluate_slice(whole, task, [4], params, [params], distance).values
     first = {n: wanted[n][: slices.CHUNK] for n in slices.COLUMNS}
-    part.add_curves(first)
+    part.keep("slice", {"steps": np.asarray([4]), **first})
     found = slices.evaluate_slice(part, task, [4], params, [params], distance).values
     for name in slices.COLUMNS:
         np.testing.assert_array_equal(found[name], wanted[name])
@@ -177,10 +177,10 @@ def test_run_end_to_end(folder, tmp_path):
     assert summary["steps"] == [4]
     centre = summary["held_out_loss"]["centre"]
     np.testing.assert_allclose(centre, last["test_loss"], rtol=1e-5)
-    with np.load(tmp_path / "slice/curves.npz") as curves:
-        assert curves["train_loss"].shape == (3, 3)
+    with np.load(tmp_path / "slice/curves/slice.npz") as curves:
+        assert curves["slice/train_loss"].shape == (3, 3)
         np.testing.assert_allclose(
-            curves["held_out_accuracy"][1, 1], last["test_accuracy"], rtol=1e-5
+            curves["slice/held_out_accuracy"][1, 1], last["test_accuracy"], rtol=1e-5
         )
     assert (tmp_path / "slice/figures/slice.png").stat().st_size > 10_000
 
@@ -196,7 +196,7 @@ def test_no_barrier_from_a_run_to_itself(folder, tmp_path):
 def test_a_run_that_went_on_is_not_mixed(tmp_path):
     rundir = opened(tmp_path / "out", settings("line"))
     rundir.begin()
-    rundir.add_curves({"steps": np.asarray([2])})
+    rundir.keep("slice", {"steps": np.asarray([2])})
     with pytest.raises(UsageError, match=r"slice at step \[2\].* of step \[4\]"):
         slices.keep_to_one_checkpoint(rundir, [4])
 

@@ -9,6 +9,7 @@ from scipy import stats
 
 from optsde.analysis import Estimate, above
 from optsde.study.compare import main
+from optsde.study.parts import Parts
 
 
 @pytest.fixture
@@ -23,13 +24,13 @@ def made(tmp_path):
         verdict = above("rises", Estimate(mean, 1.0, 9), 0.0, "%").to_json()
         summary = {"experiment": study, "status": "done", "verdicts": [verdict]}
         (folder / "summary.json").write_text(json.dumps(summary))
-        curves = {
-            "sgd/loss": np.stack([np.ones(len(losses)), losses], axis=1),
-            "sgd/loss@times": np.array(times),
-            "sgd/test_accuracy": np.full((len(losses), 2), 0.5),
-            "sde/loss": np.ones((len(losses) + 1, 2)),
+        sgd = {
+            "loss": np.stack([np.ones(len(losses)), losses], axis=1),
+            "loss@times": np.array(times),
+            "test_accuracy": np.full((len(losses), 2), 0.5),
         }
-        np.savez(folder / "curves.npz", **curves)
+        sde = {"loss": np.ones((len(losses) + 1, 2))}
+        Parts(folder / "curves").write({"sgd": sgd, "sde": sde})
         return str(folder)
 
     return make

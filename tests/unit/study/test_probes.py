@@ -114,6 +114,6 @@ def test_numbers_of_a_run(tmp_path):
 def test_a_run_that_had_begun_is_kept(tmp_path):
     rundir = RunDir(tmp_path / "run", "x", {})
     rundir.begin()
-    rundir.add_curves({"loss": np.ones(3)})
+    rundir.keep("arm", {"loss": np.ones(3)})
     rundir.withdraw()
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == {}

@@ -125,7 +125,7 @@ def test_a_run_leaves_a_table_verdicts_a_figure_and_a_summary(command, tmp_path)
     run = tmp_path / "run"
     assert {file.name for file in run.iterdir()} == {
         "config.json",
-        "curves.npz",
+        "curves",
         "figures",
         "made.jsonl",
         "meta.json",

@@ -1,0 +1,57 @@
+"""Files that are written whole, and read only if they are what was written.
+
+A file is written beside its place and then moved there, so that a process that is
+killed leaves the old one or the new one. No link is followed in writing. Arrays are an
+npz archive whose comment is a digest of all that comes before it: `numpy.load` reads
+it as any other, and no byte of it can change unseen.
+"""
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+PARTIAL = ".partial"  # ends the name of a file that is being written
+SIZE = 16  # bytes of a digest
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Writes a file in place of one that may be there, both of them whole."""
+    data = content.encode() if isinstance(content, str) else content
+    partial = path.with_name(path.name + PARTIAL)
+    partial.unlink(missing_ok=True)  # of a killed process, or a link to elsewhere
+    with open(partial, "xb") as file:
+        file.write(data)
+    os.replace(partial, path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays; refuses those that only pickle could store."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")  # no date: equal arrays, equal file
+            with archive.open(member, "w", force_zip64=True) as file:
+                plain = np.asanyarray(array)
+                np.lib.format.write_array(file, plain, allow_pickle=False)
+        archive.comment = bytes(SIZE)  # zeros, where the digest will be
+    content = buffer.getvalue()[:-SIZE]
+    write(path, content + _digest(content))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Returns what `write_arrays` wrote; raises ValueError if any byte is another."""
+    data = path.read_bytes()
+    content, digest = data[:-SIZE], data[-SIZE:]
+    if _digest(content) != digest:
+        raise ValueError("it is not as it was written")
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=SIZE).digest()
