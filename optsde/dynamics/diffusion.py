@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from optsde.dynamics.discrete import Dynamics, State, initial_point
+from optsde.dynamics.discrete import Dynamics, State, initial_point, words_of
 from optsde.gradients.draw import Draw, Use
 from optsde.gradients.law import Law, Moments, brownian
 from optsde.optimizers import ItoSystem
@@ -77,7 +77,8 @@ def sde(
         moved = OptimizerState(clock, memory)
         return State(state.step + parts, state.key, new, moved), ()
 
-    return Dynamics(init, step, plan.dt * h, paces=True)
+    about = f"{words_of(plan)}, keep_signal={keep_signal}, parts={parts}"
+    return Dynamics(init, step, plan.dt * h, paces=True, about=about)
 
 
 def euler_step(

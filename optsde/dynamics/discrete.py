@@ -1,5 +1,7 @@
 """Discrete training as a dynamics: one optimizer step, state -> state."""
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ class Dynamics(NamedTuple):
     source: Any = None
     stream: Stream | None = None  # that the source's batches are read from ahead of use
     paces: bool = False  # whether it goes on from states of steps of other lengths
+    about: str = ""  # in words, by which a journal tells it from others
 
 
 class Info(NamedTuple):
@@ -94,7 +97,12 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
         moved = State(state.step + 1, state.key, new, memory, mean)
         return moved, Info(loss, optax.tree.norm(step_gradient(grads)))
 
-    return Dynamics(init, step, plan.dt, oracle, oracle.stream)
+    return Dynamics(init, step, plan.dt, oracle, oracle.stream, about=words_of(plan))
+
+
+def words_of(plan: Plan) -> str:
+    """Returns what a plan says of a run, whatever its length."""
+    return repr(dataclasses.replace(plan, horizon=math.inf))
 
 
 def _draws(plan: Plan, sampler: Sampler) -> Oracle:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from optsde.dynamics.diffusion import check_steps, euler_step
-from optsde.dynamics.discrete import Dynamics, initial_point
+from optsde.dynamics.discrete import Dynamics, initial_point, words_of
 from optsde.gradients.draw import Draw
 from optsde.gradients.law import Law
 from optsde.measure.intrinsic import Rates, intrinsic_rates
@@ -108,7 +108,7 @@ def sphere(
         new = SphereState(state.step + 1, clock, state.key, _unit(direction), gamma)
         return new, ()
 
-    return Dynamics(init, step, h, paces=True)
+    return Dynamics(init, step, h, paces=True, about=words_of(plan))
 
 
 def gamma_at(t, gamma: Scalar, trace: Scalar, intrinsic_lr: Scalar):

@@ -1,9 +1,9 @@
-"""Runs: ensembles and training on one compiled loop, with probes and checkpoints."""
+"""Runs: ensembles and training on one compiled loop, with probes and a journal."""
 
-from optsde.run.checkpoints import Checkpoints, load_params
 from optsde.run.engine import Engine
 from optsde.run.ensemble import Trajectory, ensemble
 from optsde.run.evaluation import evaluate, statistics
+from optsde.run.journal import load_params
 from optsde.run.loop import Result, Run, fit
 from optsde.run.progress import Progress, parts
 from optsde.run.rows import DivergedError, Series
@@ -11,7 +11,6 @@ from optsde.run.task import Task
 from optsde.run.writers import JsonLines, MarkSpikes, TensorBoard, Wandb, Writer, read
 
 __all__ = [
-    "Checkpoints",
     "DivergedError",
     "Engine",
     "JsonLines",

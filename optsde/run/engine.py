@@ -68,7 +68,7 @@ class Engine:
         self.mesh = run_mesh(replicas, shards)
         make: Any = dynamics if members is not None else lambda member: dynamics
         first = make(jax.tree.map(lambda x: x[0], members))
-        self.dt, self.paces = first.dt, first.paces
+        self.dt, self.paces, self.about = first.dt, first.paces, first.about
         self.with_info = with_info
         self._make = make
         self.members = self.spread(members)
@@ -92,6 +92,11 @@ class Engine:
         """An array that is ready when the last chunk is."""
 
     # ---- placing
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """The place of what every device has a copy of."""
+        return NamedSharding(self.mesh, EVERYWHERE)
 
     def spread(self, tree: PyTree) -> PyTree:
         """Places replicas on the mesh; copies of the last make them even."""
@@ -260,6 +265,10 @@ class Each:
     def lower(self, *stacked: PyTree) -> Any:
         """Returns the map lowered for arguments like these."""
         return self._run.lower(*self._arguments(stacked))
+
+    def shapes(self, *stacked: PyTree) -> PyTree:
+        """Returns the shapes of what it returns for arguments like these."""
+        return jax.eval_shape(self._run, *self._arguments(stacked))
 
     def compile(self, *stacked: PyTree) -> None:
         """Compiles for arguments like these, without a call."""

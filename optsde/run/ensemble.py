@@ -4,6 +4,7 @@ A replica is a seed, or a seed with its own hyperparameters.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +41,7 @@ def ensemble(
     members: PyTree = None,
     state: PyTree = None,
     shards: int = 1,
+    journal: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Trajectory:
     """Runs one replica per key and observes each at the given times.
@@ -53,6 +55,7 @@ def ensemble(
         function of one, say `lambda adam: discrete(replace(plan, optimizer=adam), …)`.
       state: a stacked state to go on from, which carries its own time and keys.
       shards: devices that share the gradients of each replica, for oracles of examples.
+      journal: a folder of this ensemble alone, from which the same call goes on.
       progress: the line that tells how far the run is.
     """
     if len(times) == 0:
@@ -61,7 +64,13 @@ def ensemble(
     if progress:
         progress.compiling()
     run = Run(
-        dynamics, keys, probes=[observed], members=members, state=state, shards=shards
+        dynamics,
+        keys,
+        probes=[observed],
+        members=members,
+        state=state,
+        shards=shards,
+        journal=journal,
     )
     result = run.to(times[-1], progress=progress, stop_at_divergence=False)
     series = result.metrics["observed"]

@@ -1,4 +1,4 @@
-"""The loop of a run: chunks of steps, probes at their times, rows, checkpoints.
+"""The loop of a run: chunks of steps, probes at their times, rows, a journal.
 
 The host is one chunk behind the devices: chunk n + 1 is under way while the numbers of
 chunk n are read. The lengths of chunks only set how often the host reads; no number
@@ -10,9 +10,12 @@ import contextlib
 import dataclasses
 import functools
 import math
+import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from optsde.dynamics.discrete import Dynamics
-from optsde.hosts import everyones, everywhere, first, gathered, several
+from optsde.hosts import everyones, everywhere, first, gathered, several, told
 from optsde.measure.probe import Probe, Times
 from optsde.mesh import replicated
-from optsde.run.checkpoints import Checkpoints
 from optsde.run.engine import Engine
+from optsde.run.journal import Journal, Saved, digest, next_journal
 from optsde.run.progress import Progress
 from optsde.run.rows import DivergedError, Rows, Series
 from optsde.run.writers import Writer
@@ -38,7 +41,11 @@ __all__ = ["DivergedError", "Probes", "Result", "Run", "Series", "fit"]
 
 
 class Result(NamedTuple):
-    """The outcome of a run; metrics, steps and seconds are those of one call."""
+    """The outcome of a run; metrics and seconds are those of one call.
+
+    Where the journal of the run goes further than that call, metrics are read from it,
+    and there is no state.
+    """
 
     metrics: dict[str, Series]
     state: PyTree  # leaves [replicas, …]
@@ -61,6 +68,8 @@ class Run:
       members: hyperparameters or data of each replica, stacked.
       state: a stacked state to go on from, in place of the initial ones.
       shards: devices that share the gradient of each replica.
+      journal: a folder of this run alone, in which it is saved. The same program then
+        goes on where it stopped, bit for bit, and has the rows of the whole run.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class Run:
         members: PyTree = None,
         state: PyTree = None,
         shards: int = 1,
+        journal: str | Path | None = None,
     ):
         self._launch = time.monotonic()
         self.engine = engine = Engine(
@@ -94,6 +104,12 @@ class Run:
         self._begun = False
         self._every = every
         self._probes = _probing(engine, self.state, probes)
+        self._rows = Rows(engine, self.begin)
+        self._journal = Journal(Path(journal)) if journal else next_journal()
+        self._given = keys, members, state
+        self._saved: Saved | None = None  # from where the run goes on
+        self._told = -1  # the step up to which rows were asked for
+        self._ends: list[int] = []  # of the calls of `to`
 
     @property
     def time(self) -> float:
@@ -110,21 +126,20 @@ class Run:
         *,
         changes: Mapping[float, PyTree] | None = None,
         writers: Sequence[Writer] = (),
-        checkpoints: Checkpoints | None = None,
         checkpoint_every: float | None = None,
         progress: Progress | None = None,
         stop_at_divergence: bool = True,
     ) -> Result:
-        """Runs on to the horizon, from the newest checkpoint where there is one.
+        """Runs on to the horizon, from where its journal ends if it has one.
 
-        SIGTERM or Ctrl-C saves a checkpoint and raises KeyboardInterrupt.
+        SIGTERM or Ctrl-C saves the run and raises KeyboardInterrupt.
 
         Args:
           horizon: the time of the end, in base steps.
           changes: members from given times on, of the same shapes.
           writers: where rows of metrics go.
-          checkpoints: where the run is saved, and resumed from.
-          checkpoint_every: base steps from one to the next; there is one at the end.
+          checkpoint_every: base steps from one save in the journal to the next, besides
+            those by the clock, of which `Journal` tells.
           progress: the line that tells how far the run is.
           stop_at_divergence: raise DivergedError at the first row with a loss that is
             not finite; else go on, where the other replicas are of interest.
@@ -134,31 +149,41 @@ class Run:
             raise ValueError(
                 f"the horizon {horizon:g} lies before the time reached, {self.time:g}"
             )
-        writers = [*writers, *(progress.writers() if progress else ())]
-        rows = Rows(writers, engine, self.begin, stop_at_divergence)
-        if checkpoints is not None and not self._begun:
-            self._resume(checkpoints)
-        agenda = self._agenda(end, changes or {}, checkpoint_every)
-        if engine.waits_for_compiling:
+        changes, resumed = changes or {}, ""
+        if self._given is not None:
+            self._open_journal()
+        if self._saved is not None:
+            if end < self._saved.step:
+                return self._replayed(end, changes)
+            resumed = self._resume(self._saved)
+        agenda = self._agenda(end, changes, checkpoint_every)
+        if engine.waits_for_compiling and not (self._begun and self.step == end):
             sample = engine.arguments(self.state, self._total, 0)
             engine.compile(engine.chunk.lower(*sample))
             for probe in self._probes:
                 probe.compile(self.state)
-        written = writers if first() else []
-        for writer in written:
-            writer.begin(self.step)
+        rows, journal = self._rows, self._journal
+        writers = [*writers, *(progress.writers() if progress else ())]
+        rows.open(writers, self.step, stop_at_divergence)
         stopping = False
         with _polite_stop() as asked:
             try:
                 begun, start, pace = time.monotonic(), self.step, _Pace(self.step)
+                if journal is not None:
+                    journal.start()
                 if progress:
-                    progress.begin(self.time, self.step)
+                    progress.begin(self.time, resumed)
+                elif resumed and first():
+                    print(f"note: {resumed}", file=sys.stderr, flush=True)
                 if not self._begun:
                     self._begun = True
-                    self._arrive(agenda, rows)
+                    self._arrive(agenda)
                 while self.step < end:
                     if self.step >= pace.until or not several():
-                        stopping = pace.agree(self.step, bool(asked))
+                        due = journal is not None and journal.is_due()
+                        stopping, due = pace.agree(self.step, bool(asked), due)
+                        if due:
+                            self._save()
                     if stopping:
                         break
                     count = min(pace.until, agenda.after(self.step)) - self.step
@@ -167,34 +192,37 @@ class Run:
                     )
                     self.step += count
                     pace.follow(count, engine.reached)
-                    self._arrive(agenda, rows)
+                    self._arrive(agenda)
                     if self.step in agenda.saves:
-                        self._save(rows, checkpoints)
+                        self._save()
                     if progress:
                         if self.step == end:
                             rows.flush()
                         end_time = self.begin + end * engine.dt
                         progress.update(self.time, end_time, rows.last)
-                self._save(rows, checkpoints)
+                rows.flush()
                 jax.block_until_ready(self.state)
+                if journal is not None and (
+                    stopping or journal.lasting or told(journal.is_worth_it)
+                ):
+                    self._save()
                 seconds = time.monotonic() - begun
             finally:
-                for writer in written:
-                    writer.close()
-                if checkpoints is not None:
-                    checkpoints.close()
+                rows.close()
         if stopping:
             raise KeyboardInterrupt
         waited, self._launch = begun - self._launch, time.monotonic()
-        return Result(
-            rows.series(),
-            # A copy, since what is next gives the state away.
-            everywhere(jax.tree.map(jnp.copy, engine.kept(self.state))),
-            rows.last,
-            self.step - start,
-            seconds,
-            waited,
-        )
+        # A copy, since what is next gives the state away.
+        state = everywhere(jax.tree.map(jnp.copy, engine.kept(self.state)))
+        return self._result(end, state, self.step - start, seconds, waited)
+
+    def _result(self, end: int, state: PyTree, *costs: Any) -> Result:
+        """Returns what was measured since the last call of `to`."""
+        series = self._rows.series(self._told, end)
+        self._told = end
+        if end not in self._ends:
+            self._ends.append(end)
+        return Result(series, state, self._rows.last, *costs)
 
     def _agenda(
         self, end: int, changes: Mapping[float, PyTree], save_every: float | None
@@ -219,22 +247,32 @@ class Run:
         row_ends = set(self._due(self._every, end))
         return _Agenda(probes, row_ends, set(self._due(save_every, end)), members, end)
 
-    def _arrive(self, agenda: "_Agenda", rows: Rows) -> None:
+    def _arrive(self, agenda: "_Agenda") -> None:
         """Does what is due at the step that is reached."""
         due = agenda.probes.get(self.step, ())
         metrics = {probe: probe.measure(self.state) for probe in due}
         ended = self.step in agenda.row_ends and self.step > self._since
         if metrics or ended:
-            rows.add(self.step, self._since, self._total if ended else (), metrics)
+            total = self._total if ended else ()
+            self._rows.add(self.step, self._since, total, metrics)
         if ended:
             self._since, self._total = self.step, self._zeros
         if self.step in agenda.members:
             self.engine.set_members(agenda.members[self.step])
 
-    def _save(self, rows: Rows, checkpoints: Checkpoints | None) -> None:
-        rows.flush()
-        if checkpoints is not None and checkpoints.latest() != self.step:
-            checkpoints.save(self.step, self._whole())
+    def _save(self) -> None:
+        """Saves the run in its journal, where it has one."""
+        self._rows.flush()
+        if self._journal is None:
+            return
+        notes = {
+            "since": self._since,
+            "ends": self._ends,
+            "time": self.time,
+            "rows": len(jax.tree.leaves(self.state)[0]),
+            "devices": jax.device_count(),
+        }
+        self._journal.save(self.step, self._whole(), self._rows.all, notes)
 
     def _step_of(self, at: float, up: bool = False) -> int:
         """Returns the step of a time, the next one if `up`; else it must be one."""
@@ -271,30 +309,82 @@ class Run:
         return sorted({*range(0 if first else stride, end + 1, stride), end})
 
     def _whole(self) -> PyTree:
-        since = replicated(jnp.int32(self._since), self.engine.mesh)
-        begin = replicated(jnp.float32(self.begin), self.engine.mesh)
-        whole = {"state": self.state, "total": self._total, "since": since}
-        whole["begin"] = begin
         memory = [probe.memory for probe in self._probes]
+        whole = {"state": self.state, "total": self._total}
         return whole | ({"memory": memory} if jax.tree.leaves(memory) else {})
 
-    def _resume(self, checkpoints: Checkpoints) -> None:
-        """Goes on from the newest checkpoint, where there is one."""
-        step = checkpoints.latest()
-        if not step:
+    def _open_journal(self) -> None:
+        """Finds where the run goes on, and has the rows until there."""
+        journal, given, self._given = self._journal, self._given, None
+        if journal is None:
             return
-        saved = checkpoints.restore(step, self._whole())
-        if (begin := float(saved["begin"])) != np.float32(self.begin):
+        metrics = [probe.shapes(self.state) for probe in self._probes]
+        identity = self._identity(given, metrics)
+        shapes = dict(self._total._asdict()) if self._total else {}
+        for of_probe in metrics:
+            shapes |= of_probe
+        self._saved = journal.open(identity, shapes)
+        if self._saved is not None:
+            self._rows.all = [*self._saved.rows]
+            self._ends = [*self._saved.notes["ends"]]
+
+    def _identity(self, given: tuple, metrics: Sequence[PyTree]) -> dict[str, Any]:
+        """Returns what makes this run another than any other, in words and JSON.
+
+        The number of devices is no part of it, nor what functions close over.
+        """
+        keys, members, state = given
+        engine = self.engine
+
+        def shapes(tree):
+            leaves, structure = jax.tree.flatten(tree)
+            return f"{structure} {[(x.shape[1:], str(x.dtype)) for x in leaves]}"
+
+        return {
+            "replicas": engine.replicas,
+            "keys": digest(keys),
+            "beginning": self.begin,
+            "dt": engine.dt,
+            "every": self._every,
+            "plan": re.sub(r" at 0x[0-9a-f]+", "", engine.about),
+            "members": digest(members),
+            "initial state": digest(everywhere(state)),
+            "shapes of the state": shapes(self._whole()),
+            "metrics": [shapes(each) for each in metrics],
+            "times of probes": [
+                None if x.times is None else digest(np.asarray(x.times, float))
+                for x in self._probes
+            ],
+        }
+
+    def _replayed(self, end: int, changes: Mapping[float, PyTree]) -> Result:
+        """Returns the rows of a call of `to` that ended before the journal does."""
+        saved, self.step = self._saved, end
+        if saved is None or end not in saved.notes["ends"]:
             raise ValueError(
-                f"the checkpoints are of a run that begins at {begin:g}, and this one "
-                f"begins at {self.begin:g}: name another folder"
+                f"the horizon {self.time:g} lies before the end of the journal "
+                f"{self._journal.folder}; name another folder, or remove it"
             )
+        for _, members in sorted(changes.items()):
+            self.engine.set_members(members)
+        return self._result(end, None, 0, 0.0, 0.0)
+
+    def _resume(self, saved: Saved) -> str:
+        """Goes on from what was saved; returns the words for that."""
+        engine, journal, self._saved = self.engine, self._journal, None
+        notes, like = saved.notes, self._whole()
+        found = journal.restore(saved.step, like, notes["rows"], engine.everywhere)
+        if notes["rows"] != len(jax.tree.leaves(self.state)[0]):
+            found = engine.spread(engine.kept(found))
         self._begun = True
-        self.step, self.state, self._total = step, saved["state"], saved["total"]
-        self._since = int(saved["since"])
-        if "memory" in saved:
-            for probe, memory in zip(self._probes, saved["memory"], strict=True):
-                probe.memory = memory
+        self.step, self.state, self._total = saved.step, found["state"], found["total"]
+        self._since = notes["since"]
+        for probe, memory in zip(self._probes, found.get("memory", ()), strict=False):
+            probe.memory = memory
+        words = f"resumed at step {self.step} (t = {self.time:g})"
+        if notes["devices"] != (count := jax.device_count()):
+            words += f", saved on {notes['devices']} devices, going on with {count}"
+        return words
 
 
 def fit(
@@ -309,7 +399,7 @@ def fit(
     changes: Mapping[float, PyTree] | None = None,
     shards: int = 1,
     writers: Sequence[Writer] = (),
-    checkpoints: Checkpoints | None = None,
+    journal: str | Path | None = None,
     checkpoint_every: float | None = None,
     progress: Progress | None = None,
     stop_at_divergence: bool = True,
@@ -325,12 +415,12 @@ def fit(
         members=members,
         state=state,
         shards=shards,
+        journal=journal,
     )
     return run.to(
         horizon,
         changes=changes,
         writers=writers,
-        checkpoints=checkpoints,
         checkpoint_every=checkpoint_every,
         progress=progress,
         stop_at_divergence=stop_at_divergence,
@@ -389,11 +479,11 @@ class _Pace:
         self._steps = 1
         self._under_way, self._length, self._tick = (), 1, time.monotonic()
 
-    def agree(self, step: int, stop: bool) -> bool:
-        """Sets how far to go from a step; returns whether to stop there."""
-        steps, stops = everyones([self._steps, stop]).T
+    def agree(self, step: int, stop: bool, save: bool) -> tuple[bool, bool]:
+        """Sets how far to go from a step; returns whether to stop, and to save, there."""
+        steps, stops, saves = everyones([self._steps, stop, save]).T
         self.until = step + int(steps[0])
-        return bool(stops.any())
+        return bool(stops.any()), bool(saves[0])
 
     def follow(self, steps: int, reached: PyTree) -> None:
         """Waits for the chunk before this one, and takes its time."""
@@ -420,6 +510,10 @@ class _Probing:
         self.times, self.finite = first.times, first.finite
         self.memory = engine.each(init)(state)
         self._observe = engine.each(observe)
+
+    def shapes(self, state: PyTree) -> dict[str, PyTree]:
+        """Returns the shapes of its metrics, by name."""
+        return self._observe.shapes(state, self.memory)[0]
 
     def compile(self, state: PyTree) -> None:
         self._observe.compile(state, self.memory)

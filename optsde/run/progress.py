@@ -91,12 +91,12 @@ class Progress:
             where += f" of {jax.process_count()} processes"
         self._print(f"{self.label}  compiling, for {where}")
 
-    def begin(self, at: float, step: int = 0) -> None:
+    def begin(self, at: float, resumed: str = "") -> None:
         """Counts the time left from here, after compiling; says where a run resumes."""
         self.start = self.shown = time.monotonic()
         self.began = at
-        if step:
-            self._print(f"{self.label}  resumed at step {step}", last=True)
+        if resumed:
+            self._print(f"{self.label}  {resumed}", last=True)
 
     def update(
         self, now: float, end: float, row: Mapping[str, Any] | None = None

@@ -1,5 +1,6 @@
 """Rows of metrics on their way from the devices to the writers, and kept as series."""
 
+import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,11 @@ class Series(NamedTuple):
 
     times: np.ndarray  # [times], in base steps
     values: Any  # leaves [replicas, times, …]
+
+    def close(self) -> None:
+        """Closes the writers."""
+        for writer in self._writers:
+            writer.close()
 
     @property
     def last(self) -> np.ndarray:
@@ -50,21 +56,45 @@ class Series(NamedTuple):
         return float(self.times[first - 1]) if first else 0.0, float(self.times[first])
 
 
-class Rows:
-    """Takes rows as they come, and reads each from the devices one row late."""
+class Row(NamedTuple):
+    """What was measured at a step: metrics by name, leaves [replicas, …]."""
 
-    def __init__(
-        self, writers: Sequence[Writer], engine: Engine, begin: float, strict: bool
-    ):
-        self.last: dict[str, Any] = {}
-        self._writers, self._engine = writers, engine
-        self._begin, self._strict = begin, strict
+    step: int
+    values: dict[str, Any]
+
+
+class Rows:
+    """The rows of a run; each is read from the devices one row late."""
+
+    def __init__(self, engine: Engine, begin: float):
+        self.all: list[Row] = []
+        self._engine, self._begin = engine, begin
+        self._writers: Sequence[Writer] = ()
+        self._strict = False
         self._waiting: list[tuple] = []
         self._owners: dict[str, Any] = {"step": None}
         if engine.with_info:
             self._owners |= dict.fromkeys(Info._fields)
-        self._steps: dict[str, list[int]] = {}
-        self._values: dict[str, list] = {}
+
+    def open(self, writers: Sequence[Writer], step: int, strict: bool) -> None:
+        """Goes on at a step, with writers that have all rows until there.
+
+        `strict`: refuse to go on from a row that is not finite.
+        """
+        self._writers, self._strict = writers if first() else (), strict
+        lines = [line(row) for row in self.all]
+        for writer in self._writers:
+            writer.begin(step, lines)
+
+    def close(self) -> None:
+        """Closes the writers."""
+        for writer in self._writers:
+            writer.close()
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last row, as writers have it; empty before there is one."""
+        return line(self.all[-1]) if self.all else {}
 
     def add(
         self, step: int, since: int, total: PyTree, metrics: Mapping[Any, dict]
@@ -96,35 +126,42 @@ class Rows:
         ):
             values = {n: x / (step - since) for n, x in zip(means, sums, strict=True)}
             values |= dict(zip(found, metrics, strict=True))
-            for name, value in values.items():
-                self._steps.setdefault(name, []).append(step)
-                self._values.setdefault(name, []).append(value)
-            self.last = {"step": step, **_numbers(values)}
-            for writer in self._writers if first() else ():
+            self.all.append(Row(step, values))
+            for writer in self._writers:
                 writer.write(self.last)
             judged = [np.isfinite(values[name]).all() for name in (*means, *strict)]
             if self._strict and not all(judged):
                 raise DivergedError(f"between step {since} and {step}")
 
-    def series(self) -> dict[str, Series]:
-        """Returns what was read so far, by name."""
+    def until(self, end: int) -> list[Row]:
+        """Returns the rows up to a step."""
         self.flush()
+        return self.all[: bisect.bisect_right(self.all, end, key=lambda row: row.step)]
+
+    def series(self, after: int, end: int) -> dict[str, Series]:
+        """Returns the rows after a step, up to another one, by name."""
+        steps: dict[str, list[int]] = {}
+        values: dict[str, list] = {}
+        for row in self.until(end)[len(self.until(after)) :]:
+            for name, value in row.values.items():
+                steps.setdefault(name, []).append(row.step)
+                values.setdefault(name, []).append(value)
         dt = self._engine.dt
         return {
             name: Series(
-                self._begin + dt * np.array(self._steps[name]),
-                jax.tree.map(lambda *x: np.stack(x, axis=1), *values),
+                self._begin + dt * np.array(steps[name]),
+                jax.tree.map(lambda *x: np.stack(x, axis=1), *of_name),
             )
-            for name, values in self._values.items()
+            for name, of_name in values.items()
         }
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the metrics that are a number for each replica, for a line of a file."""
-    row = {}
-    for name, value in values.items():
+def line(row: Row) -> dict[str, Any]:
+    """Returns a row as writers have it: the step, and one number for each replica."""
+    found: dict[str, Any] = {"step": row.step}
+    for name, value in row.values.items():
         leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(value))
         if leaf and np.ndim(value) == 1:
             numbers = np.asarray(value, np.float64)
-            row[name] = numbers.item() if numbers.size == 1 else numbers.tolist()
-    return row
+            found[name] = numbers.item() if numbers.size == 1 else numbers.tolist()
+    return found

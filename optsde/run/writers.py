@@ -1,7 +1,8 @@
 """Writers of metrics: metrics.jsonl, and TensorBoard and wandb where chosen.
 
 A writer takes rows, dictionaries of names and numbers that begin with `step`. `begin`
-says at which step a run goes on: later rows are forgotten, so that none comes twice.
+says at which step a run goes on, and which rows it has until there, so that none is
+lost and none comes twice: a file is written anew from them.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ import importlib.util
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +23,8 @@ PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # of each by its n
 class Writer(Protocol):
     """A place for the rows of a run: a file, TensorBoard, or any with these three."""
 
-    def begin(self, step: int) -> None:
-        """Opens it for a run that goes on from `step`, 0 for a new one."""
+    def begin(self, step: int, rows: Sequence[Row]) -> None:
+        """Opens it for a run that goes on from `step`, and has these rows by then."""
 
     def write(self, row: Row) -> None:
         """Takes the next row."""
@@ -39,17 +40,12 @@ class JsonLines:
         self.path = path
         self._file: Any = None
 
-    def begin(self, step: int) -> None:
-        kept = [line for line, row in _lines(self.path) if row["step"] <= step]
-        if step == 0:
-            kept = []
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        os.replace(partial, self.path)
+    def begin(self, step: int, rows: Sequence[Row]) -> None:
+        write_lines(self.path, rows)
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115
 
     def write(self, row: Row) -> None:
-        self._file.write(json.dumps({k: _finite(v) for k, v in row.items()}) + "\n")
+        self._file.write(_line(row))
 
     def close(self) -> None:
         self._file.close()
@@ -66,11 +62,9 @@ class MarkSpikes:
         self._options = options
         self._detectors: list[SpikeDetector] = []
 
-    def begin(self, step: int) -> None:
-        self._rows.begin(step)
+    def begin(self, step: int, rows: Sequence[Row]) -> None:
         self._detectors = []
-        for _, row in _lines(self._rows.path):
-            self._marked(row)
+        self._rows.begin(step, [self._marked(row) for row in rows])
 
     def write(self, row: Row) -> None:
         self._rows.write(self._marked(row))
@@ -82,11 +76,10 @@ class MarkSpikes:
         if "loss" not in row:  # before the first step
             return row
         given = row["loss"] if isinstance(row["loss"], list) else [row["loss"]]
-        losses = [math.nan if x is None else x for x in given]
         self._detectors = self._detectors or [
-            SpikeDetector(**self._options) for _ in losses
+            SpikeDetector(**self._options) for _ in given
         ]
-        pairs = zip(self._detectors, losses, strict=True)
+        pairs = zip(self._detectors, given, strict=True)
         marks = [int(detector.update(row["step"], loss)) for detector, loss in pairs]
         return {**row, "spike": marks if len(marks) > 1 else marks[0]}
 
@@ -103,12 +96,15 @@ class TensorBoard:
         refuse_missing(["tensorboard"])
         from tensorboardX import SummaryWriter
 
-        self._make = lambda step: SummaryWriter(str(directory), purge_step=step + 1)
+        # What earlier files of the directory have is written anew.
+        self._make = lambda: SummaryWriter(str(directory), purge_step=0)
         self._names = names
         self._writer: Any = None
 
-    def begin(self, step: int) -> None:
-        self._writer = self._make(step)
+    def begin(self, step: int, rows: Sequence[Row]) -> None:
+        self._writer = self._make()
+        for row in rows:
+            self.write(row)
 
     def write(self, row: Row) -> None:
         for name, value in means(row, self._names).items():
@@ -151,7 +147,7 @@ class Wandb:
         )
         self._run: Any = None
 
-    def begin(self, step: int) -> None:
+    def begin(self, step: int, rows: Sequence[Row]) -> None:
         self._run = self._wandb.init(**self._options, resume="allow")
 
     def write(self, row: Row) -> None:
@@ -203,6 +199,17 @@ def read(path: Path) -> dict[str, list]:
         return math.nan if name in row and row[name] is None else row.get(name)
 
     return {name: [number(row, name) for row in rows] for name in names}
+
+
+def write_lines(path: Path, rows: Iterable[Row]) -> None:
+    """Writes a metrics.jsonl of these rows, which is whole whenever it is there."""
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(map(_line, rows)))
+    os.replace(partial, path)
+
+
+def _line(row: Row) -> str:
+    return json.dumps({k: _finite(v) for k, v in row.items()}) + "\n"
 
 
 def _lines(path: Path) -> list[tuple[str, dict]]:

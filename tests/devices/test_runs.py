@@ -45,8 +45,7 @@ def test_a_run_on_eight_devices_goes_on_bit_for_bit(tmp_path, streamed):
     made = dynamics(streamed=streamed)
 
     def parameters(folder, horizon=STEPS, shards=4):
-        checkpoints = run.Checkpoints(tmp_path / folder)
-        found = fit(made, horizon, shards=shards, checkpoints=checkpoints)
+        found = fit(made, horizon, shards=shards, journal=tmp_path / folder)
         return found.state.params
 
     whole = parameters("whole")

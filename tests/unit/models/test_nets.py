@@ -397,8 +397,7 @@ def test_replicas_of_any_net_train_and_come_back(tmp_path):
 
     def train(horizon):
         dynamics = optsde.discrete(plan, sampler, here.init)
-        checkpoints = run.Checkpoints(tmp_path)
-        return optsde.fit(dynamics, keys, horizon, checkpoints=checkpoints)
+        return optsde.fit(dynamics, keys, horizon, journal=tmp_path)
 
     train(2)
     resumed = train(4).state.params

@@ -58,7 +58,7 @@ def fit(folder, horizon=STEPS, made=None, replicas=1, writers=(), **options):
         keys(replicas),
         horizon,
         writers=[run.JsonLines(folder / "metrics.jsonl"), *writers],
-        checkpoints=run.Checkpoints(folder / "checkpoints"),
+        journal=folder / "journal",
         **(defaults | options),
     )
 
@@ -110,7 +110,7 @@ class At:
     def compiling(self):
         pass
 
-    def begin(self, at, step):
+    def begin(self, at, resumed):
         self.update(at, None)
 
     def update(self, now, end, row=None):
@@ -198,7 +198,7 @@ def test_going_on_is_not_having_stopped(whole, tmp_path, replicas):
     one, written = whole(replicas)
 
     class Full:
-        def begin(self, step): ...
+        def begin(self, step, rows): ...
         def close(self): ...
 
         def write(self, row):
@@ -207,7 +207,7 @@ def test_going_on_is_not_having_stopped(whole, tmp_path, replicas):
 
     with pytest.raises(OSError, match="no space"):
         fit(tmp_path, replicas=replicas, writers=[Full()])
-    assert run.load_params(tmp_path / "checkpoints")[0] == 35
+    assert run.load_params(tmp_path / "journal")[0] == 35
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 40, "loss": 1.0}\n{"step": 5')
     two = fit(tmp_path, replicas=replicas)
@@ -232,7 +232,7 @@ def test_sigterm_saves_and_the_run_goes_on(whole, tmp_path):
         fit(tmp_path, progress=At(30, terminate))
     assert signal.getsignal(signal.SIGTERM) is before
     assert read(tmp_path / "metrics.jsonl")["step"][-1] == 30
-    assert run.load_params(tmp_path / "checkpoints")[0] == 30
+    assert run.load_params(tmp_path / "journal")[0] == 30
     for steps in (30, 0):
         result = fit(tmp_path)
         assert result.steps == steps
@@ -245,7 +245,7 @@ def test_divergence_names_the_steps_and_saves_nothing(tmp_path):
         fit(tmp_path, made=diverging(12), checkpoint_every=5)
     rows = read(tmp_path / "metrics.jsonl")
     assert np.isnan(rows["loss"][-1])  # null in the file: JSON has no NaN
-    assert run.load_params(tmp_path / "checkpoints")[0] <= 15
+    assert run.load_params(tmp_path / "journal")[0] <= 15
 
 
 def diverging(at):
@@ -360,7 +360,7 @@ def test_changes_probes_of_members_and_memories_resume_bit_for_bit(tmp_path):
     for stop in (28, 35):
         with pytest.raises(KeyboardInterrupt):
             fit(parts, **options, progress=At(stop, terminate))
-        assert run.load_params(parts / "checkpoints")[0] == stop
+        assert run.load_params(parts / "journal")[0] == stop
     two = fit(parts, **options)
     assert_identical(one.state, two.state)
     assert text(whole) == text(parts)

@@ -12,7 +12,7 @@ import pytest
 
 from optsde import SGD, Plan, discrete, fit
 from optsde.gradients import diagonal, gaussian
-from optsde.run import Checkpoints, Progress, Wandb, parts
+from optsde.run import Progress, Wandb, parts
 from optsde.run.progress import writing_to
 
 
@@ -88,9 +88,9 @@ def test_a_run_that_goes_on_says_from_where(tmp_path):
     log = io.StringIO()
     for horizon in (4, 8):
         progress = Progress("base", log)
-        run(horizon, progress, checkpoints=Checkpoints(tmp_path / "checkpoints"))
+        run(horizon, progress, journal=tmp_path / "journal")
     assert log.getvalue().count("resumed at") == 1
-    assert "base  resumed at step 4" in log.getvalue()
+    assert "base  resumed at step 4 (t = 4)\n" in log.getvalue()
     assert re.search(r"t = 8/8  100%  loss \S+ at step 8 ", log.getvalue())
 
 

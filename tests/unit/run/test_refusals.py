@@ -8,7 +8,7 @@ import pytest
 import optsde
 from optsde import measure
 from optsde.gradients import FunctionOracle
-from optsde.run import Checkpoints, Run
+from optsde.run import Run
 
 ORACLE = FunctionOracle(lambda source, x, draw: (x**2 / 2, x))
 PLAN = optsde.Plan(optimizer=optsde.SGD(lr=0.1), batch_size=4, horizon=8)
@@ -76,11 +76,10 @@ def test_a_name_that_is_another_metric_s():
             run(probes=probes).to(4)
 
 
-def test_checkpoints_of_another_beginning(tmp_path):
-    late = run(state=state())
-    late.to(6, checkpoints=Checkpoints(tmp_path))
-    with pytest.raises(ValueError, match="begins at 4, and this one begins at 0"):
-        run().to(6, checkpoints=Checkpoints(tmp_path))
+def test_a_journal_of_another_beginning(tmp_path):
+    run(state=state(), journal=tmp_path).to(6)
+    with pytest.raises(ValueError, match="another run: beginning, initial state diff"):
+        run(journal=tmp_path).to(6)
 
 
 def test_a_result_keeps_its_state():

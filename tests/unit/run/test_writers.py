@@ -10,7 +10,7 @@ from optsde.run.writers import JsonLines, read
 def test_tensorboard_writes_scalars(tmp_path):
     pytest.importorskip("tensorboardX")
     writer = run.TensorBoard(tmp_path / "board")
-    writer.begin(0)
+    writer.begin(0, [])
     writer.write({"step": 3, "loss": [1.0, 2.0]})
     writer.close()
     (events,) = (tmp_path / "board").iterdir()
@@ -25,7 +25,7 @@ def test_spikes_are_marked_through_an_interruption(tmp_path):
     )
     for writer, cuts in ((whole, [(0, 33)]), (parts, [(0, 27), (26, 33)])):
         for first, last in cuts:
-            writer.begin(first)
+            writer.begin(first, rows[: first + (first > 0)])
             for row in rows[first + (first > 0) : last]:
                 writer.write(row)
             writer.close()
@@ -37,7 +37,7 @@ def test_spikes_are_marked_through_an_interruption(tmp_path):
 
 def test_what_was_not_finite_is_read_as_nan_and_what_lacks_as_none(tmp_path):
     rows = JsonLines(tmp_path / "metrics.jsonl")
-    rows.begin(0)
+    rows.begin(0, [])
     rows.write({"step": 1, "loss": float("nan"), "each": [1.0, float("inf")]})
     rows.write({"step": 2, "loss": 0.5})
     rows.close()
