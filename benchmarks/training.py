@@ -100,7 +100,7 @@ def loops():
                 every=50,
                 probes=[TASK.evaluation(times=100)],
                 writers=[run.JsonLines(Path(folder) / "metrics.jsonl")],
-                checkpoints=run.Checkpoints(Path(folder) / "checkpoints"),
+                journal=Path(folder) / "checkpoints",
                 checkpoint_every=500,
                 progress=optsde.Progress("bench", io.StringIO()),
             ).seconds

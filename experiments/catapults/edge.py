@@ -26,7 +26,7 @@ from optsde.study import (
     build_task,
     panels,
     setting,
-    train_in,
+    train,
 )
 
 TITLES = {
@@ -109,14 +109,15 @@ def simulate(s, rundir, task):
         sharpness = measure.sharpness_probe(
             arm.plan, task.losses, task.train, dimension=s.lanczos
         )
-        runs |= train_in(
-            rundir.path / "arms" / arm.name,
+        runs |= train(
             [arm],
             sampler,
             task.init,
             seeds,
+            keep=rundir.once_all,
             every=s.every,
             probes=[sharpness],
+            folder=rundir.path / "arms" / arm.name,
             checkpoint_every=s.every * max(1, s.steps // s.every // 4),
         )
     return runs.derived(ratio=ratio)

@@ -16,9 +16,10 @@ from optsde.optimizers import HeavyBall
 from optsde.plans.plan import Plan
 from optsde.plans.schedules import warmup_cosine
 from optsde.run import Task
-from optsde.study import Group, setting, tasks
-from optsde.study.arms import Arm, train_in
-from optsde.study.probes import ProbeSettings, build_probes, writer
+from optsde.study import Group, RunDir, setting, tasks
+from optsde.study.arms import Arm
+from optsde.study.arms import train as train_arms
+from optsde.study.probes import ProbeSettings, build_probes, with_spikes, writer
 from optsde.study.runs import ArmRuns
 from optsde.study.tasks import TaskSettings
 
@@ -79,7 +80,7 @@ class Shared(TaskSettings, ProbeSettings):
     log_every: int = setting(10, "steps between rows of metrics", at_least=1)
     evaluate_every: int = setting(100, "steps between evaluations", at_least=1)
     checkpoint_every: int = setting(
-        100, "steps between checkpoints", at_least=0, needs=OFF
+        100, "steps between checkpoints; 0: by the clock", at_least=0, needs=OFF
     )
     probe_every: int = setting(100, "steps between probes", at_least=1)
     stream: bool = setting(
@@ -140,8 +141,10 @@ def build_sampler(s: Shared, row: Row, plan: Plan, task: Task) -> gradients.Samp
     return gradients.penalized(sampler, penalty)
 
 
-def train(s: Shared, row: Row, task: Task, folder: Path, name: str) -> ArmRuns:
-    """Trains a row in `folder`, goes on with it, or reads it; returns its metrics."""
+def train(
+    s: Shared, row: Row, task: Task, rundir: RunDir, folder: Path, name: str
+) -> ArmRuns:
+    """Trains a row, goes on with it, or reads it; returns its metrics."""
     if differences_cross_kinks(s, row, task.net.module):
         print(KINKS, file=sys.stderr)
     plan = build_plan(s, row, task.size)
@@ -153,18 +156,19 @@ def train(s: Shared, row: Row, task: Task, folder: Path, name: str) -> ArmRuns:
         evaluation = task.evaluation(times=s.evaluate_every)
         return [evaluation, rate, *(p.at(s.probe_every) for p in asked)]
 
-    runs = train_in(
-        folder,
+    runs = train_arms(
         [Arm(name, plan)],
         sampler,
         task.init,
         jax.random.split(jax.random.key(s.seed), s.seeds),
+        keep=rundir.once_all,
         every=s.log_every,
         probes=probes,
+        folder=folder,
         checkpoint_every=s.checkpoint_every or None,
         writer=writer(s, folder / "metrics.jsonl"),
     )
-    return runs[name]
+    return with_spikes(s, runs)[name]
 
 
 def differences_cross_kinks(s: Shared, row: Row, model: nn.Module | None) -> bool:

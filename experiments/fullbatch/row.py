@@ -24,7 +24,7 @@ class Settings(recipe.Row, recipe.Shared):
 
 
 def simulate(s, rundir, task):
-    return recipe.train(s, s, task, rundir.path, "train")
+    return recipe.train(s, s, task, rundir, rundir.path, "train")
 
 
 def tables(s, run):

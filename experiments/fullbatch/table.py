@@ -74,7 +74,7 @@ class Settings(recipe.Shared):
 
 def simulate(s, rundir, task):
     return {
-        name: recipe.train(s, row, task, rundir.path / "rows" / name, name)
+        name: recipe.train(s, row, task, rundir, rundir.path / "rows" / name, name)
         for name, row in parts(s.rows.items())
     }
 

@@ -79,7 +79,7 @@ def simulate(s, rundir, task):
         sampler,
         task.init,
         s.keys(),
-        keep=rundir.once,
+        keep=rundir.once_all,
         probes=[edge],
         every=1,
         label=s.study(),

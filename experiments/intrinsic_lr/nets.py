@@ -87,7 +87,7 @@ def train(
         sampler_of(s, task),
         task.init,
         s.keys(),
-        keep=rundir.once,
+        keep=rundir.once_all,
         probes=[losses_probe(s, task), *probes],
         label=s.study(),
     )

@@ -67,9 +67,11 @@ def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
     """Returns the prediction, made once and stored in prediction.json."""
     file = rundir.path / FILE
     if not file.exists():
-        made = predict(s, task)
-        rundir.write(FILE, made._asdict() | {"difference": _stored(made.difference)})
-        provenance.record(rundir.path, FILE)
+        with rundir.unfinished(FILE):
+            made = predict(s, task)
+            stored = made._asdict() | {"difference": _stored(made.difference)}
+            rundir.write(FILE, stored)
+            provenance.record(rundir.path, FILE)
     stored: dict[str, Any] = json.loads(file.read_text())
     difference = stored.pop("difference")
     # JSON has no infinity; the run directory writes null.

@@ -54,8 +54,8 @@ from optsde.analysis.plots import (
 )
 from optsde.run import Task, parts
 from optsde.study import RunDir, Study
-from optsde.study.arms import stacks, train_in
-from optsde.study.probes import build_probes, writer
+from optsde.study.arms import stacks, train
+from optsde.study.probes import build_probes, with_spikes, writer
 from optsde.study.runs import ArmRuns, Runs
 from optsde.study.tasks import build_task
 
@@ -72,31 +72,34 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Outcome:
     runs = Runs({})
     groups = stacks(arms(s, foreseen.schedules(task))) if s.verify else []
     for group in parts(groups):
-        runs |= train_group(s, task, group, rundir.path / "arms" / group[0].group)
+        runs |= train_group(s, rundir, task, group)
     return Outcome(foreseen, runs)
 
 
-def train_group(s: Settings, task: Task, group: list, folder: Path) -> Runs:
+def train_group(s: Settings, rundir: RunDir, task: Task, group: list) -> Runs:
     """Returns the runs of arms of one batch and step, or of a lone one with probes."""
     sampler, plan = sampler_of(s, task), group[0].plan
+    folder = rundir.path / "arms" / group[0].group
 
     def probes(arm):
         own = build_probes(s, plan, task, sampler) if len(group) == 1 else ()
         return [task.evaluation(), *own]
 
-    return train_in(
-        folder,
+    runs = train(
         group,
         sampler,
         task.init,
         keys_of(s, s.seeds),
+        keep=rundir.once_all,
         every=s.every,
         probes=probes,
+        folder=folder,
         checkpoint_every=s.every * max(1, s.evaluations // 4),
         writer=writer(s, folder / "metrics.jsonl"),
         label=group[0].group,
         stop_at_divergence=False,
     )
+    return with_spikes(s, runs)
 
 
 def show_plans(s: Settings, task: Task | None = None) -> None:

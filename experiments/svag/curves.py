@@ -210,13 +210,16 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Curves:
     root, made = jax.random.key(s.seed), dynamics(s, task)
     print(what_is_run(s, task), end="\n\n", flush=True)
     numbers = {name: number for number, name in enumerate(made)}
-    runs = {}
+    runs, rows = {}, []
     for name, arm in parts(made.items()):
         seeds = s.seeds if name in arms else s.sde_seeds
         number = numbers[name.removesuffix(COARSE)]
         keys = jax.random.split(jax.random.fold_in(root, number), seeds)
-        make = partial(run_arm, s, rundir, task, name, arm, keys)
+        make = partial(run_arm, s, task, name, arm, keys)
         runs[name] = rundir.once(name, make)["train_loss"]
+        means = zip(grid(s).tolist(), runs[name].mean(axis=0).tolist(), strict=True)
+        rows += [{"arm": name, "time": time, "loss": loss} for time, loss in means]
+        rundir.write_rows(rows)
     return runs
 
 
@@ -284,9 +287,9 @@ def dynamics(s: Settings, task: Task) -> dict[str, Dynamics]:
 
 
 def run_arm(
-    s: Settings, rundir: RunDir, task: Task, name: str, arm: Dynamics, keys: jax.Array
+    s: Settings, task: Task, name: str, arm: Dynamics, keys: jax.Array
 ) -> Curves:
-    """Returns the train loss of one arm, and logs its mean."""
+    """Returns the train loss of one arm."""
     title = arm_label(s, name.removesuffix(COARSE))
     if name.endswith(COARSE):
         title += ", twice the step"
@@ -298,8 +301,6 @@ def run_arm(
         progress=optsde.Progress(f"{title:43}"),
     ).metrics["train_loss"]
     refuse_divergence(loss, title, "try a smaller --config.optimizer.lr")
-    for time, mean in zip(loss.times, loss.values.mean(axis=0), strict=True):
-        rundir.log(arm=name, time=float(time), loss=float(mean))
     return {"train_loss": loss.values}
 
 

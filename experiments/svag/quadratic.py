@@ -145,11 +145,14 @@ class Arm(NamedTuple):
 
 def simulate(s: Settings, rundir: RunDir) -> dict[str, Estimate]:
     """Returns the means of the 7 moments at the horizon of every run."""
-    root, runs = jax.random.key(s.seed), {}
+    root, runs, rows = jax.random.key(s.seed), {}, []
     for number, arm in enumerate(parts([*arms(s)])):
         keys = jax.random.split(jax.random.fold_in(root, number), s.paths)
-        moments = rundir.once(arm.name, partial(run_arm, rundir, arm, keys))
-        runs[arm.name] = Estimate(moments["mean"], moments["se"], s.paths - 1)
+        moments = rundir.once(arm.name, partial(run_arm, arm, keys))
+        mean, se = moments["mean"], moments["se"]
+        runs[arm.name] = Estimate(mean, se, s.paths - 1)
+        rows.append({"run": arm.name, "moments": mean.tolist(), "se": se.tolist()})
+        rundir.write_rows(rows)
     return runs
 
 
@@ -194,7 +197,7 @@ def arm(name: str, run: str, plan: optsde.Plan, dynamics: Dynamics, step: float)
     return Arm(f"{name}_{run}", plan.horizon, dynamics, observe)
 
 
-def run_arm(rundir: RunDir, arm: Arm, keys: jax.Array) -> dict[str, np.ndarray]:
+def run_arm(arm: Arm, keys: jax.Array) -> dict[str, np.ndarray]:
     """Returns mean and standard error of the moments of one run."""
     progress = optsde.Progress(f"{arm.name:20}")
     trajectory = optsde.ensemble(
@@ -202,7 +205,6 @@ def run_arm(rundir: RunDir, arm: Arm, keys: jax.Array) -> dict[str, np.ndarray]:
     )
     refuse_divergence(trajectory, arm.name, "try a smaller --config.eta")
     moments = estimate(trajectory.values[:, 0])
-    rundir.log(run=arm.name, moments=moments.mean.tolist(), se=moments.se.tolist())
     return {"mean": moments.mean, "se": moments.se}
 
 

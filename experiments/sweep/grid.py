@@ -26,7 +26,7 @@ from optsde.analysis import (
 from optsde.gradients import minibatch
 from optsde.optimizers import Optimizer
 from optsde.plans.schedules import warmup_cosine
-from optsde.study import Arm, Runs, Seeds, Study, build_task, setting, train_in
+from optsde.study import Arm, Runs, Seeds, Study, build_task, setting, train
 from optsde.study.arms import stacks
 from optsde.study.tasks import LabelSettings
 
@@ -132,14 +132,15 @@ def simulate(s: Settings, rundir, task) -> Runs:
     sampler, runs = minibatch(task.losses, task.train), Runs({})
     for group in stacks(arms(s)):
         batch = f"batch{group[0].plan.batch_size}"
-        runs |= train_in(
-            rundir.path / "arms" / batch,
+        runs |= train(
             group,
             sampler,
             task.init,
             s.keys(),
+            keep=rundir.once_all,
             every=s.every,
             probes=[task.evaluation()],
+            folder=rundir.path / "arms" / batch,
             checkpoint_every=s.every,
             label=f"{batch}, {len(group)} points × {s.seeds} seeds",
             stop_at_divergence=False,

@@ -31,6 +31,7 @@ import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from optsde.hosts import first, told
+from optsde.run import files
 from optsde.run.rows import Row
 from optsde.types import PyTree
 
@@ -141,19 +142,18 @@ class Journal:
         place, name = self.folder / str(step), f"{ROWS}/{step}.npz"
         if rows:
             (self.folder / ROWS).mkdir(exist_ok=True)
-            arrays: dict[str, Any] = _packed(rows)
-            _write_whole(self.folder / name, lambda file: np.savez(file, **arrays))
+            files.write_arrays(self.folder / name, _packed(rows))
             self._files[name] = _checked(self.folder / name)
-        files = {x: _checked(self.folder / x) for x in _inside(self.folder, place)}
+        inside = {x: _checked(self.folder / x) for x in _inside(self.folder, place)}
         content = {
             "identity": self._identity,
             "step": step,
             "notes": dict(notes),
             "rows": [*self._files],
-            "files": files | self._files,
+            "files": inside | self._files,
         }
         text = json.dumps({"checksum": _checksum(content), "content": content})
-        _write_whole(place / MANIFEST, lambda file: file.write(text.encode()))
+        files.write(place / MANIFEST, text)
         for old in self._steps()[:-KEPT]:
             _remove(self.folder / str(old))
 
@@ -177,6 +177,8 @@ class Journal:
     def _newest(self, metrics: Mapping[str, PyTree]) -> Saved | None:
         if self.folder.is_symlink() or (self.folder.exists() and not self._is_folder()):
             self._refuse("is no folder")
+        if self.lasting and (foreign := self._foreign()):
+            self._refuse(f"holds {foreign[0]}, which is of no journal")
         found = None
         for step in reversed(self._steps()):
             try:
@@ -229,6 +231,16 @@ class Journal:
             return []
         names = [x.name for x in self.folder.iterdir()]
         return sorted(int(x) for x in names if re.fullmatch(r"0|[1-9]\d{0,18}", x))
+
+    def _foreign(self) -> list[str]:
+        """Returns what somebody else has put into the folder, who may need it."""
+        steps = [str(step) for step in self._steps()]
+        folders = [x for x in steps if (self.folder / x).is_dir()]
+        entries = [x.name for x in self.folder.iterdir()] if self._is_folder() else []
+        inside = [x for name in folders for x in (self.folder / name).iterdir()]
+        found = [x for x in entries if x not in (*folders, ROWS)]
+        ours = STATE, MANIFEST
+        return sorted(found + [f"{x}" for x in inside if not x.name.startswith(ours)])
 
     def _differing(self, identity: Mapping[str, Any]) -> str:
         keys = [*dict.fromkeys([*self._identity, *identity])]
@@ -315,26 +327,36 @@ def _packed(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     for number, name in enumerate(names):
         trees = [row.values[name] for row in rows if name in row.values]
         for place, leaves in enumerate(zip(*map(jax.tree.leaves, trees), strict=True)):
-            arrays[f"{number}.{place}"] = np.stack(leaves)
+            stack = np.stack(leaves)
+            if stack.dtype.kind == "V":  # bfloat16 and others that numpy lacks
+                stack = stack.view(f"u{stack.dtype.itemsize}")
+            arrays[f"{number}.{place}"] = stack
     return arrays
 
 
 def _unpacked(file: Path, metrics: Mapping[str, PyTree]) -> list[Row]:
     """Returns the rows of a file, whose metrics have the structure of `metrics`."""
-    with np.load(file, allow_pickle=False) as stored:
-        index = json.loads(stored["index"].tobytes())
-        columns = []
-        for number, name in enumerate(index["names"]):
-            shapes, structure = jax.tree.flatten(metrics[name])
-            leaves = [
-                # numpy stores types that it lacks, such as bfloat16, as bytes.
-                stored[f"{number}.{place}"].view(shape.dtype)
-                for place, shape in enumerate(shapes)
-            ]
-            rows = zip(*leaves, strict=True)
-            columns.append(structure.unflatten(row) for row in rows)
+    try:
+        stored = files.read_arrays(file)
+    except ValueError:
+        raise _DamagedError(f"is damaged ({file.name} of its rows)") from None
+    index = json.loads(stored["index"].tobytes())
+    columns = []
+    for number, name in enumerate(index["names"]):
+        shapes, structure = jax.tree.flatten(metrics[name])
+        leaves = [
+            stored[f"{number}.{place}"].view(shape.dtype)
+            for place, shape in enumerate(shapes)
+        ]
+        columns.append((structure, leaves, itertools.count()))
+
+    def next_of(number: int) -> PyTree:
+        structure, leaves, row = columns[number]
+        at = next(row)
+        return structure.unflatten([x[at] for x in leaves])
+
     return [
-        Row(step, {index["names"][n]: next(columns[n]) for n in numbers})
+        Row(step, {index["names"][number]: next_of(number) for number in numbers})
         for step, numbers in index["rows"]
     ]
 
@@ -386,14 +408,6 @@ def _checksum_of_bytes():
 def _checksum(content: Any) -> str:
     text = json.dumps(content, sort_keys=True).encode()
     return hashlib.blake2b(text, digest_size=16).hexdigest()
-
-
-def _write_whole(file: Path, write) -> None:
-    """Writes a file that is whole whenever it is there."""
-    partial = file.with_name(f"{file.name}.partial")
-    with open(partial, "wb") as open_file:
-        write(open_file)
-    os.replace(partial, file)
 
 
 def _make_anew(folder: Path) -> None:

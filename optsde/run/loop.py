@@ -25,7 +25,6 @@ import numpy as np
 from optsde.dynamics.discrete import Dynamics
 from optsde.hosts import everyones, everywhere, first, gathered, several, told
 from optsde.measure.probe import Probe, Times
-from optsde.mesh import replicated
 from optsde.run.engine import Engine
 from optsde.run.journal import Journal, Saved, digest, next_journal
 from optsde.run.progress import Progress
@@ -106,7 +105,7 @@ class Run:
         self._probes = _probing(engine, self.state, probes)
         self._rows = Rows(engine, self.begin)
         self._journal = Journal(Path(journal)) if journal else next_journal()
-        self._given = keys, members, state
+        self._given: tuple | None = keys, members, state  # until the journal is open
         self._saved: Saved | None = None  # from where the run goes on
         self._told = -1  # the step up to which rows were asked for
         self._ends: list[int] = []  # of the calls of `to`
@@ -149,20 +148,20 @@ class Run:
             raise ValueError(
                 f"the horizon {horizon:g} lies before the time reached, {self.time:g}"
             )
-        changes, resumed = changes or {}, ""
-        if self._given is not None:
-            self._open_journal()
-        if self._saved is not None:
+        journal, changes, resumed = self._journal, changes or {}, ""
+        if journal is not None and self._given is not None:
+            self._open(journal, self._given)
+        if journal is not None and self._saved is not None:
             if end < self._saved.step:
-                return self._replayed(end, changes)
-            resumed = self._resume(self._saved)
+                return self._replayed(journal, self._saved, end, changes)
+            resumed = self._resume(journal, self._saved)
         agenda = self._agenda(end, changes, checkpoint_every)
         if engine.waits_for_compiling and not (self._begun and self.step == end):
             sample = engine.arguments(self.state, self._total, 0)
             engine.compile(engine.chunk.lower(*sample))
             for probe in self._probes:
                 probe.compile(self.state)
-        rows, journal = self._rows, self._journal
+        rows = self._rows
         writers = [*writers, *(progress.writers() if progress else ())]
         rows.open(writers, self.step, stop_at_divergence)
         stopping = False
@@ -313,11 +312,9 @@ class Run:
         whole = {"state": self.state, "total": self._total}
         return whole | ({"memory": memory} if jax.tree.leaves(memory) else {})
 
-    def _open_journal(self) -> None:
+    def _open(self, journal: Journal, given: tuple) -> None:
         """Finds where the run goes on, and has the rows until there."""
-        journal, given, self._given = self._journal, self._given, None
-        if journal is None:
-            return
+        self._given = None
         metrics = [probe.shapes(self.state) for probe in self._probes]
         identity = self._identity(given, metrics)
         shapes = dict(self._total._asdict()) if self._total else {}
@@ -357,21 +354,23 @@ class Run:
             ],
         }
 
-    def _replayed(self, end: int, changes: Mapping[float, PyTree]) -> Result:
+    def _replayed(
+        self, journal: Journal, saved: Saved, end: int, changes: Mapping[float, PyTree]
+    ) -> Result:
         """Returns the rows of a call of `to` that ended before the journal does."""
-        saved, self.step = self._saved, end
-        if saved is None or end not in saved.notes["ends"]:
+        self.step = end
+        if end not in saved.notes["ends"]:
             raise ValueError(
                 f"the horizon {self.time:g} lies before the end of the journal "
-                f"{self._journal.folder}; name another folder, or remove it"
+                f"{journal.folder}; name another folder, or remove it"
             )
         for _, members in sorted(changes.items()):
             self.engine.set_members(members)
         return self._result(end, None, 0, 0.0, 0.0)
 
-    def _resume(self, saved: Saved) -> str:
+    def _resume(self, journal: Journal, saved: Saved) -> str:
         """Goes on from what was saved; returns the words for that."""
-        engine, journal, self._saved = self.engine, self._journal, None
+        engine, self._saved = self.engine, None
         notes, like = saved.notes, self._whole()
         found = journal.restore(saved.step, like, notes["rows"], engine.everywhere)
         if notes["rows"] != len(jax.tree.leaves(self.state)[0]):
@@ -480,7 +479,7 @@ class _Pace:
         self._under_way, self._length, self._tick = (), 1, time.monotonic()
 
     def agree(self, step: int, stop: bool, save: bool) -> tuple[bool, bool]:
-        """Sets how far to go from a step; returns whether to stop, and to save, there."""
+        """Sets how far to go from a step; returns whether to stop and to save."""
         steps, stops, saves = everyones([self._steps, stop, save]).T
         self.until = step + int(steps[0])
         return bool(stops.any()), bool(saves[0])

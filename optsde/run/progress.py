@@ -42,6 +42,9 @@ def parts(things: Collection[Thing]) -> Iterator[Thing]:
     >>> [thing for thing in parts(["base", "svag"])]
     ['base', 'svag']
     """
+    if len(things) == 1:  # nothing to count
+        yield from things
+        return
     before = _part.get()
     try:
         for number, thing in enumerate(things, 1):

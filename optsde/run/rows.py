@@ -26,11 +26,6 @@ class Series(NamedTuple):
     times: np.ndarray  # [times], in base steps
     values: Any  # leaves [replicas, times, …]
 
-    def close(self) -> None:
-        """Closes the writers."""
-        for writer in self._writers:
-            writer.close()
-
     @property
     def last(self) -> np.ndarray:
         """The values at the last time, [replicas, …]."""

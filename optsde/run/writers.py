@@ -9,12 +9,12 @@ import hashlib
 import importlib.util
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from optsde.analysis.spikes import SpikeDetector
+from optsde.run import files
 
 Row = Mapping[str, Any]
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # of each by its name
@@ -203,9 +203,8 @@ def read(path: Path) -> dict[str, list]:
 
 def write_lines(path: Path, rows: Iterable[Row]) -> None:
     """Writes a metrics.jsonl of these rows, which is whole whenever it is there."""
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(map(_line, rows)))
-    os.replace(partial, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, "".join(map(_line, rows)))
 
 
 def _line(row: Row) -> str:

@@ -1,6 +1,6 @@
 """Studies: settings, tasks, arms and their runs, command line and run directory."""
 
-from optsde.study.arms import Arm, train, train_in
+from optsde.study.arms import Arm, train
 from optsde.study.launch import Package, Preset, presets
 from optsde.study.probes import ProbeSettings, build_probes
 from optsde.study.results import Result
@@ -50,5 +50,4 @@ __all__ = [
     "setting",
     "task_of",
     "train",
-    "train_in",
 ]

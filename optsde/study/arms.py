@@ -15,24 +15,15 @@ from optsde.measure.probe import Probe
 from optsde.mesh import shards_for
 from optsde.optimizers import Optimizer
 from optsde.plans.plan import Plan
-from optsde.run import (
-    Checkpoints,
-    JsonLines,
-    Progress,
-    Result,
-    Series,
-    Writer,
-    fit,
-    parts,
-)
-from optsde.run import writers as files
-from optsde.study import provenance
-from optsde.study.runs import ArmRuns, Runs
+from optsde.run import JsonLines, Progress, Result, Series, Writer, fit, parts
+from optsde.study.parts import Arrays
+from optsde.study.runs import ArmRuns, Runs, stored
 from optsde.types import PyTree
 
 AnyArm = TypeVar("AnyArm", bound="Arm")
-Keep = Callable[[str, Callable[[], Mapping[str, np.ndarray]]], Mapping[str, np.ndarray]]
-"""(name, make) -> the arrays of that name, made only if they are not stored yet."""
+Made = Mapping[str, Arrays]
+Keep = Callable[[Sequence[str], Callable[[], Made]], Made]
+"""(names, make) -> the arrays of each name, made only if they are not kept yet."""
 
 Probes = Sequence[Probe] | Callable[["Arm"], Sequence[Probe]]
 
@@ -91,103 +82,57 @@ def train(
     probes: Probes = (),
     every: float | None = None,
     label: str = "",
+    folder: Path | None = None,
+    checkpoint_every: float | None = None,
+    writer: Writer | None = None,
+    stop_at_divergence: bool = True,
 ) -> Runs:
-    """Runs every arm with the same seeds; arms that are stored are read instead.
+    """Runs every arm with the same seeds; arms that are kept are read instead.
 
     Args:
       arms: those that can be stacked run as one ensemble.
       sampler: batch size -> oracle.
       init: the initial point, or a function of the key for one.
       seeds: keys, one for each replica of an arm, so that arms are paired.
-      keep: stores the arrays of finished arms, such as `rundir.once`.
+      keep: keeps the arrays of arms that ran together, such as `rundir.once_all`, in
+        which a run that is stopped goes on where it was.
       probes: measurements; or a function of an arm for them. Where arms are stacked, it
         is called with an arm whose plan has traced hyperparameters.
       every: base steps from one row of mean loss and gradient norm to the next.
       label: of the progress line.
+      folder: where arms that are one ensemble leave their rows, as metrics.jsonl, and
+        their trained parameters, in the journal `checkpoints`.
+      checkpoint_every: base steps from one save there to the next.
+      writer: in place of the plain JsonLines of metrics.jsonl.
+      stop_at_divergence: raise DivergedError, or go on with the other replicas.
     """
     names = [arm.name for arm in arms]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two arms are called {twice[0]!r}: give each its own name")
-    runs = {}
-    for group in parts(stacks(arms)):
-        results: dict[str, dict[str, np.ndarray]] = {}
-
-        def make(name: str, group=group, results=results) -> Mapping[str, np.ndarray]:
-            if not results:
-                progress = _progress(group, label)
-                result = _fit(
-                    group, sampler, init, seeds, probes, every, progress=progress
-                )
-                for metric in result.metrics:
-                    if "/" in metric or "@" in metric:
-                        raise ValueError(f"metric {metric!r}: needs no / and no @")
-                results.update(_by_arm(group, len(seeds), result.metrics))
-            return results[name]
-
-        for arm in group:
-            arrays = keep(arm.name, lambda name=arm.name: make(name))
-            runs[arm.name] = ArmRuns.of_arrays(arm, arrays)
-    return Runs({arm.name: runs[arm.name] for arm in arms})
-
-
-def train_in(
-    folder: Path,
-    group: Sequence[Arm],
-    sampler: Sampler,
-    init: PyTree,
-    seeds: jax.Array,
-    *,
-    every: float,
-    probes: Probes = (),
-    checkpoint_every: float | None = None,
-    writers: Sequence[Writer] = (),
-    writer: Writer | None = None,
-    label: str = "",
-    stop_at_divergence: bool = True,
-) -> Runs:
-    """Runs arms that can be stacked, with metrics.jsonl and checkpoints in `folder`.
-
-    Metrics that are one number for each replica are kept. The same call resumes from
-    the newest checkpoint; a run that is finished is read.
-
-    Args:
-      folder: where the run is kept.
-      group: arms whose plans differ in numbers alone.
-      sampler, init, seeds, every, probes, label: as for `train`.
-      checkpoint_every: base steps from one checkpoint to the next.
-      writers: for the rows, besides metrics.jsonl.
-      writer: in place of the plain JsonLines of metrics.jsonl.
-      stop_at_divergence: raise DivergedError, or go on with the other replicas.
-    """
-    log, plan = folder / "metrics.jsonl", group[0].plan
-    columns = files.read(log)
-    ended = bool(columns) and columns["step"][-1] == plan.steps
-    if ended and stop_at_divergence:  # a run that diverged in its last row has not
-        ended = bool(np.isfinite(np.asarray(columns["loss"][-1], float)).all())
-    if ended:
-        print(f"{label or group[0].name}: read from {folder}")
-    else:
-        lone = len(group) == 1 and not group[0].changes
-        taken = probes(group[0]) if callable(probes) and lone else probes
-        folder.mkdir(parents=True, exist_ok=True)
-        provenance.record(folder, log.name)
-        _fit(
-            group,
-            sampler,
-            init,
-            seeds,
-            taken,
-            every,
-            progress=_progress(group, label),
-            writers=[writer or JsonLines(log), *writers],
-            checkpoints=Checkpoints(folder / "checkpoints"),
-            checkpoint_every=checkpoint_every,
-            stop_at_divergence=stop_at_divergence,
+    groups = stacks(arms)
+    if folder is not None and len(groups) > 1:
+        raise ValueError(
+            f"folder={folder}: is for one ensemble, and these arms are {len(groups)}; "
+            "train each of `stacks(arms)` in its own"
         )
-        columns = files.read(log)
-    series = _series(columns, plan.dt)
-    arrays = _by_arm(group, len(seeds), series)
-    return Runs({a.name: ArmRuns.of_arrays(a, arrays[a.name]) for a in group})
+    options: dict[str, Any] = dict(every=every, stop_at_divergence=stop_at_divergence)
+    if folder is not None:
+        options["writers"] = [writer or JsonLines(folder / "metrics.jsonl")]
+        options["journal"] = folder / "checkpoints"
+        options["checkpoint_every"] = checkpoint_every
+    runs = {}
+    for group in parts(groups):
+
+        def make(group=group) -> dict[str, dict[str, np.ndarray]]:
+            progress = _progress(group, label)
+            result = _fit(
+                group, sampler, init, seeds, probes, progress=progress, **options
+            )
+            return _by_arm(group, len(seeds), result.metrics)
+
+        arrays = keep([arm.name for arm in group], make)
+        runs |= {arm.name: ArmRuns.of_arrays(arm, arrays[arm.name]) for arm in group}
+    return Runs({arm.name: runs[arm.name] for arm in arms})
 
 
 def _progress(group: Sequence[Arm], label: str) -> Progress:
@@ -195,7 +140,7 @@ def _progress(group: Sequence[Arm], label: str) -> Progress:
     return Progress(label or group[0].name, names=names)
 
 
-def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:
+def _fit(group, sampler, init, seeds, probes, **options: Any) -> Result:
     count, plan = len(group), group[0].plan
     replicas = count * len(seeds)
     keys = jnp.tile(seeds, count)
@@ -219,7 +164,7 @@ def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:
         )
 
     times = sorted({time for arm in group for time in arm.changes})
-    options |= dict(probes=probes, every=every, shards=shards_for(replicas))
+    options |= dict(probes=probes, shards=shards_for(replicas))
     end = plan.steps * plan.dt
     if count == 1 and not times:
         point = init if group[0].scale == 1 else scaled(group[0].scale)
@@ -234,29 +179,15 @@ def _fit(group, sampler, init, seeds, probes, every, **options: Any) -> Result:
     return fit(dynamics, keys, end, members=stacked(0), changes=changes, **options)
 
 
-def _series(columns: Mapping[str, list], dt: float) -> dict[str, Series]:
-    """Returns the columns of a metrics.jsonl as series [replicas, times]."""
-    steps = np.asarray(columns["step"], float)
-    series = {}
-    for name, values in columns.items():
-        rows = [i for i, value in enumerate(values) if value is not None]
-        if name != "step" and rows:
-            numbers = np.array([np.atleast_1d(values[i]) for i in rows], float).T
-            series[name] = Series(dt * steps[rows], numbers)
-    return series
-
-
 def _by_arm(
     group: Sequence[Arm], seeds: int, series: Mapping[str, Series]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Returns of each arm its arrays: NAME [seeds, times] and NAME@times."""
+    """Returns of each arm the arrays of which `ArmRuns.of_arrays` makes its runs."""
     out: dict[str, dict[str, np.ndarray]] = {}
     for number, arm in enumerate(group):
         mine = slice(number * seeds, (number + 1) * seeds)
-        out[arm.name] = {}
-        for name, (times, values) in series.items():
+        for name, (_, values) in series.items():
             if not jax.tree_util.treedef_is_leaf(jax.tree.structure(values)):
                 raise ValueError(f"metric {name!r} must be an array for each replica")
-            out[arm.name][name] = np.asarray(values)[mine]
-            out[arm.name][f"{name}@times"] = np.asarray(times)
+        out[arm.name] = stored({n: Series(t, v[mine]) for n, (t, v) in series.items()})
     return out

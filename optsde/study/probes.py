@@ -9,12 +9,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optsde import data, measure, run
+from optsde.analysis.spikes import SpikeDetector
 from optsde.gradients import Draw
 from optsde.measure.probe import Probe
 from optsde.plans.plan import Plan
-from optsde.run import Task
+from optsde.run import Series, Task
+from optsde.study.runs import ArmRuns, Runs
 from optsde.study.settings import Names, Seeded, setting
 from optsde.study.shapes import UsageError
 from optsde.types import PyTree
@@ -40,6 +43,21 @@ def writer(s: ProbeSettings, path: Path) -> Any:
     """Returns the writer of metrics.jsonl, which marks spikes if that is asked."""
     rows = run.JsonLines(path)
     return run.MarkSpikes(rows) if SPIKES in s.probes else rows
+
+
+def with_spikes(s: ProbeSettings, runs: Runs) -> Runs:
+    """Returns the runs with `spike`, 1 where the loss is part of one, if asked."""
+    return runs.derived(spike=_spikes) if SPIKES in s.probes else runs
+
+
+def _spikes(run: ArmRuns) -> Series:
+    times, losses = run.loss
+    marks = []
+    for of_seed in losses:
+        detector = SpikeDetector()
+        pairs = zip(times, of_seed, strict=True)
+        marks.append([int(detector.update(at, loss)) for at, loss in pairs])
+    return Series(times, np.array(marks))
 
 
 def build_probes(

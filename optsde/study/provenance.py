@@ -47,6 +47,13 @@ def record(folder: Path, part: str) -> None:
         file.write(line + "\n")
 
 
+def copy_earlier(source: Path, target: Path) -> None:
+    """Notes in one folder what another one has, but for its last line."""
+    lines = (source / FILE).read_text().splitlines(keepends=True)
+    with open(target / FILE, "a") as file:
+        file.writelines(line for line in lines[:-1] if line.endswith("\n"))
+
+
 def recorded(folder: Path) -> dict[str, list[Stamp]]:
     """Returns the stamps of each part below a folder, the oldest first."""
     found: dict[str, list[Stamp]] = {}

@@ -2,19 +2,22 @@
 
 config.json, meta.json, made.jsonl, metrics.jsonl, curves/, figures/, summary.json and
 report.html. A finished part of a study has its file in curves/, whole; the same command
-reads it instead of running. What each part was made with is in made.jsonl, and what
-judged them in summary.json; meta.json is of the command that began the directory.
+reads it instead of running. The runs of a part that is not have their journals in
+unfinished/, and go on from there. What each part was made with is in made.jsonl, and
+what judged them in summary.json; meta.json is of the command that began the directory.
 """
 
+import contextlib
 import functools
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -22,9 +25,12 @@ from ml_collections import ConfigDict
 from optsde import hosts
 from optsde.analysis import Verdict
 from optsde.run import files
+from optsde.run.journal import journals_in
 from optsde.study import provenance
-from optsde.study.parts import Arrays, Parts
+from optsde.study.parts import Arrays, Parts, file_of
 from optsde.study.shapes import UsageError
+
+UNFINISHED = "unfinished"  # the folder of journals
 
 
 class RunDir:
@@ -147,10 +153,10 @@ class RunDir:
         if not hosts.first():
             return
         figures = self.path / "figures"
-        begun = {"config.json", "meta.json", "figures"}
+        begun = {"config.json", "meta.json", "figures", UNFINISHED}
         if not figures.is_dir() or any(figures.iterdir()):
             return
-        if {file.name for file in self.path.iterdir()} == begun:
+        if {file.name for file in self.path.iterdir()} <= begun:
             shutil.rmtree(self.path)
             for parent in self._parents:
                 parent.rmdir()
@@ -189,10 +195,37 @@ class RunDir:
         for name in kept:
             print(f"{name}: read from {self.path}", flush=True)
         if missing := [name for name in parts if name not in kept]:
-            made = make()
-            self.keep_all({name: made[name] for name in missing})
+            with self.unfinished(missing[0]):
+                made = make()
+                self.keep_all({name: made[name] for name in missing})
             kept |= hosts.told(lambda: self._parts.read(missing))
         return {name: kept[name] for name in parts}
+
+    @contextlib.contextmanager
+    def unfinished(self, part: str) -> Iterator[None]:
+        """Within it every run has a journal, in unfinished/; left without an error, it
+        removes that folder: what comes of the runs must be kept by then.
+        """
+        folder = self.path / UNFINISHED / Path(file_of(part)).stem
+
+        def begin():
+            for place in (folder.parent, folder):
+                if place.is_symlink() or (place.exists() and not place.is_dir()):
+                    place.unlink()
+            folder.mkdir(parents=True, exist_ok=True)
+            provenance.record(folder, part)
+
+        def end():
+            # With what code it was begun, where that was another command.
+            provenance.copy_earlier(folder, self.path)
+            shutil.rmtree(folder)
+            if not any(folder.parent.iterdir()):
+                folder.parent.rmdir()
+
+        hosts.told(begin)
+        with journals_in(folder):
+            yield
+        hosts.told(end)
 
     def part(self, name: str) -> dict[str, np.ndarray] | None:
         """Returns the arrays that `keep` has kept by this name; None if it has not."""
@@ -221,12 +254,11 @@ class RunDir:
     def _parts(self) -> Parts:
         return Parts(self.path / "curves")
 
-    def log(self, **row) -> None:
-        """Writes one line of metrics.jsonl."""
-        if not hosts.first():
-            return
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(row) + "\n")
+    def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Writes metrics.jsonl anew, of what is kept: a line for each row."""
+        if hosts.first():
+            lines = [json.dumps(_plain(dict(row))) + "\n" for row in rows]
+            files.write(self.path / "metrics.jsonl", "".join(lines))
 
     def figure(self, name: str) -> Path:
         """Returns the file of a figure, a PNG unless its name has a suffix."""

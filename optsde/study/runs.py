@@ -8,6 +8,8 @@ import numpy as np
 
 from optsde.run.rows import Series
 
+TIMES = "@times"
+
 
 @dataclasses.dataclass(frozen=True)
 class ArmRuns:
@@ -30,11 +32,16 @@ class ArmRuns:
 
     @classmethod
     def of_arrays(cls, arm: Any, arrays: Mapping[str, np.ndarray]) -> "ArmRuns":
-        """Returns the runs of an arm from arrays NAME and NAME@times."""
-        names = [name for name in arrays if not name.endswith("@times")]
-        if taken := sorted({"arm", "metrics", "finite", "of_arrays"} & {*names}):
+        """Returns the runs of an arm from what `stored` made of them, in float64."""
+        series = {}
+        for key in (key for key in arrays if not key.endswith(TIMES)):
+            values = arrays[key]
+            if np.issubdtype(values.dtype, np.floating):
+                values = values.astype(np.float64)
+            series[key.replace("|", "/")] = Series(arrays[key + TIMES], values)
+        if taken := sorted({"arm", "metrics", "finite", "of_arrays"} & series.keys()):
             raise ValueError(f"metric {taken[0]!r}: runs have that name themselves")
-        return cls(arm, {n: Series(arrays[f"{n}@times"], arrays[n]) for n in names})
+        return cls(arm, series)
 
     def finite(self) -> bool:
         """Tells whether every number of every seed is finite."""
@@ -75,3 +82,16 @@ class Runs(Mapping[str, ArmRuns]):
             for name, run in self.by_name.items()
         }
         return Runs({n: ArmRuns(self.by_name[n].arm, x) for n, x in more.items()})
+
+
+def stored(metrics: Mapping[str, Series]) -> dict[str, np.ndarray]:
+    """Returns metrics as arrays: NAME [seeds, times] and NAME@times, with | for /."""
+    arrays = {}
+    for name, (times, values) in metrics.items():
+        if "|" in name or "@" in name:
+            raise ValueError(f"metric {name!r}: needs no | and no @")
+        key, array = name.replace("/", "|"), np.asarray(values)
+        if array.dtype.kind == "V":  # bfloat16
+            array = array.astype(np.float32)
+        arrays[key], arrays[key + TIMES] = array, np.asarray(times)
+    return arrays

@@ -29,9 +29,10 @@ def arms(s):
 
 
 def simulate(s, rundir, task):
-    sampler, probes = minibatch(task.losses, task.train), [task.evaluation(times=10)]
+    sampler = minibatch(task.losses, task.train)
     keys = jax.random.split(jax.random.key(s.seed), s.seeds)
-    return train([*arms(s)], sampler, task.init, keys, keep=rundir.once, probes=probes)
+    options = dict(keep=rundir.once_all, probes=[task.evaluation(times=10)])
+    return train([*arms(s)], sampler, task.init, keys, **options)
 
 
 def tables(s, runs):

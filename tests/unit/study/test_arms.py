@@ -11,8 +11,8 @@ from helpers import a_study
 import optsde
 from optsde.gradients import diagonal, gaussian
 from optsde.problems.quadratic import quadratic_loss
-from optsde.run import DivergedError
-from optsde.study import Arm, Package, arms, train, train_in
+from optsde.run import DivergedError, JsonLines, load_params, read
+from optsde.study import Arm, Package, RunDir, arms, train
 
 CONFIG = """
 from helpers import a_study
@@ -39,7 +39,7 @@ def arm(name="a", horizon=8, **options):
     return Arm(name, plan, **options)
 
 
-def run(*these, keep=lambda name, make: make(), probes=None, **options):
+def run(*these, keep=lambda names, make: make(), probes=None, **options):
     probes = [size()] if probes is None else probes
     return train(these, SAMPLER, START, KEYS, keep=keep, probes=probes, **options)
 
@@ -126,29 +126,78 @@ def test_changes_at_given_times():
     )
 
 
+def in_folder(path, *these, seeds=KEYS, **options):
+    rundir = RunDir(path, "a_study", {})
+    rundir.begin()
+    options |= dict(keep=rundir.once_all, folder=path)
+    return train(these, SAMPLER, START, seeds, **options)
+
+
 def test_in_a_folder_a_finished_run_is_read(tmp_path, capsys):
     def go():
-        return train_in(
-            tmp_path, [arm("a"), arm("b", lr=0.2)], SAMPLER, START, KEYS, every=2.0
-        )
+        return in_folder(tmp_path, arm("a"), arm("b", lr=0.2), every=2.0)
 
     first, second = go(), go()
-    assert "read from" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("read from") == 2
     for name in ("a", "b"):
         np.testing.assert_array_equal(first[name].loss.values, second[name].loss.values)
         assert first[name].loss.times.tolist() == [2, 4, 6, 8]
+    assert load_params(tmp_path / "checkpoints")[0] == 8
+    assert read(tmp_path / "metrics.jsonl")["step"] == [2, 4, 6, 8]
+    assert not (tmp_path / "unfinished").exists()
     with pytest.raises(DivergedError, match="between step"):
-        train_in(
-            tmp_path / "c", [arm(lr=1e30, horizon=40)], SAMPLER, START, KEYS, every=2.0
-        )
+        in_folder(tmp_path / "c", arm(lr=1e30, horizon=40), every=2.0)
+    apart = arm("a"), Arm("b", optsde.scale(arm().plan, 2))
+    with pytest.raises(ValueError, match="for one ensemble, and these arms are 2"):
+        in_folder(tmp_path, *apart)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "emptied", "garbage", "folder"])
+def test_rows_are_written_anew_whatever_became_of_them(tmp_path, damage):
+    """Of a run that goes on, since metrics.jsonl is not what it goes on from."""
+
+    def go(path, stop):
+        full = Full(JsonLines(path / "metrics.jsonl"), stop)
+        options = dict(every=2.0, probes=[size(4.0)], checkpoint_every=4.0)
+        return in_folder(path, arm(), writer=full, **options)["a"]
+
+    class Full(JsonLines):
+        def __init__(self, rows, stop):
+            super().__init__(rows.path)
+            self.stop = stop
+
+        def write(self, row):
+            if row["step"] > self.stop:
+                raise InterruptedError
+            super().write(row)
+
+    whole = go(tmp_path / "whole", 99)
+    with pytest.raises(InterruptedError):
+        go(tmp_path / "run", 5)
+    log = tmp_path / "run/metrics.jsonl"
+    text = log.read_bytes()
+    log.unlink()
+    if damage == "folder":
+        log.mkdir()
+        with pytest.raises(OSError, match="directory"):
+            go(tmp_path / "run", 99)
+        log.rmdir()
+    elif damage != "missing":
+        kinds = {"cut": text[:-9], "emptied": b"", "garbage": b"\xff\xfe{[["}
+        log.write_bytes(kinds[damage])
+    found = go(tmp_path / "run", 99)
+    for metric in ("loss", "grad_norm", "size"):
+        np.testing.assert_array_equal(found[metric].values, whole[metric].values)
+        np.testing.assert_array_equal(found[metric].times, whole[metric].times)
+    assert log.read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
 
 
 def test_names_that_would_hide_others():
     with pytest.raises(ValueError, match="two arms are called 'a'"):
         run(arm("a"), arm("a", lr=0.2))
     for name, says in (
-        ("a/b", "needs no / and no @"),
-        ("a@times", "needs no / and no @"),
+        ("a|b", "needs no | and no @"),
+        ("a@times", "needs no | and no @"),
         ("finite", "runs have that name themselves"),
     ):
         bad = optsde.measure.probe(lambda _, s, n=name: {n: s.params[0]}, times=2.0)
@@ -158,8 +207,7 @@ def test_names_that_would_hide_others():
 
 def test_a_run_that_diverged_in_its_last_row_is_not_finished(tmp_path):
     def once(lr):
-        options = dict(every=8.0, stop_at_divergence=True)
-        return train_in(tmp_path, [arm(lr=lr)], SAMPLER, START, KEYS[:1], **options)
+        return in_folder(tmp_path, arm(lr=lr), seeds=KEYS[:1], every=8.0)
 
     for _ in range(2):  # the second finds the row of the first
         with pytest.raises(DivergedError):

@@ -363,7 +363,9 @@ def test_writers_take_the_rows_of_every_run(command, tmp_path):
         ]
         sampler = gaussian(lambda x: jnp.sum(x**2), diagonal(jnp.ones_like))
         start = jnp.ones(2)
-        train(arms, sampler, start, s.keys(), keep=rundir.once, every=2, label="both")
+        train(
+            arms, sampler, start, s.keys(), keep=rundir.once_all, every=2, label="both"
+        )
 
     study = Study(__name__, Settings, simulate)
     assert command("--workdir=run", "--writers=tensorboard", study=study)[0] == 0
