@@ -16,7 +16,6 @@ import numpy as np
 
 from optsde.analysis import Estimate, Verdict, estimate, interval, paired, table
 from optsde.analysis.tables import number, plus_minus
-from optsde.run import writers
 from optsde.study import provenance
 from optsde.study.parts import Parts
 from optsde.study.values import shown
@@ -204,18 +203,6 @@ def _numbers(folder: Path, seeds: int) -> Iterator[tuple[str, Ending]]:
             times = stored.get(f"{name}@times")
             end = columns.shape[1] if times is None else float(times[-1])
             yield name, Ending(end, columns[:, -1])
-    for log in sorted(folder.rglob("metrics.jsonl")):
-        columns = writers.read(log)
-        for metric in set(METRICS) & columns.keys() if "step" in columns else ():
-            step, last = [
-                (step, value)
-                for step, value in zip(columns["step"], columns[metric], strict=True)
-                if value is not None
-            ][-1]
-            values = np.atleast_1d(np.asarray(last, float))
-            if len(values) == seeds:
-                name = log.parent.relative_to(folder) / metric
-                yield str(name), Ending(step, values)
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

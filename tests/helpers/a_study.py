@@ -29,10 +29,9 @@ def arms(s):
 
 
 def simulate(s, rundir, task):
-    sampler = minibatch(task.losses, task.train)
-    keys = jax.random.split(jax.random.key(s.seed), s.seeds)
-    options = dict(keep=rundir.once_all, probes=[task.evaluation(times=10)])
-    return train([*arms(s)], sampler, task.init, keys, **options)
+    sampler, probes = minibatch(task.losses, task.train), [task.evaluation(times=10)]
+    keys, keep = jax.random.split(jax.random.key(s.seed), s.seeds), rundir.once_all
+    return train([*arms(s)], sampler, task.init, keys, keep=keep, probes=probes)
 
 
 def tables(s, runs):

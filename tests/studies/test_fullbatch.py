@@ -129,7 +129,7 @@ def test_the_table_judges_what_the_rows_ended_with(tmp_path, monkeypatch, capsys
     }
     seeds = np.linspace(-0.1, 0.1, 6)
 
-    def ended(s, row, task, folder, name):
+    def ended(s, row, task, rundir, folder, name):
         times, first = np.array([0, row.steps]), np.full(6, 0.1)
         last = 1 - (errors[name] + seeds) / 100
         loss = (errors[name] + seeds) / 20

@@ -78,19 +78,6 @@ def test_ends_at_other_times_are_not_compared(made, capsys):
     assert "all 3 settings are the same" in out
 
 
-def test_metrics_of_a_training_run_are_compared_too(made, tmp_path, capsys):
-    for name, loss in {"a": [1.0, 2.0], "b": [1.5, 2.6]}.items():
-        made(name, np.ones(2))
-        arm = tmp_path / name / "arms" / "base"
-        arm.mkdir(parents=True)
-        rows = [{"step": 0, "test_loss": [9, 9]}, {"step": 5, "test_loss": loss}]
-        rows.append({"step": 6, "grad_norm": [1, 1]})
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (arm / "metrics.jsonl").write_text(lines)
-    assert main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
-    assert re.search(r"arms/base/test_loss .* 0.55 ", capsys.readouterr().out)
-
-
 def test_a_verdict_of_an_older_version_is_no_outcome(made, tmp_path, capsys):
     a, b = made("a", np.ones(4)), made("b", np.ones(4), mean=-9.0)
     file = tmp_path / "b" / "summary.json"
