@@ -1,9 +1,9 @@
 """Trained points: runs of experiments.fullbatch and the parameters they ended with."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from experiments.fullbatch import PACKAGE
 from experiments.fullbatch.recipe import Shared
 from optsde.run import Task, load_params
 from optsde.study import Settings, UsageError, setting
+from optsde.study.integrity import read_object
 from optsde.study.settings import Demand
 from optsde.study.study import choose
 from optsde.study.tasks import build_task
@@ -61,10 +62,7 @@ def settings_of(folder: Path) -> Shared:
     file = _home(folder) / "config.json"
     if not file.is_file():
         raise UsageError(f"needs {HOW_TO_GET_ONE}")
-    try:
-        config = json.loads(file.read_text())
-    except ValueError as error:
-        raise UsageError(f"{file} is damaged ({error})") from None
+    config = _stored(file)
     try:
         study = choose(PACKAGE.studies, config.get("study"))
         settings: Shared = study.settings.of(config)  # type: ignore
@@ -81,6 +79,13 @@ def settings_of(folder: Path) -> Shared:
     return settings
 
 
+def _stored(file: Path, **kinds: type) -> dict[str, Any]:
+    try:
+        return read_object(file, **kinds)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def _home(folder: Path) -> Path:
     """Returns the run directory of a run, or of RUN/rows/NAME."""
     return folder.parent.parent if folder.parent.name == "rows" else folder
@@ -89,7 +94,7 @@ def _home(folder: Path) -> Path:
 def task_of(s: Trained) -> Task:
     """Returns the task of the run, never augmented; refuses a task of one's own."""
     meta = _home(Path(s.run)) / "meta.json"
-    sources = json.loads(meta.read_text()).get("sources", {}) if meta.exists() else {}
+    sources = _stored(meta, sources=dict)["sources"] if meta.exists() else {}
     for file in sources:
         if file.endswith(".py"):
             raise UsageError(

@@ -6,7 +6,6 @@ Numbers of the second run less the first are paired where both have the same see
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from optsde.analysis import Estimate, Verdict, estimate, interval, paired, table
 from optsde.analysis.tables import number, plus_minus
 from optsde.study import provenance
+from optsde.study.integrity import read_object, refuse_foreign
 from optsde.study.parts import Parts
 from optsde.study.values import shown
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         asked = parser.parse_args(argv)
         runs = read(asked.first), read(asked.second)
         refuse_other_studies(*runs)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"experiments.compare: {error}", file=sys.stderr)
         return 2
     print("\n".join(report(*runs)))
@@ -74,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
 def read(folder: Path) -> Finished:
     """Returns what a run directory has; refuses one that has no summary."""
     found = {}
+    if folder.is_dir():
+        refuse_foreign(folder, writing=False)
     for name in ("config.json", "summary.json"):
         file = folder / name
         if not file.is_file():
@@ -81,13 +83,26 @@ def read(folder: Path) -> Finished:
                 f"{folder} has no {name}: needs the directory of a run that has ended, "
                 "such as runs/svag/digits-1a2b3c"
             )
-        try:
-            found[name] = json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{file} is damaged ({error})") from None
+        found[name] = read_object(file)
+    _refuse_unfinished(folder, found["summary.json"])
     settings = dict(_leaves(found["config.json"]))
     numbers = dict(_numbers(folder, settings.get("seeds", 1)))
     return Finished(folder, settings, found["summary.json"], numbers)
+
+
+def _refuse_unfinished(folder: Path, summary: dict[str, Any]) -> None:
+    """Refuses a summary of a run that has not ended, or one that no run has written."""
+    if summary.get("status") == "running":
+        raise ValueError(
+            f"{folder} is of a run that has not ended, or was killed: run its command"
+        )
+    try:
+        _ = [summary["experiment"] + summary["status"], *summary.get("judged", {})]
+        _ = [(v["claim"], *_verdict(v)) for v in summary["verdicts"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / 'summary.json'} is damaged ({type(error).__name__}: {error})"
+        ) from None
 
 
 def refuse_other_studies(a: Finished, b: Finished) -> None:

@@ -7,7 +7,10 @@ A finished part of a run is read and not run again; --fresh moves the old run as
 DIR.1 or the next number, and begins anew.
 
 Exit code 0: done. 1: the run diverged. 2: the command was wrong, and nothing was
-written. 130: interrupted; the same command goes on where it stopped.
+written. 3: it failed; the reason is in summary.json, the traceback in crash.log, or on
+the screen with OPTSDE_TRACEBACK=1. 130: interrupted. After 3 and 130 the same command
+goes on where it stopped; a corrected one may take the directory if nothing is finished
+there.
 
 A config file has PRESETS, names with a text for each, and get_config(preset), which
 returns the ConfigDict of that preset. It may have task(config), which returns the
@@ -23,6 +26,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -37,7 +41,8 @@ from optsde.mesh import enable_compilation_cache, expose_cpu_cores
 from optsde.run.loop import DivergedError
 from optsde.run.writers import refuse_missing
 from optsde.study import own, provenance
-from optsde.study.rundir import RunDir
+from optsde.study.failure import reason, where
+from optsde.study.rundir import CRASH, RunDir
 from optsde.study.settings import Group, Settings
 from optsde.study.shapes import Leaf, UsageError, unknown_setting
 from optsde.study.study import Study, choose, run
@@ -56,6 +61,7 @@ FIRST = (
     *("dataset", "model", "function", "optimizer.name", "optimizer.lr", "lr", "lrs"),
     *("batch_size", "horizon", "steps", "kappas", "ells", "seeds"),
 )
+TRACEBACK = "OPTSDE_TRACEBACK"  # a variable that shows tracebacks on the screen
 HELP = ("-h", "--help", "-help", "--helpfull")
 PROCESSES = ("coordinator", "num_processes", "process_id")
 
@@ -115,23 +121,35 @@ class Package:
             )
         except (UsageError, ValueError, OSError) as error:
             sys.exit(self._complain(str(error), 2))
+        except Exception as error:
+            sys.exit(self._fail(error))
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             run(study, settings, rundir, command.task, self.style, command.writers)
         except UsageError as error:
-            rundir.withdraw()
             sys.exit(self._complain(str(error), 2))
         except DivergedError as error:
-            rundir.finish("diverged", [], reason=str(error))
             sys.exit(self._complain(f"diverged: {error}", 1))
         except KeyboardInterrupt:
-            if (rundir.path / "config.json").exists():
-                rundir.finish("interrupted", [])
             hint = "the same command goes on from what is finished"
             if command.fresh:
                 hint = hint.replace("command", "command without --fresh")
             print(file=sys.stderr)
             sys.exit(self._complain(f"interrupted; {hint}", 130))
+        except Exception as error:
+            sys.exit(self._fail(error, rundir.path))
+
+    def _fail(self, error: Exception, folder: Path = Path()) -> int:
+        """Prints in one line what has failed; returns the exit code."""
+        message = f"failed: {reason(error, folder)} ({where(error)})"
+        log = folder / CRASH
+        if os.environ.get(TRACEBACK):
+            traceback.print_exception(error)
+        elif log.is_file():
+            message += f"; the traceback is in {log}"
+        else:
+            message += f"; {TRACEBACK}=1 shows the traceback"
+        return self._complain(message, 3)
 
     def _complain(self, message: str, code: int) -> int:
         """Prints a message in one line; returns the exit code."""

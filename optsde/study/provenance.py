@@ -17,11 +17,21 @@ from typing import Any
 
 import jax
 
+from optsde.run import files
+
 PACKAGES = ("optsde", "jax", "jaxlib", "flax", "optax", "diffrax", "numpy")
 CODE = ("optsde", "experiments")  # whose files a stamp has the digest of
 FILE = "made.jsonl"
 SMALL = 2**30  # bytes of a folder whose files are read for its digest
 Stamp = Mapping[str, Any]
+KINDS = {
+    **dict.fromkeys(("part", "code", "python", "time"), str),
+    "revision": str | None,
+    "versions": dict,
+    "x64": bool,
+    "devices": list,
+}
+HINT = "remove it, and the origin of what is there is not known"
 
 
 @functools.cache
@@ -42,9 +52,10 @@ def present() -> dict[str, Any]:
 
 def record(folder: Path, part: str) -> None:
     """Notes that a part was made, or gone on with, by the code of now."""
-    line = json.dumps({"part": part, **present()})
-    with open(folder / FILE, "a") as file:
-        file.write(line + "\n")
+    file = folder / FILE
+    lines = _whole_lines(file) if file.exists() else []
+    lines.append(json.dumps({"part": part, **present()}) + "\n")
+    files.write(file, "".join(lines))
 
 
 def copy_earlier(source: Path, target: Path) -> None:
@@ -58,15 +69,31 @@ def recorded(folder: Path) -> dict[str, list[Stamp]]:
     """Returns the stamps of each part below a folder, the oldest first."""
     found: dict[str, list[Stamp]] = {}
     for file in sorted(folder.rglob(FILE)):
-        for line in file.read_text().splitlines(keepends=True):
-            if not line.endswith("\n"):  # cut off while it was written
-                continue
-            stamp = json.loads(line)
-            if not isinstance(stamp, dict):
-                raise ValueError("a line is no object")
+        for line in _whole_lines(file):
+            stamp = _stamp(line, file)
             part = file.parent.relative_to(folder) / stamp.pop("part")
             found.setdefault(str(part), []).append(stamp)
     return found
+
+
+def _whole_lines(file: Path) -> list[str]:
+    """Returns the lines of a file but for a last one that was cut off."""
+    try:
+        lines = file.read_text().splitlines(keepends=True)
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); {HINT}") from None
+    return [line for line in lines if line.endswith("\n")]
+
+
+def _stamp(line: str, file: Path) -> dict[str, Any]:
+    """Returns the stamp that a line holds, all of it as `record` writes it."""
+    try:
+        stamp = json.loads(line)
+        if not all(isinstance(stamp[name], kind) for name, kind in KINDS.items()):
+            raise ValueError("an entry of another kind")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error}); {HINT}") from None
+    return stamp
 
 
 def differing(made: Mapping[str, Iterable[Stamp]], judge: Stamp) -> dict[str, int]:

@@ -7,16 +7,16 @@ unfinished/, and go on from there. What each part was made with is in made.jsonl
 what judged them in summary.json; meta.json is of the command that began the directory.
 """
 
-import contextlib
 import functools
 import json
-import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,16 @@ from optsde import hosts
 from optsde.analysis import Verdict
 from optsde.run import files
 from optsde.run.journal import journals_in
-from optsde.study import provenance
+from optsde.run.rows import DivergedError
+from optsde.study import lock, provenance
+from optsde.study.failure import reason, where
+from optsde.study.integrity import read_object, refuse_foreign, refuse_unwritable
+from optsde.study.lock import Lock
 from optsde.study.parts import Arrays, Parts, file_of
 from optsde.study.shapes import UsageError
 
+CRASH = "crash.log"
+NOTES = {"config.json", "meta.json", provenance.FILE, "summary.json", CRASH, lock.NAME}
 UNFINISHED = "unfinished"  # the folder of journals
 
 
@@ -53,6 +59,8 @@ class RunDir:
         self._fresh = fresh
         self._moved: Path | None = None
         self._parents: list[Path] = []  # that `begin` made, the lowest first
+        self._lock: Lock | None = None
+        self._before: bytes | None = None  # the summary that was there
 
     @classmethod
     def open(
@@ -80,23 +88,26 @@ class RunDir:
     def _check(self) -> None:
         """Refuses what is at the path already, where this run cannot go on from it."""
         known = self.path / "config.json"
-        if known.exists() and not self._fresh:
-            self._refuse_another(known)
-        elif not known.exists() and self.path.exists() and any(_entries(self.path)):
+        if self.path.exists() and not known.exists() and _others(self.path):
             raise ValueError(
                 f"--workdir={self.path} holds other files; name a new or empty "
                 "directory"
             )
-        _refuse_unwritable(self.path)
-        if not self._fresh:
-            _refuse_old(self.path)
-            _ = self._parts  # a damaged one is refused before anything runs
-            _readable(self.path / provenance.FILE, self.made)
+        if known.exists() and not self._fresh:
+            refuse_foreign(self.path)
+            if not _came_to_nothing(self.path):
+                self._refuse_another(known)
+                _ = self._parts, self.made()  # those that are damaged
+        refuse_unwritable(self.path)
 
     def _refuse_another(self, known: Path) -> None:
         """Refuses a run with other settings, or of files that have changed since."""
-        stored = _object(known)
         hint = "name another directory, or begin anew with --fresh"
+        if (self.path / "curves.npz").exists():
+            raise ValueError(
+                f"--workdir={self.path} holds curves.npz, of an older optsde; {hint}"
+            )
+        stored = read_object(known)
         if stored != self.settings:
             keys = sorted({*stored, *self.settings})
             changed = [k for k in keys if stored.get(k) != self.settings.get(k)]
@@ -107,19 +118,41 @@ class RunDir:
         meta = self.path / "meta.json"
         if not meta.exists():
             return
-        found = _object(meta).get("sources", {})
-        files = sorted({*found, *self.sources})
-        changed = [x for x in files if found.get(x) != self.sources.get(x)]
+        found = read_object(meta, sources=dict, argv=list)["sources"]
+        names = sorted({*found, *self.sources})
+        changed = [x for x in names if found.get(x) != self.sources.get(x)]
         if changed:
             raise ValueError(
                 f"--workdir={self.path} holds a run made with another "
                 f"{', '.join(changed)}; {hint}"
             )
 
-    def begin(self) -> None:
-        """Writes config.json, and meta.json: revision, versions, devices, command.
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Begins, and leaves in summary.json how it ended, with the reason if badly."""
+        try:
+            self.begin()
+            yield
+        except UsageError:
+            self.withdraw()
+            raise
+        except DivergedError as error:
+            self._end("diverged", reason=str(error))
+            raise
+        except KeyboardInterrupt:
+            self._end("interrupted")
+            raise
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            self.close()
 
-        Where parts are there already, meta.json stays that of their beginning.
+    def begin(self) -> None:
+        """Locks the directory; writes config.json, meta.json and a summary, "running".
+
+        meta.json has revision, versions, devices and command. Where parts are there
+        already, it stays that of their beginning.
         """
         hosts.told(self._begin)
         sees = (self.path / "config.json").exists()
@@ -131,37 +164,89 @@ class RunDir:
 
     def _begin(self) -> None:
         if self._fresh and self.path.exists():
-            self._moved = _unused(self.path)
-            self.path.rename(self._moved)
-            print(f"the run that was here is moved to {self._moved}", flush=True)
-        missing = [x for x in self.path.parents if not x.exists()]
+            self._move_aside()
+        self._parents = [x for x in self.path.parents if not x.exists()]
         try:
-            (self.path / "figures").mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if self._moved is not None:
+                self._moved.rename(self.path)
             raise UsageError(
                 f"--workdir={self.path} cannot be written ({error.strerror}); name "
                 "another place"
             ) from None
-        self._parents = missing
+        self._lock = Lock(self.path)
+        self._check_again()
+        if _came_to_nothing(self.path):
+            _clear(self.path)
+        (self.path / CRASH).unlink(missing_ok=True)
+        (self.path / "figures").mkdir(exist_ok=True)
         self.write("config.json", self.settings)
+        self.finish("running", [])
         if not (self.path / "meta.json").exists() or not self.made():
             meta = {**provenance.present(), "argv": sys.argv, "sources": self.sources}
             self.write("meta.json", meta)
 
+    def _move_aside(self) -> None:
+        """Moves what is at the path to PATH.1, or the next number."""
+        old, moved = Lock(self.path), _unused(self.path)
+        try:
+            self.path.rename(moved)
+            self._moved = old.folder = moved
+        except OSError as error:
+            raise UsageError(
+                f"--workdir={self.path} cannot be moved aside ({error.strerror}); name "
+                "another directory"
+            ) from None
+        finally:
+            old.release()
+        print(f"the run that was here is moved to {moved}", flush=True)
+
+    def _check_again(self) -> None:
+        """Checks within the lock, since another process may have been here."""
+        summary = self.path / "summary.json"
+        self._before = summary.read_bytes() if summary.is_file() else None
+        self.__dict__.pop("_parts", None)
+        try:
+            self._check()
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
     def withdraw(self) -> None:
-        """Removes what `begin` wrote, where nothing has come of it."""
-        if not hosts.first():
+        """Takes back what `begin` wrote; all of it, where nothing else has come."""
+        if self._lock is None:
             return
-        figures = self.path / "figures"
-        begun = {"config.json", "meta.json", "figures", UNFINISHED}
-        if not figures.is_dir() or any(figures.iterdir()):
-            return
-        if {file.name for file in self.path.iterdir()} <= begun:
+        if _came_to_nothing(self.path):
             shutil.rmtree(self.path)
             for parent in self._parents:
                 parent.rmdir()
             if self._moved is not None:
                 self._moved.rename(self.path)
+        elif self._before is None:
+            (self.path / "summary.json").unlink(missing_ok=True)
+        else:
+            files.write(self.path / "summary.json", self._before)
+
+    def close(self) -> None:
+        """Leaves the directory to other processes."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _end(self, status: str, **extra) -> None:
+        if self._lock is not None:
+            self.finish(status, [], **extra)
+
+    def _fail(self, error: BaseException) -> None:
+        """Writes what happened, as far as the disk takes it."""
+        if self._lock is None:
+            return
+        self._lock.make_room()
+        words = dict(reason=reason(error, self.path), where=where(error))
+        with suppress(OSError):
+            files.write(self.path / CRASH, "".join(format_exception(error)))
+        with suppress(OSError):
+            self._end("failed", **words)
 
     def made(self) -> dict[str, list[provenance.Stamp]]:
         """Returns what each finished part was made with, the oldest first."""
@@ -201,7 +286,7 @@ class RunDir:
             kept |= hosts.told(lambda: self._parts.read(missing))
         return {name: kept[name] for name in parts}
 
-    @contextlib.contextmanager
+    @contextmanager
     def unfinished(self, part: str) -> Iterator[None]:
         """Within it every run has a journal, in unfinished/; left without an error, it
         removes that folder: what comes of the runs must be kept by then.
@@ -294,53 +379,31 @@ def _plain(content):
     return None if isinstance(content, float) and not isfinite(content) else content
 
 
-def _object(file: Path) -> dict:
-    """Returns what a JSON file has, which must be an object."""
-    found = _readable(file, lambda: json.loads(file.read_text()))
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} is damaged (no object); remove it to begin again")
-    return found
-
-
-def _readable(file: Path, read: Callable):
-    """Returns what `read` gives, or raises an error that names the file."""
-    try:
-        return read()
-    except (ValueError, KeyError) as error:
-        raise ValueError(
-            f"{file} is damaged ({error}); remove it to begin again"
-        ) from None
-
-
-def _entries(path: Path) -> list[Path]:
-    """Returns what is in a directory; refuses a file in its place."""
+def _others(path: Path) -> list[Path]:
+    """Returns what is in a directory besides a lock; refuses a file in its place."""
     if not path.is_dir():
         raise ValueError(f"--workdir={path} is a file; name a directory")
-    return list(path.iterdir())
+    return [x for x in path.iterdir() if x.name != lock.NAME]
 
 
-def _refuse_old(path: Path) -> None:
-    """Refuses a run whose parts are kept in one file, as older versions did."""
-    if (path / "curves.npz").exists():
-        raise ValueError(
-            f"--workdir={path} holds curves.npz, of an older optsde; name another "
-            "directory, or begin anew with --fresh"
-        )
+def _came_to_nothing(path: Path) -> bool:
+    """Tells whether a run left no more than the notes that `begin` writes."""
+    return (path / "config.json").exists() and all(
+        file.name in NOTES
+        or file.suffix == files.PARTIAL
+        or (file.suffix == ".jsonl" and not file.stat().st_size)
+        for file in path.rglob("*")
+        if not file.is_dir()
+    )
 
 
-def _refuse_unwritable(path: Path) -> None:
-    """Refuses a directory that could not be made or written, before it is tried."""
-    place = path.absolute()
-    while not place.exists() and not place.is_symlink():
-        place = place.parent
-    if not place.is_dir():
-        raise ValueError(
-            f"--workdir={path}: {place} is no directory; name another place"
-        )
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(
-            f"--workdir={path}: {place} cannot be written; name another place"
-        )
+def _clear(path: Path) -> None:
+    """Removes all but the lock."""
+    for entry in path.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != lock.NAME:
+            entry.unlink()
 
 
 def _unused(path: Path) -> Path:

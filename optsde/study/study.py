@@ -103,11 +103,22 @@ def run(
         arguments.append(task(settings.config()) if task else own(settings))
         if study.by_accuracy:
             _require_labels(study, arguments[-1])
-    rundir.begin()
+    with rundir.running():
+        return _run(study, arguments, style, writers)
+
+
+def _run(
+    study: Study,
+    arguments: Sequence[Any],
+    style: Mapping[str, Any] | None,
+    writers: Sequence[str],
+) -> list[Verdict]:
+    """Runs a study whose directory is begun; arguments are those of `simulate`."""
+    settings, rundir = arguments[:2]
     print(f"run directory: {rundir.path}", flush=True)
     with writing_to(functools.partial(_writers_of, rundir, writers)):
         runs = study.simulate(*arguments)
-    for note in rundir.notes():
+    for note in rundir.notes() if hosts.first() else ():
         print(f"note: {note}")
     texts = []
     for text in study.tables(settings, runs):
@@ -125,6 +136,8 @@ def run(
         with plots.style(style):
             for name, draw in study.figures.items():
                 path = rundir.figure(name.format_map(settings.plain()))
+                for old in path, path.with_suffix(".pdf"):
+                    old.unlink(missing_ok=True)
                 draw(settings, runs, path)
     extra = {} if study.summary is None else study.summary(settings, runs)
     rundir.finish("done", verdicts, **extra)

@@ -1,0 +1,69 @@
+"""A run that fails, in one line: what happened, where, and what to do."""
+
+import errno
+import os
+import shutil
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+CODE = ("optsde", "experiments", "config")  # where an error is looked for first
+LONGEST = 300  # characters of a message; the traceback has all
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+BROKEN = (errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE)
+GOES_ON = "and the same command goes on from what is finished"
+
+
+def reason(error: BaseException, folder: Path) -> str:
+    """Returns in one line why a run with this directory has failed."""
+    for each in _chain(error):
+        number = _number(each)
+        place = getattr(each, "filename", None) or folder
+        if number in FULL:
+            return f"{FULL[number]}{_free(folder)}; free some, {GOES_ON}"
+        if number in BROKEN:
+            words = os.strerror(number)
+            return f"{place} cannot be written ({words}); mend that, {GOES_ON}"
+    text = " ".join(str(error).split())
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def where(error: BaseException) -> str:
+    """Returns FILE:LINE of an error, the innermost that is ours or the user's."""
+    frames = [*traceback.walk_tb(error.__traceback__)]
+    own = [
+        (frame, line)
+        for frame, line in frames
+        if frame.f_globals.get("__name__", "").partition(".")[0] in CODE
+    ]
+    frame, line = (own or frames)[-1]
+    return f"{frame.f_code.co_filename}:{line}"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and those that it comes from, also of other threads."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _chain(each)
+    before = error.__cause__
+    if before is None and not error.__suppress_context__:
+        before = error.__context__
+    if before is not None:
+        yield from _chain(before)
+
+
+def _number(error: BaseException) -> int | None:
+    """Returns the errno of an error, which libraries in C++ have in words alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    words = {os.strerror(number): number for number in (*FULL, *BROKEN)}
+    return next((words[word] for word in words if word in str(error)), None)
+
+
+def _free(folder: Path) -> str:
+    with suppress(OSError):
+        return f": {shutil.disk_usage(folder).free / 1e6:.3g} MB are free at {folder}"
+    return ""
