@@ -12,6 +12,7 @@ from typing import Any
 
 FILES = {".json", ".jsonl", ".html", ".log", ".npz", ".partial"}
 FILES |= {".png", ".pdf", ".gif", ".svg"}
+FOLDERS = {"figures", "curves", "unfinished", "checkpoints", "tensorboard"}
 FOREIGN = "wandb"  # a folder that only wandb writes and reads, and fills with links
 
 
@@ -31,6 +32,10 @@ def refuse_foreign(folder: Path, writing: bool = True) -> None:
         if is_folder and Path(entry.name).suffix in FILES:
             raise ValueError(
                 f"{entry.path} is a folder, and must be a file; remove it, {hint}"
+            )
+        if not is_folder and entry.name in FOLDERS:
+            raise ValueError(
+                f"{entry.path} is a file, and must be a folder; remove it, {hint}"
             )
         if writing and not os.access(entry.path, os.W_OK):
             raise ValueError(f"{entry.path} cannot be written; allow it, {hint}")

@@ -89,8 +89,11 @@ def _stamp(line: str, file: Path) -> dict[str, Any]:
     """Returns the stamp that a line holds, all of it as `record` writes it."""
     try:
         stamp = json.loads(line)
-        if not all(isinstance(stamp[name], kind) for name, kind in KINDS.items()):
-            raise ValueError("an entry of another kind")
+        for name, kind in KINDS.items():
+            if not isinstance(stamp[name], kind):
+                raise ValueError(f"{name} is {stamp[name]!r}")
+        if not all(isinstance(x, str) for x in stamp["devices"]):
+            raise ValueError(f"devices is {stamp['devices']!r}")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}); {HINT}") from None
     return stamp

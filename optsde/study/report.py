@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from optsde.analysis import Verdict
+from optsde.run import files
 from optsde.study import provenance
 from optsde.study.rundir import RunDir
 from optsde.study.settings import Settings
@@ -86,7 +87,7 @@ def write(
         f"\n<style>{STYLE}</style>\n</head>\n<body>\n" + "\n".join(parts)
     )
     file = rundir.path / FILE
-    file.write_text(page + "\n</body>\n</html>\n")
+    files.write(file, page + "\n</body>\n</html>\n")
     return file
 
 
@@ -172,7 +173,7 @@ def _value(value: Any) -> str:
 
 
 def _again(study: str, argv: Sequence[str]) -> Iterable[str]:
-    if not argv[0].endswith("__main__.py"):
+    if not argv or not argv[0].endswith("__main__.py"):
         return  # it was not made by a command
     command = ["python", "-m", f"experiments.{study}"]
     command += [argument for argument in argv[1:] if argument not in ASIDE]

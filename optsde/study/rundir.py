@@ -8,6 +8,7 @@ what judged them in summary.json; meta.json is of the command that began the dir
 """
 
 import functools
+import hashlib
 import json
 import shutil
 import sys
@@ -25,7 +26,7 @@ from ml_collections import ConfigDict
 from optsde import hosts
 from optsde.analysis import Verdict
 from optsde.run import files
-from optsde.run.journal import journals_in
+from optsde.run.journal import MANIFEST, journals_in
 from optsde.run.rows import DivergedError
 from optsde.study import lock, provenance
 from optsde.study.failure import reason, where
@@ -337,7 +338,9 @@ class RunDir:
 
     @functools.cached_property
     def _parts(self) -> Parts:
-        return Parts(self.path / "curves")
+        identity = json.dumps([self.study, self.settings, self.sources], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        return Parts(self.path / "curves", digest)
 
     def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl anew, of what is kept: a line for each row."""
@@ -387,14 +390,19 @@ def _others(path: Path) -> list[Path]:
 
 
 def _came_to_nothing(path: Path) -> bool:
-    """Tells whether a run left no more than the notes that `begin` writes."""
-    return (path / "config.json").exists() and all(
-        file.name in NOTES
-        or file.suffix == files.PARTIAL
-        or (file.suffix == ".jsonl" and not file.stat().st_size)
+    """Tells whether a run left no more than notes: no part, no row and no save."""
+    return (path / "config.json").exists() and not any(
+        file.name == MANIFEST
+        if file.relative_to(path).parts[0] == UNFINISHED
+        else not _is_note(file)
         for file in path.rglob("*")
         if not file.is_dir()
     )
+
+
+def _is_note(file: Path) -> bool:
+    empty = file.suffix == ".jsonl" and not file.stat().st_size
+    return file.name in NOTES or file.suffix == files.PARTIAL or empty
 
 
 def _clear(path: Path) -> None:
