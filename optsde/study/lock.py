@@ -12,6 +12,7 @@ import socket
 import stat
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Lock:
     def __init__(self, folder: Path):
         self.folder = folder
         self._descriptor = _locked(folder)
+        self._close = weakref.finalize(self, os.close, self._descriptor)
         mine = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -45,7 +47,7 @@ class Lock:
     def release(self) -> None:
         """Removes the file, wherever the folder is by now, and leaves the lock."""
         (self.folder / NAME).unlink(missing_ok=True)
-        os.close(self._descriptor)
+        self._close()
 
 
 def _locked(folder: Path) -> int:

@@ -53,16 +53,14 @@ def present() -> dict[str, Any]:
 def record(folder: Path, part: str) -> None:
     """Notes that a part was made, or gone on with, by the code of now."""
     file = folder / FILE
-    lines = _whole_lines(file) if file.exists() else []
-    lines.append(json.dumps({"part": part, **present()}) + "\n")
-    files.write(file, "".join(lines))
+    line = json.dumps({"part": part, **present()}) + "\n"
+    files.write(file, "".join([*_whole_lines(file), line]))
 
 
 def copy_earlier(source: Path, target: Path) -> None:
     """Notes in one folder what another one has, but for its last line."""
-    lines = (source / FILE).read_text().splitlines(keepends=True)
-    with open(target / FILE, "a") as file:
-        file.writelines(line for line in lines[:-1] if line.endswith("\n"))
+    file, earlier = target / FILE, _whole_lines(source / FILE)[:-1]
+    files.write(file, "".join([*_whole_lines(file), *earlier]))
 
 
 def recorded(folder: Path) -> dict[str, list[Stamp]]:
@@ -77,7 +75,9 @@ def recorded(folder: Path) -> dict[str, list[Stamp]]:
 
 
 def _whole_lines(file: Path) -> list[str]:
-    """Returns the lines of a file but for a last one that was cut off."""
+    """Returns the lines of a file, if it is there, but for one that was cut off."""
+    if not file.exists():
+        return []
     try:
         lines = file.read_text().splitlines(keepends=True)
     except ValueError as error:

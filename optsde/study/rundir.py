@@ -164,6 +164,7 @@ class RunDir:
             )
 
     def _begin(self) -> None:
+        self.close()
         if self._fresh and self.path.exists():
             self._move_aside()
         self._parents = [x for x in self.path.parents if not x.exists()]

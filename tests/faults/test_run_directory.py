@@ -1,7 +1,6 @@
 """A run directory that is torn or foreign is refused in one line, or made whole."""
 
 import pytest
-
 from faults import directories
 
 

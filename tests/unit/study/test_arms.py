@@ -12,7 +12,7 @@ import optsde
 from optsde.gradients import diagonal, gaussian
 from optsde.problems.quadratic import quadratic_loss
 from optsde.run import DivergedError, JsonLines, load_params, read
-from optsde.study import Arm, Package, RunDir, arms, train
+from optsde.study import Arm, Package, RunDir, UsageError, arms, train
 
 CONFIG = """
 from helpers import a_study
@@ -179,7 +179,7 @@ def test_rows_are_written_anew_whatever_became_of_them(tmp_path, damage):
     log.unlink()
     if damage == "folder":
         log.mkdir()
-        with pytest.raises(OSError, match="directory"):
+        with pytest.raises(UsageError, match="is a folder, and must be a file"):
             go(tmp_path / "run", 99)
         log.rmdir()
     elif damage != "missing":

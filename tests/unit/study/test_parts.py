@@ -1,7 +1,6 @@
 """Parts: files by name, together or not at all, and no byte changes unseen."""
 
 import io
-import os
 
 import numpy as np
 import pytest
@@ -82,7 +81,7 @@ def test_parts_made_together_are_there_together(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", killed)
+        patch.setattr(files, "write_arrays", killed)
         with pytest.raises(KeyboardInterrupt):
             rundir.once_all("123", make)
     rundir = RunDir(tmp_path, "toy", {})
