@@ -24,9 +24,13 @@ def write(path: Path, content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(path.name + PARTIAL)
     partial.unlink(missing_ok=True)  # of a killed process, or a link to elsewhere
-    with open(partial, "xb") as file:
-        file.write(data)
-    os.replace(partial, path)
+    try:
+        with open(partial, "xb") as file:
+            file.write(data)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -3,12 +3,15 @@
 import errno
 import os
 import shutil
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
-CODE = ("optsde", "experiments", "config")  # where an error is looked for first
+OURS = ("optsde", "experiments")
+LIBRARIES = tuple(sysconfig.get_path(x) for x in ("stdlib", "purelib", "platlib"))
 LONGEST = 300  # characters of a message; the traceback has all
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 BROKEN = (errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE)
@@ -33,13 +36,15 @@ def reason(error: BaseException, folder: Path) -> str:
 def where(error: BaseException) -> str:
     """Returns FILE:LINE of an error, the innermost that is ours or the user's."""
     frames = [*traceback.walk_tb(error.__traceback__)]
-    own = [
-        (frame, line)
-        for frame, line in frames
-        if frame.f_globals.get("__name__", "").partition(".")[0] in CODE
-    ]
+    own = [(frame, line) for frame, line in frames if not _is_of_library(frame)]
     frame, line = (own or frames)[-1]
     return f"{frame.f_code.co_filename}:{line}"
+
+
+def _is_of_library(frame: FrameType) -> bool:
+    package = frame.f_globals.get("__name__", "").partition(".")[0]
+    inside = frame.f_code.co_filename.startswith((*LIBRARIES, "<"))
+    return package not in OURS and inside
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -64,6 +69,9 @@ def _number(error: BaseException) -> int | None:
 
 
 def _free(folder: Path) -> str:
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
     with suppress(OSError):
         return f": {shutil.disk_usage(folder).free / 1e6:.3g} MB are free at {folder}"
     return ""

@@ -62,6 +62,9 @@ FIRST = (
     *("batch_size", "horizon", "steps", "kappas", "ells", "seeds"),
 )
 TRACEBACK = "OPTSDE_TRACEBACK"  # a variable that shows tracebacks on the screen
+CODES = (
+    "exit code: 0 done, 1 diverged, 2 the command was wrong, 3 failed, 130 interrupted"
+)
 HELP = ("-h", "--help", "-help", "--helpfull")
 PROCESSES = ("coordinator", "num_processes", "process_id")
 
@@ -420,6 +423,7 @@ def _help(
         f"usage: python -m experiments.{package.name} [--config={path}:PRESET] "
         "[--config.KEY=VALUE ...]",
         f"besides: {', '.join(besides)}",
+        CODES,
         "",
         "presets:",
         *(f"  {name:{width}} {text}" for name, text in module.PRESETS.items()),

@@ -37,8 +37,12 @@ class Lock:
             "command": shlex.join(sys.argv)[:500],
         }
         line = json.dumps(mine) + "\n"
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, line.ljust(ROOM).encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, line.ljust(ROOM).encode(), 0)
+        except OSError:
+            self.release()
+            raise
 
     def make_room(self) -> None:
         """Gives the room on the disk back."""
@@ -102,7 +106,7 @@ def _holder(descriptor: int) -> dict[str, Any] | None:
     try:
         found = json.loads(os.pread(descriptor, ROOM, 0))
         return {**found, "pid": int(found["pid"]), "host": str(found["host"])}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -170,20 +170,19 @@ class RunDir:
         self._parents = [x for x in self.path.parents if not x.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(self.path)
         except OSError as error:
-            if self._moved is not None:
-                self._moved.rename(self.path)
+            self._remove_folders()
             raise UsageError(
                 f"--workdir={self.path} cannot be written ({error.strerror}); name "
                 "another place"
             ) from None
-        self._lock = Lock(self.path)
         self._check_again()
         if _came_to_nothing(self.path):
             _clear(self.path)
         (self.path / CRASH).unlink(missing_ok=True)
-        (self.path / "figures").mkdir(exist_ok=True)
         self.write("config.json", self.settings)
+        (self.path / "figures").mkdir(exist_ok=True)
         self.finish("running", [])
         if not (self.path / "meta.json").exists() or not self.made():
             meta = {**provenance.present(), "argv": sys.argv, "sources": self.sources}
@@ -219,15 +218,25 @@ class RunDir:
         if self._lock is None:
             return
         if _came_to_nothing(self.path):
-            shutil.rmtree(self.path)
-            for parent in self._parents:
-                parent.rmdir()
-            if self._moved is not None:
-                self._moved.rename(self.path)
+            _clear(self.path)
+            self._lock.release()
+            self._lock = None
+            self._remove_folders()
         elif self._before is None:
             (self.path / "summary.json").unlink(missing_ok=True)
         else:
             files.write(self.path / "summary.json", self._before)
+
+    def _remove_folders(self) -> None:
+        """Removes the directory and those that `begin` made for it, if they are empty.
+
+        Puts in its place what was moved aside.
+        """
+        with suppress(OSError):
+            for folder in self.path, *self._parents:
+                folder.rmdir()
+        if self._moved is not None:
+            self._moved.rename(self.path)
 
     def close(self) -> None:
         """Leaves the directory to other processes."""
@@ -242,6 +251,9 @@ class RunDir:
     def _fail(self, error: BaseException) -> None:
         """Writes what happened, as far as the disk takes it."""
         if self._lock is None:
+            return
+        if not (self.path / "config.json").exists():  # it had not begun
+            self.withdraw()
             return
         self._lock.make_room()
         words = dict(reason=reason(error, self.path), where=where(error))
@@ -384,15 +396,16 @@ def _plain(content):
 
 
 def _others(path: Path) -> list[Path]:
-    """Returns what is in a directory besides a lock; refuses a file in its place."""
+    """Returns what is in a directory that no run began; refuses a file in its place."""
     if not path.is_dir():
         raise ValueError(f"--workdir={path} is a file; name a directory")
-    return [x for x in path.iterdir() if x.name != lock.NAME]
+    started = {lock.NAME, f"config.json{files.PARTIAL}"}
+    return [x for x in path.iterdir() if x.name not in started]
 
 
 def _came_to_nothing(path: Path) -> bool:
     """Tells whether a run left no more than notes: no part, no row and no save."""
-    return (path / "config.json").exists() and not any(
+    return not any(
         file.name == MANIFEST
         if file.relative_to(path).parts[0] == UNFINISHED
         else not _is_note(file)

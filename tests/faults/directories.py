@@ -410,7 +410,7 @@ def command(place: Path, *arguments: str) -> tuple[int | str, str, str]:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             Package("toy", "A toy.", (STUDY,)).main()
     except SystemExit as leaving:
-        code = int(leaving.code or 0)
+        code = leaving.code or 0
     except Exception as error:
         code = f"{type(error).__name__}: {error}"
     finally:
