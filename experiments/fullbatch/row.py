@@ -58,6 +58,7 @@ def figure(s, run, path):
 
     def draw(ax, name, words, colour, factor=1):
         times, values = run[name]
+        values = np.where(np.isfinite(values), values, np.nan)  # at a rate of 0
         band(ax, times, estimate_or_exact(factor * values), label=words, colour=colour)
 
     draw(left, "loss", "training (in blocks)", COLOURS[0])

@@ -6,8 +6,6 @@ the mean over that time (SWA, with BatchNorm's statistics made anew) is far bett
 any net on the way. The predictions of two runs, averaged over the same time, agree.
 """
 
-from functools import cache
-
 import numpy as np
 
 from experiments.intrinsic_lr import nets
@@ -63,9 +61,8 @@ def arms(s):
 def simulate(s, rundir, task):
     compared = list(arms(s))
     nets.report(s, task, compared[0])
-    made = cache(lambda: averages(s, task, compared))
     names = [arm.name for arm in compared]
-    return {x: rundir.once(x, lambda x=x: made()[x]) for x in names}
+    return rundir.once_all(names, lambda: averages(s, task, compared))
 
 
 def tables(s, runs):

@@ -12,7 +12,8 @@ from experiments.intrinsic_lr import nets
 from experiments.intrinsic_lr.nets import LOSSES
 from experiments.intrinsic_lr.settings import Trained
 from optsde.dynamics import discrete
-from optsde.run import Progress, Run, Task, statistics
+from optsde.measure import Probe
+from optsde.run import Progress, Task, fit, statistics
 from optsde.study.arms import Arm
 from optsde.types import PyTree
 
@@ -26,26 +27,22 @@ def averages(s: Trained, task: Task, arms: list[Arm]) -> dict[str, dict]:
     plans: list[Any] = [arm.plan for arm in arms]
     members = jax.tree.map(lambda *x: jnp.repeat(jnp.array(x, float), s.seeds), *plans)
     start, sampler = task.init(jax.random.key(s.seed)), nets.sampler_of(s, task)
-    keys = jnp.tile(s.keys(), len(arms))
-    run = Run(lambda plan: discrete(plan, sampler, start), keys, members=members)
-    judge = jax.jit(jax.vmap(partial(nets.losses, task), (None, 0)))
-    predict = jax.jit(jax.vmap(partial(_predictions, task), (None, 0)))
-    data = nets.judged_on(s, task)
-
     begins = np.repeat([plan.average.start for plan in plans], s.seeds)
     steps = np.arange(begins.min(), s.steps + 1, s.every)
-    rows, total = [], np.zeros(())
-    anchor = jax.tree.map(jnp.copy, run.state.params)  # where the averages begin
-    progress = Progress(f"{s.study():14}")
-    progress.begin(0)
-    for step in steps.tolist():
-        state = run.to(step).state
-        params = state.params
-        anchor = _where(begins == step, params, anchor)
-        rows.append(judge(data, params) | {"aligned": _cosines(anchor, params)})
-        last = np.asarray(predict((task.plain, task.test[0]), params))
-        total = total + last * (begins <= step).reshape(-1, 1, 1)
-        progress.update(step, s.steps)
+    result = fit(
+        lambda plan: discrete(plan, sampler, start),
+        jnp.tile(s.keys(), len(arms)),
+        s.steps,
+        probes=lambda plan: [_watch(s, task, plan.average.start, steps)],
+        members=members,
+        progress=Progress(f"{s.study():14}"),
+    )
+    state, ((anchor, total),) = result.state, result.memory
+    params = state.params
+    predict = jax.jit(jax.vmap(partial(_predictions, task), (None, 0)))
+    last = np.asarray(predict((task.plain, task.test[0]), params))
+    judge = jax.jit(jax.vmap(partial(nets.losses, task), (None, 0)))
+    data = nets.judged_on(s, task)
 
     ends = {
         "average": plans[0].average.value(state.average),
@@ -53,7 +50,7 @@ def averages(s: Trained, task: Task, arms: list[Arm]) -> dict[str, dict]:
         "two_runs": _halfway(params, jax.tree.map(_partners, params)),
     }
     judged = {net: judge(data, params) for net, params in ends.items()}
-    series = {n: np.stack([np.asarray(row[n]) for row in rows], 1) for n in rows[0]}
+    series, total = {n: x.values for n, x in result.metrics.items()}, np.asarray(total)
     out = {}
     for number, (arm, plan) in enumerate(zip(arms, plans, strict=True)):
         mine = slice(number * s.seeds, (number + 1) * s.seeds)
@@ -82,16 +79,31 @@ def _predictions(task: Task, source, params: PyTree) -> jax.Array:
     return jax.nn.softmax(task.net.evaluated(params, task.prepare(inputs), found))
 
 
-@jax.jit
-@jax.vmap
-def _cosines(a: PyTree, b: PyTree):
+def _watch(s: Trained, task: Task, begin: Any, steps: np.ndarray) -> Probe:
+    """Returns the probe of the losses, and of the cosine with the weights at `begin`.
+
+    It remembers those, and the sum of the predictions from there on.
+    """
+
+    def init(state):
+        outputs = jax.eval_shape(partial(_predictions, task), examples, state.params)
+        return state.params, jnp.zeros(outputs.shape, outputs.dtype)
+
+    def observe(source, state, memory):
+        judged, examples = source
+        params, (anchor, total) = state.params, memory
+        due = state.time == begin
+        anchor = jax.tree.map(lambda x, y: jnp.where(due, x, y), params, anchor)
+        seen = jnp.where(state.time >= begin, _predictions(task, examples, params), 0)
+        metrics = nets.losses(task, judged, params)
+        return metrics | {"aligned": _cosine(anchor, params)}, (anchor, total + seen)
+
+    examples = task.plain, task.test[0]
+    return Probe(observe, init, (nets.judged_on(s, task), examples), steps.tolist())
+
+
+def _cosine(a: PyTree, b: PyTree):
     return optax.tree.vdot(a, b) / (optax.tree.norm(a) * optax.tree.norm(b))
-
-
-@jax.jit
-@jax.vmap
-def _where(due: jax.Array, new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda x, y: jnp.where(due, x, y), new, old)
 
 
 def _halfway(a: PyTree, b: PyTree) -> PyTree:

@@ -52,6 +52,7 @@ class Result(NamedTuple):
     steps: int
     seconds: float  # without compiling
     compile_seconds: float
+    memory: list[PyTree]  # of the probes, leaves [replicas, …]
 
 
 class Run:
@@ -213,7 +214,8 @@ class Run:
         waited, self._launch = begun - self._launch, time.monotonic()
         # A copy, since what is next gives the state away.
         state = everywhere(jax.tree.map(jnp.copy, engine.kept(self.state)))
-        return self._result(end, state, self.step - start, seconds, waited)
+        memory = everywhere(engine.kept([probe.memory for probe in self._probes]))
+        return self._result(end, state, self.step - start, seconds, waited, memory)
 
     def _result(self, end: int, state: PyTree, *costs: Any) -> Result:
         """Returns what was measured since the last call of `to`."""
@@ -366,7 +368,7 @@ class Run:
             )
         for _, members in sorted(changes.items()):
             self.engine.set_members(members)
-        return self._result(end, None, 0, 0.0, 0.0)
+        return self._result(end, None, 0, 0.0, 0.0, [])
 
     def _resume(self, journal: Journal, saved: Saved) -> str:
         """Goes on from what was saved; returns the words for that."""

@@ -74,9 +74,14 @@ def test_stacked_arms_are_the_arms_run_alone(tmp_path, clip):
     s = tiny("digits_sgd", rules=("rule", "sqrt_lr_only", "fixed"), clip=clip)
     task = build_task(s)
     group = [arm for arm in rule.arms(s) if arm.kappa == 2]
-    together = verification.train_group(s, task, group, tmp_path / "together")
+
+    def train(name, group):
+        rundir = RunDir(tmp_path / name, "scaling", {})
+        return verification.train_group(s, rundir, task, group)
+
+    together = train("together", group)
     for arm in group:
-        alone = verification.train_group(s, task, [arm], tmp_path / arm.rule)
+        alone = train(arm.rule, [arm])
         assert together[arm.name].test_loss.values.shape == (3, 5)
         for name in ("test_loss", "test_accuracy"):
             ours, theirs = together[arm.name][name], alone[arm.name][name]
@@ -255,7 +260,8 @@ def test_a_control_that_diverges_ends_nothing(tmp_path):
     wild = dataclasses.replace(arms[1].plan.optimizer, lr=1e30)
     plan = dataclasses.replace(arms[1].plan, optimizer=wild)
     arms[1] = dataclasses.replace(arms[1], plan=plan)
-    runs = verification.train_group(s, build_task(s), arms, tmp_path)
+    rundir = RunDir(tmp_path, "scaling", {})
+    runs = verification.train_group(s, rundir, build_task(s), arms)
     assert np.isfinite(runs["kappa2/rule"].test_loss.values).all()
     lost = runs["kappa2/rule_but_lr_linear"].test_loss.values
     assert not np.isfinite(lost).all()
