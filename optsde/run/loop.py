@@ -155,7 +155,7 @@ class Run:
         if journal is not None and self._saved is not None:
             if end < self._saved.step:
                 return self._replayed(journal, self._saved, end, changes)
-            resumed = self._resume(journal, self._saved)
+            resumed = self._resume(journal, self._saved, end)
         agenda = self._agenda(end, changes, checkpoint_every)
         if engine.waits_for_compiling and not (self._begun and self.step == end):
             sample = engine.arguments(self.state, self._total, 0)
@@ -370,7 +370,7 @@ class Run:
             self.engine.set_members(members)
         return self._result(end, None, 0, 0.0, 0.0, [])
 
-    def _resume(self, journal: Journal, saved: Saved) -> str:
+    def _resume(self, journal: Journal, saved: Saved, end: int) -> str:
         """Goes on from what was saved; returns the words for that."""
         engine, self._saved = self.engine, None
         notes, like = saved.notes, self._whole()
@@ -382,9 +382,10 @@ class Run:
         self._since = notes["since"]
         for probe, memory in zip(self._probes, found.get("memory", ()), strict=False):
             probe.memory = memory
-        words = f"resumed at step {self.step} (t = {self.time:g})"
-        if notes["devices"] != (count := jax.device_count()):
-            words += f", saved on {notes['devices']} devices, going on with {count}"
+        words = f"resumed at step {self.step} (t = {self.time:g}) of {end}"
+        if (before := notes["devices"]) != (now := jax.device_count()):
+            words += f", saved on {before} device{'s' * (before != 1)}"
+            words += f", going on with {now}"
         return words
 
 

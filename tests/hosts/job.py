@@ -106,8 +106,7 @@ def resumed(folder):
 
     def to(horizon):
         made = optsde.discrete(PLAN, gradients.minibatch(LOSSES, EXAMPLES), init)
-        saved = run.Checkpoints(folder / "resumed")
-        return optsde.fit(made, keys(3), horizon, every=5, checkpoints=saved)
+        return optsde.fit(made, keys(3), horizon, every=5, journal=folder / "resumed")
 
     to(12)
     return to(24)

@@ -20,6 +20,8 @@ TINY = [
     "--config.substeps=2",
     "--config.widths=8",
 ]
+ARMS = ("discrete", "ell2", "batch1", "batch2", "gaussian", "sde", "sde_coarse")
+ARMS += ("sde_signal", "sde_signal_coarse")
 
 
 def run(tmp_path, *arguments):
@@ -36,11 +38,11 @@ def test_a_run_and_its_directory(tmp_path):
         "made.jsonl",
         "meta.json",
         "metrics.jsonl",
-        "curves.npz",
         "report.html",
         "summary.json",
         "figures/svag.pdf",
         "figures/svag.png",
+        *(f"curves/{name}.npz" for name in ARMS),
     }
     summary = json.loads((out / "summary.json").read_text())
     assert summary["status"] == "done"

@@ -90,7 +90,7 @@ def test_a_run_that_goes_on_says_from_where(tmp_path):
         progress = Progress("base", log)
         run(horizon, progress, journal=tmp_path / "journal")
     assert log.getvalue().count("resumed at") == 1
-    assert "base  resumed at step 4 (t = 4)\n" in log.getvalue()
+    assert "base  resumed at step 4 (t = 4) of 8\n" in log.getvalue()
     assert re.search(r"t = 8/8  100%  loss \S+ at step 8 ", log.getvalue())
 
 
