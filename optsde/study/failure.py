@@ -3,13 +3,16 @@
 import errno
 import os
 import shutil
+import sys
 import sysconfig
+import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+TRACEBACK = "OPTSDE_TRACEBACK"  # a variable that shows tracebacks on the screen
 OURS = ("optsde", "experiments")
 LIBRARIES = tuple(sysconfig.get_path(x) for x in ("stdlib", "purelib", "platlib"))
 LONGEST = 300  # characters of a message; the traceback has all
@@ -45,6 +48,28 @@ def _is_of_library(frame: FrameType) -> bool:
     package = frame.f_globals.get("__name__", "").partition(".")[0]
     inside = frame.f_code.co_filename.startswith((*LIBRARIES, "<"))
     return package not in OURS and inside
+
+
+@contextmanager
+def overheard() -> Iterator[list[str]]:
+    """Keeps tracebacks of other threads off the screen; yields the texts of them.
+
+    Not with OPTSDE_TRACEBACK=1.
+    """
+    texts: list[str] = []
+    hooks = threading.excepthook, sys.unraisablehook
+
+    def hear(found) -> None:
+        error = found.exc_type, found.exc_value, found.exc_traceback
+        texts.append("".join(traceback.format_exception(*error)))
+
+    if not os.environ.get(TRACEBACK):
+        threading.excepthook = hear
+        sys.unraisablehook = hear  # of threads that Python did not begin
+    try:
+        yield texts
+    finally:
+        threading.excepthook, sys.unraisablehook = hooks
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

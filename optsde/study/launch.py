@@ -41,7 +41,7 @@ from optsde.mesh import enable_compilation_cache, expose_cpu_cores
 from optsde.run.loop import DivergedError
 from optsde.run.writers import refuse_missing
 from optsde.study import own, provenance
-from optsde.study.failure import reason, where
+from optsde.study.failure import TRACEBACK, reason, where
 from optsde.study.rundir import CRASH, RunDir
 from optsde.study.settings import Group, Settings
 from optsde.study.shapes import Leaf, UsageError, unknown_setting
@@ -61,7 +61,6 @@ FIRST = (
     *("dataset", "model", "function", "optimizer.name", "optimizer.lr", "lr", "lrs"),
     *("batch_size", "horizon", "steps", "kappas", "ells", "seeds"),
 )
-TRACEBACK = "OPTSDE_TRACEBACK"  # a variable that shows tracebacks on the screen
 CODES = (
     "exit code: 0 done, 1 diverged, 2 the command was wrong, 3 failed, 130 interrupted"
 )

@@ -29,7 +29,7 @@ from optsde.run import files
 from optsde.run.journal import MANIFEST, journals_in
 from optsde.run.rows import DivergedError
 from optsde.study import lock, provenance
-from optsde.study.failure import reason, where
+from optsde.study.failure import overheard, reason, where
 from optsde.study.integrity import read_object, refuse_foreign, refuse_unwritable
 from optsde.study.lock import Lock
 from optsde.study.parts import Arrays, Parts, file_of
@@ -131,8 +131,17 @@ class RunDir:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Begins, and leaves in summary.json how it ended, with the reason if badly."""
-        try:
+        with overheard() as others, self._ending(others):
             self.begin()
+            yield
+            if others:
+                files.write(self.path / CRASH, "".join(others))
+                place = self.path / CRASH
+                print(f"note: errors in other threads; see {place}", file=sys.stderr)
+
+    @contextmanager
+    def _ending(self, others: list[str]) -> Iterator[None]:
+        try:
             yield
         except UsageError:
             self.withdraw()
@@ -144,7 +153,7 @@ class RunDir:
             self._end("interrupted")
             raise
         except BaseException as error:
-            self._fail(error)
+            self._fail(error, others)
             raise
         finally:
             self.close()
@@ -248,8 +257,8 @@ class RunDir:
         if self._lock is not None:
             self.finish(status, [], **extra)
 
-    def _fail(self, error: BaseException) -> None:
-        """Writes what happened, as far as the disk takes it."""
+    def _fail(self, error: BaseException, others: list[str]) -> None:
+        """Writes what happened here and in other threads, if the disk takes it."""
         if self._lock is None:
             return
         if not (self.path / "config.json").exists():  # it had not begun
@@ -258,7 +267,7 @@ class RunDir:
         self._lock.make_room()
         words = dict(reason=reason(error, self.path), where=where(error))
         with suppress(OSError):
-            files.write(self.path / CRASH, "".join(format_exception(error)))
+            files.write(self.path / CRASH, "".join([*format_exception(error), *others]))
         with suppress(OSError):
             self._end("failed", **words)
 

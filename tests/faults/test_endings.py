@@ -2,6 +2,9 @@
 
 import json
 import os
+import sys
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,6 +163,27 @@ def test_an_error_before_the_run_begins(tmp_path, monkeypatch, run):
     assert "failed: RuntimeError: no such backend" in err
     assert "OPTSDE_TRACEBACK=1 shows the traceback" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_what_other_threads_fail_of_is_not_on_the_screen(tmp_path, monkeypatch, run):
+    def simulate(s, rundir):
+        other = threading.Thread(target=lambda: part(3))
+        other.start()
+        other.join()
+        error = ValueError("of a thread in C")
+        sys.unraisablehook(
+            SimpleNamespace(exc_type=ValueError, exc_value=error, exc_traceback=None)
+        )
+        part(s.fails[0])
+
+    monkeypatch.setattr(directories, "STUDY", Study(__name__, Settings, simulate))
+    for fails, ended in (("0", 0), ("6", 3)):
+        code, _, err = run(fails, workdir=fails)
+        assert (code, err.count("\n")) == (ended, 1), err
+        assert f"{fails}/crash.log" in err
+        log = (tmp_path / fails / "crash.log").read_text()
+        assert "TypeError: unsupported" in log
+        assert "ValueError: of a thread in C" in log
 
 
 def test_help_names_the_codes(run):
