@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import optsde
-from optsde import data, gradients, hosts, measure, models, run
+from optsde import data, gradients, hosts, measure, models
 
 EXAMPLES = tuple(x[:96] for x in data.digits())
 MODEL = models.MLP((6, 10))
