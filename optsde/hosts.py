@@ -10,6 +10,7 @@ What is a *meeting* here must be reached by all processes, at the same place.
 import functools
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, NoReturn, TypeVar
@@ -193,5 +194,7 @@ def _copied(sharding: NamedSharding) -> Callable[[list[jax.Array]], list[jax.Arr
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process at once; the others notice, and do not wait for it."""
+    """Ends this process at once, without the others, who notice that it is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)

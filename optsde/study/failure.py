@@ -12,6 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from jax.errors import JaxRuntimeError
+
+from optsde import hosts
+
 TRACEBACK = "OPTSDE_TRACEBACK"  # a variable that shows tracebacks on the screen
 OURS = ("optsde", "experiments")
 LIBRARIES = tuple(sysconfig.get_path(x) for x in ("stdlib", "purelib", "platlib"))
@@ -19,6 +23,7 @@ LONGEST = 300  # characters of a message; the traceback has all
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 BROKEN = (errno.EIO, errno.EROFS, errno.EFBIG, errno.ESTALE)
 GOES_ON = "and the same command goes on from what is finished"
+ALL_GO_ON = "the same command, in every process, goes on from what is saved"
 
 
 def reason(error: BaseException, folder: Path) -> str:
@@ -31,6 +36,9 @@ def reason(error: BaseException, folder: Path) -> str:
         if number in BROKEN:
             words = os.strerror(number)
             return f"{place} cannot be written ({words}); mend that, {GOES_ON}"
+        if hosts.several() and isinstance(each, JaxRuntimeError):
+            words = str(each).strip().partition("\n")[0][:LONGEST]
+            return f"another process is lost, or the way to it ({words}); {ALL_GO_ON}"
     text = " ".join(str(error).split())
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     return f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -139,7 +139,10 @@ class Package:
             print(file=sys.stderr)
             sys.exit(self._complain(f"interrupted; {hint}", 130))
         except Exception as error:
-            sys.exit(self._fail(error, rundir.path))
+            code = self._fail(error, rundir.path)
+            if hosts.several():
+                hosts.leave(code)  # who waits for this process may know
+            sys.exit(code)
 
     def _fail(self, error: Exception, folder: Path = Path()) -> int:
         """Prints in one line what has failed; returns the exit code."""
