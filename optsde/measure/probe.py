@@ -16,7 +16,7 @@ class Probe(NamedTuple):
         maps it over replicas and devices, and compiles it. Metrics are named arrays, or
         named pytrees of them.
       init: state -> the first memory, such as a vector to begin a search with. The
-        memory is part of the run's checkpoints.
+        memory is part of the run's journal.
       source: what it reads besides the state, such as data, which is then an argument
         of the compiled function and no constant in it.
       times: base steps from one measurement to the next, with both ends of the run, or

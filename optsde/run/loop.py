@@ -106,7 +106,8 @@ class Run:
         self._probes = _probing(engine, self.state, probes)
         self._rows = Rows(engine, self.begin)
         self._journal = Journal(Path(journal)) if journal else next_journal()
-        self._given: tuple | None = keys, members, state  # until the journal is open
+        # Until the journal is open.
+        self._given = (keys, members, state) if self._journal is not None else None
         self._saved: Saved | None = None  # from where the run goes on
         self._told = -1  # the step up to which rows were asked for
         self._ends: list[int] = []  # of the calls of `to`
