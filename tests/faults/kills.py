@@ -47,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
     | dict(svag_until=0.25, probe_until=0.5, probe_seeds=2, draws=32),
     "intrinsic_lr:same_product": MLP | dict(steps=2000, every=50),
     "intrinsic_lr:swa": MLP
-    | dict(decays=(0.1, 0.3), memories=1, steps=2000, every=20, seeds=4),
+    | dict(decays=(0.1, 0.3), memories=1, steps=2000, every=10, seeds=4),
     "catapults:cyclic": dict(width=64, train_size=64, seeds=2, cycles=8, period=100),
     "catapults:control": dict(
         width=8, train_size=12, seeds=2, segments=6, pulses=(0, 2)
@@ -56,7 +56,8 @@ CASES: dict[str, dict[str, Any]] = {
     "fullbatch:digits_fb": FEW
     | dict(log_every=5, evaluate_every=50, checkpoint_every=0, steps=600)
     | dict(warmup=20, cosine=700, block=8, at_once=2, probes="spikes"),
-    "sweep:adam": {"options.hidden": (8,), "train_size": 64, "steps": 400},
+    "sweep:adam": {"options.hidden": (8,), "train_size": 64, "steps": 400}
+    | dict(evaluations=4),
     "descent:schedules": {"options.hidden": (8,), "train_size": 64, "steps": 2000}
     | dict(seeds=4, lrs=(0.004, 0.016)),
     "landscape:line": dict(points=65),
