@@ -5,7 +5,7 @@
 trains a small net with evaluation, rows and saves by the clock, and about every 10 s
 reads its resident memory and open descriptors. After the first third, in which caches
 fill, memory must grow by less than 1 MB in ten minutes, and descriptors not at all.
-A run keeps its rows, and orbax some 24 kB of each save, of which there are two a minute.
+A run keeps its rows, and orbax 24 kB of each save, of which there are two a minute.
 """
 
 import ctypes
