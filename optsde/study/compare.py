@@ -64,10 +64,11 @@ def main(argv: Sequence[str]) -> int:
         asked = parser.parse_args(argv)
         runs = read(asked.first), read(asked.second)
         refuse_other_studies(*runs)
+        lines = [*report(*runs)]
     except (ValueError, OSError) as error:
         print(f"experiments.compare: {error}", file=sys.stderr)
         return 2
-    print("\n".join(report(*runs)))
+    print("\n".join(lines))
     return 0
 
 

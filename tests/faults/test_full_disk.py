@@ -137,7 +137,7 @@ def test_what_is_half_written_is_removed(tmp_path, monkeypatch):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("kilobytes", [80, 120, 160, 250])
+@pytest.mark.parametrize("kilobytes", [120])  # a part, and not the next save
 def test_a_study_on_a_full_disk(kilobytes, disk):
     place = disk(f"{kilobytes}k")
     ended = subprocess.run(
