@@ -12,8 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optsde.mesh import DATA, data_shards, sum_over_data
+from optsde import squares
+from optsde.mesh import DATA, data_shards, scattered, sum_over_data, whole
 from optsde.types import PyTree
+
+COPIES = "gathered parameters"
 
 
 class Groups(NamedTuple):
@@ -104,6 +107,34 @@ def sum_over_groups(
         lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(part, params, first)
     )
     return sum_over_data(jax.lax.scan(add, zero, chunks)[0])
+
+
+def gathered_twice(total: Callable[[PyTree, Groups], jax.Array]) -> WeightedSum:
+    """Returns Σ_b w_b L_b of groups and its gradient, at parameters in shards.
+
+    They are gathered for the loss and again for its derivative, so that no copy is kept
+    in between, and the gradient is scattered as it is summed.
+    """
+
+    def of_shards(params, groups):
+        return total(whole(params, COPIES), groups)
+
+    keep = jax.checkpoint_policies.save_anything_except_these_names(COPIES)
+    return jax.value_and_grad(jax.checkpoint(of_shards, policy=keep))
+
+
+def gathered_once(part: WeightedSum) -> WeightedSum:
+    """Returns a part of the sum, at parameters in shards.
+
+    It is for what needs the gradient of each group by itself: the device has all
+    parameters, and a whole gradient, until the pass is done.
+    """
+
+    def of_shards(params, groups):
+        loss, grads = part(whole(params), groups)
+        return loss, squares.each(lambda tree: scattered(tree, params), grads)
+
+    return of_shards
 
 
 def weighted(function: Callable[[PyTree, Groups], PyTree]) -> WeightedSum:

@@ -19,12 +19,14 @@ from optsde.gradients.draw import Draw, Use
 from optsde.gradients.groups import (
     Groups,
     each_group,
+    gathered_once,
+    gathered_twice,
     grouped,
     sum_over_groups,
     weighted,
     weighted_sum,
 )
-from optsde.mesh import data_shards
+from optsde.mesh import data_shards, has_shards, own_shards, whole
 from optsde.squares import Squares
 from optsde.types import PyTree
 
@@ -158,7 +160,8 @@ class FunctionOracle(Oracle):
         return self.noise
 
     def __call__(self, params: PyTree, draw: Draw) -> tuple[jax.Array, PyTree]:
-        return self.function(self.source, params, draw)
+        loss, grads = self.function(self.source, whole(params), draw)
+        return loss, squares.each(partial(own_shards, like=params), grads)
 
 
 Sampler: TypeAlias = Callable[[int], Oracle]  # batch size -> oracle
@@ -244,6 +247,10 @@ class ExampleOracle(Oracle):
         elif self.of_group is not None:
             part = weighted(partial(self._gradient, total, draw.time))
         else:
+            part = None
+        if has_shards(params):
+            part = gathered_twice(total) if part is None else gathered_once(part)
+        elif part is None:
             part = jax.value_and_grad(total)
         loss, grads = sum_over_groups(part, params, groups, at_once)
         if self.micros is not None and not self.uses:
