@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from optsde.hosts import placed
@@ -173,18 +172,16 @@ def split(params: PyTree, rule: SplitRule, shards: int) -> PyTree:
     return jax.tree.map_with_path(of_leaf, params)
 
 
-def whole(tree: PyTree, name: str | None = None) -> PyTree:
+def whole(tree: PyTree) -> PyTree:
     """Gathers the shards of a tree: one all-gather for each leaf that is split.
 
     The derivative sums over devices and leaves to each its shard: a reduce-scatter.
-    `name` is that of the copies for the policy of a `jax.checkpoint`.
     """
 
     def gathered(x):
         if not _is_shard(x):
             return x
-        copy = jax.lax.all_gather(x.value, DATA, axis=x.axis, tiled=True)
-        return copy if name is None else checkpoint_name(copy, name)
+        return jax.lax.all_gather(x.value, DATA, axis=x.axis, tiled=True)
 
     return jax.tree.map(gathered, tree, is_leaf=_is_shard)
 

@@ -16,8 +16,6 @@ from optsde import squares
 from optsde.mesh import DATA, data_shards, scattered, sum_over_data, whole
 from optsde.types import PyTree
 
-COPIES = "gathered parameters"
-
 
 class Groups(NamedTuple):
     """The groups that examples are split into, and their weights in a sum.
@@ -117,9 +115,11 @@ def gathered_twice(total: Callable[[PyTree, Groups], jax.Array]) -> WeightedSum:
     """
 
     def of_shards(params, groups):
-        return total(whole(params, COPIES), groups)
+        return total(whole(params), groups)
 
-    keep = jax.checkpoint_policies.save_anything_except_these_names(COPIES)
+    def keep(primitive, *_, **__):
+        return primitive is not jax.lax.all_gather_p
+
     return jax.value_and_grad(jax.checkpoint(of_shards, policy=keep))
 
 

@@ -96,7 +96,7 @@ class Engine:
         self._source = self._hoisted(
             lambda member: () if self._feed else make(member).source
         )
-        self._layout = _Layout.of(first, sharded, shards)
+        self._layout = Layout.of(first, sharded, shards)
         states = self._layout.specs
         self._init = self._initial(states)
         specs = (EVERYWHERE, OVER, states, OVER, EVERYWHERE)
@@ -347,7 +347,7 @@ class _Hoisted:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Layout:
+class Layout:
     """How the leaves of a state are split over the devices of a replica, or not."""
 
     plain: Any = None  # the state's structure
@@ -355,7 +355,7 @@ class _Layout:
     specs: PyTree = OVER  # of stacked states
 
     @classmethod
-    def of(cls, dynamics: Dynamics, rule: SplitRule | None, shards: int) -> "_Layout":
+    def of(cls, dynamics: Dynamics, rule: SplitRule | None, shards: int) -> "Layout":
         """Returns the layout by which a rule splits a dynamics' parameters."""
         if rule is None:
             return cls()

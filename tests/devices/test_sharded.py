@@ -26,6 +26,7 @@ from optsde.gradients import (
 from optsde.mesh import largest_axis
 from optsde.optimizers.base import REGISTRY
 from optsde.run import Engine
+from optsde.run.wire import exchange
 
 N, IN, HIDDEN, OUT = 48, 8, 16, 3
 RULE = partial(largest_axis, least=HIDDEN + 1)  # matrices alone
@@ -179,13 +180,61 @@ def test_a_device_has_an_eighth_and_gradients_are_scattered():
     assert saved == split * 7 // 8
     text = parts.as_text()
     assert "num_partitions=8" in text
-    shapes = {
-        word: re.findall(rf"= (.*) {word}(?:-start)?\(", text)
-        for word in ("all-gather", "reduce-scatter", "all-reduce")
-    }
-    assert len(shapes["all-gather"]) == len(shapes["reduce-scatter"]) == 2
-    (rest,) = shapes["all-reduce"]
-    assert sorted(re.findall(r"f32\[\d*\]", rest)) == ["f32[1024]", "f32[]", "f32[]"]
+    rest = 4 * (1024 + 2)  # the bias, the loss and the norm of the gradient
+    matrices = split // 4
+    wanted = {"all-reduce": rest, "all-gather": matrices, "reduce-scatter": matrices}
+    assert payloads(text) == wanted
+
+
+def payloads(text):
+    """The bytes of the arrays that a program's collectives make or sum, by kind."""
+    found = {"all-reduce": 0, "all-gather": 0, "reduce-scatter": 0}
+    for shapes, kind in re.findall(rf"= (.*) ({'|'.join(found)})(?:-start)?\(", text):
+        for dims in re.findall(r"f32\[([\d,]*)\]", shapes):
+            numbers = np.prod([int(n) for n in dims.split(",") if n])
+            found[kind] += int(4 * numbers * (8 if kind == "reduce-scatter" else 1))
+    return found
+
+
+FULL = [pytest.param(kind, marks=pytest.mark.full) for kind in ("SVAG", "full batch")]
+
+
+@pytest.mark.parametrize("kind", ["base", *FULL])
+def test_what_is_said_to_go_over_the_wire_does(kind):
+    """Byte by byte as compiled for eight devices, where XLA does not tidy up.
+
+    Where it does, it gathers `c` once, for the loss and its derivative.
+    """
+    init, data = problem(jnp.float32, 64)
+    plan = plan_of(optsde.Adam(lr=0.01), batch_size=N if kind == "full batch" else 16)
+    sampler = minibatch(losses, data)
+    if kind == "SVAG":
+        plan = optsde.svag(plan, 2)
+    elif kind == "full batch":
+        sampler = full_batch(losses, data, None)
+    made = optsde.discrete(plan, sampler, init)
+    for rule in (None, partial(largest_axis, least=65)):
+        engine = Engine(made, 1, shards=8, sharded=rule, with_info=True)
+        program = lowered(engine, jax.eval_shape(engine.init, KEYS[:1]))
+        untidy = program.compile(compiler_options={"xla_disable_hlo_passes": "cse"})
+        assert payloads(untidy.as_text()) == exchange(made, 8, rule).whole
+
+
+def test_bytes_of_a_ring():
+    """Of the gradient and the loss, as formulas have it; passes gather each time."""
+    init, data = problem(jnp.float32, 64)
+    plan, rule = plan_of(optsde.Adam(lr=0.01)), partial(largest_axis, least=65)
+    a, b, c = 4 * 64 * IN, 4 * 64, 4 * 64 * OUT
+    made = optsde.discrete(plan, minibatch(losses, data), init)
+    assert exchange(made, 256).sent == 2 * 255 / 256 * (a + b + c + 4)
+    groups = optsde.discrete(plan, minibatch(losses, data, group=1), init)
+    assert exchange(groups, 4).sent == 2 * 3 / 4 * (a + b + c + 4)
+    once, four = exchange(made, 4, rule), exchange(groups, 4, rule)
+    rest = 2 * (b + 8)  # with the loss, and the norm of the gradient
+    assert once.sent == 3 / 4 * (
+        2 * a + 3 * c + rest
+    )  # a is not read by its derivative
+    assert four.sent == 3 / 4 * (4 * (2 * a + 3 * c) + rest)
 
 
 def test_initial_states_are_made_in_parts():
