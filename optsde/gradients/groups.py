@@ -80,7 +80,7 @@ def mean_over(
 
 
 def sum_over_groups(
-    part: WeightedSum, params: PyTree, groups: Groups, at_once: int
+    part: WeightedSum, params: PyTree, groups: Groups, at_once: int, own: bool = False
 ) -> PyTree:
     """Returns `part(params, groups)` of all groups, on all devices.
 
@@ -89,8 +89,12 @@ def sum_over_groups(
       params: where it is taken.
       groups: of all devices together.
       at_once: groups in one pass; memory is that of one pass.
+      own: whether a device has the examples of its groups alone, in their order.
     """
     mine, at_once = _my_share(groups, at_once)
+    if own:
+        in_order = np.arange(mine.index.size).reshape(mine.index.shape)
+        mine = mine._replace(index=jnp.asarray(in_order))
     count = mine.index.shape[0]
     if count == at_once:
         return sum_over_data(part(params, mine))
@@ -169,8 +173,7 @@ def weighted_sum(weight: jax.Array | np.ndarray, each: PyTree) -> PyTree:
 def _my_share(groups: Groups, at_once: int) -> tuple[Groups, int]:
     """Returns this device's groups; copies of the first, of weight 0, even them out."""
     shards, count = data_shards(), groups.index.shape[0]
-    at_once = min(at_once, -(-count // shards))
-    mine = -(-count // (shards * at_once)) * at_once
+    mine, at_once = _evenly(count, at_once, shards)
     fill = shards * mine - count
 
     def filled(x):
@@ -185,3 +188,23 @@ def _my_share(groups: Groups, at_once: int) -> tuple[Groups, int]:
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, mine), groups
         )
     return groups, at_once
+
+
+def _evenly(count: int, at_once: int, shards: int) -> tuple[int, int]:
+    """Returns how many of `count` groups each device has, and how many in a pass."""
+    at_once = min(at_once, -(-count // shards))
+    return -(-count // (shards * at_once)) * at_once, at_once
+
+
+def places(parts: int, size: int, rows: int, at_once: int, shards: int) -> np.ndarray:
+    """Returns the examples of each device's groups, [shards, groups · rows].
+
+    They are named by their places in the [parts, size] indices that are `grouped`.
+    """
+    count = -(-size // rows)
+    inside = np.arange(count * rows) % size  # the first fill up the last group
+    place = inside + size * np.arange(parts)[:, None]
+    groups = place.reshape(parts * count, rows)
+    mine, _ = _evenly(parts * count, at_once, shards)
+    fill = np.repeat(groups[:1], shards * mine - parts * count, axis=0)
+    return np.concatenate([groups, fill]).reshape(shards, -1)

@@ -91,15 +91,16 @@ class Engine:
         if first.stream is not None:
             if members is not None:
                 raise ValueError("a stream cannot be read by stacked members")
-            self._feed = Feed(first, replicas, self.spread)
-            self._window = self.spread(self._feed.blank(replicas))
+            self._feed = Feed(first, replicas, self.mesh)
+            self._window = self._feed.blank()
         self._source = self._hoisted(
             lambda member: () if self._feed else make(member).source
         )
         self._layout = Layout.of(first, sharded, shards)
         states = self._layout.specs
         self._init = self._initial(states)
-        specs = (EVERYWHERE, OVER, states, OVER, EVERYWHERE)
+        given = OVER, (OVER if self._feed is None else self._feed.specs)
+        specs = (EVERYWHERE, given, states, OVER, EVERYWHERE)
         self.chunk = self._sharded(
             self._chunk, specs, (states, OVER, OVER), donate_argnums=2
         )

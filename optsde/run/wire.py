@@ -5,7 +5,7 @@ its collectives with the shapes that they have, each as often as it is done.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import Jaxpr, jaxprs_in_params
@@ -92,7 +92,8 @@ def _collectives(jaxpr: Jaxpr, times: int) -> Iterator[tuple[str, int, int]]:
         name = PRIMITIVES.get(eqn.primitive.name)
         if name is not None:
             arrays = eqn.outvars if name == GATHER else eqn.invars
-            yield name, sum(x.aval.size * x.aval.dtype.itemsize for x in arrays), times
+            avals: Any = [x.aval for x in arrays]
+            yield name, sum(x.size * x.dtype.itemsize for x in avals), times
         inside = times * eqn.params.get("length", 1)  # of a scan
         for inner in jaxprs_in_params(eqn.params):
             yield from _collectives(inner, inside)

@@ -239,7 +239,8 @@ def _parse(package: Package, argv: list[str]) -> _Command:
             f"--dry_run: the study {study.key} has none; of experiments.{package.name} "
             f"these have one: {having}"
         )
-    machine = {x: general[x].value for x in MACHINE if general[x].value is not None}
+    given = {name: general[name].value for name in MACHINE}
+    machine: Any = {name: x for name, x in given.items() if x is not None}
     if machine and not (general["dry_run"].value and study.says_costs):
         costly = ", ".join(x.key for x in package.studies if x.says_costs) or "none"
         raise UsageError(
