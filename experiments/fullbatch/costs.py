@@ -15,9 +15,8 @@ from optsde import data
 from optsde.analysis import table
 from optsde.data.dataset import Dataset
 from optsde.dynamics import Dynamics, discrete
-from optsde.mesh import shards_for
-from optsde.run import Engine, Task
-from optsde.run.wire import exchange
+from optsde.mesh import SplitRule, shards_for
+from optsde.run import Engine, Task, exchange
 from optsde.study import UsageError
 
 SHAPES = {  # of one image, and how many there are
@@ -112,7 +111,10 @@ def _costs(
 ) -> list[str]:
     plan = recipe.build_plan(s, row, task.size)
     dynamics = discrete(plan, recipe.build_sampler(s, row, plan, task), task.init)
-    engine = Engine(dynamics, s.seeds, shards=shards_for(s.seeds), with_info=True)
+    rule = recipe.split_rule(s)
+    engine = Engine(
+        dynamics, s.seeds, shards=shards_for(s.seeds), sharded=rule, with_info=True
+    )
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), s.seeds))
     lowered = engine.lower(jax.eval_shape(engine.init, keys))
     begun = time.monotonic()
@@ -133,17 +135,19 @@ def _costs(
         f"{flops:.3g}",
         f"{needed / 2**20:,.0f} MiB",
         f"{len(collectives)} {' '.join(sorted(set(collectives)))}".strip(),
-        f"{_sent(dynamics, s.seeds, devices) / 2**20:,.3g} MiB",
+        f"{_sent(dynamics, rule, s.seeds, devices) / 2**20:,.3g} MiB",
         f"{step:.3g}",
         _duration(step * row.steps),
     ]
 
 
-def _sent(dynamics: Dynamics, seeds: int, devices: int) -> float:
+def _sent(
+    dynamics: Dynamics, rule: SplitRule | None, seeds: int, devices: int
+) -> float:
     """Returns the bytes that each of so many devices sends in a step of all seeds."""
     sharing = max(1, devices // seeds)
     in_turn = -(-seeds * sharing // devices)
-    return in_turn * exchange(dynamics, sharing).sent
+    return in_turn * exchange(dynamics, sharing, rule).sent
 
 
 def flops_of_a_step(s: recipe.Shared, row: recipe.Row, task: Task) -> float:

@@ -25,8 +25,7 @@ from optsde.gradients import (
 )
 from optsde.mesh import largest_axis
 from optsde.optimizers.base import REGISTRY
-from optsde.run import Engine
-from optsde.run.wire import exchange
+from optsde.run import Engine, exchange
 
 N, IN, HIDDEN, OUT = 48, 8, 16, 3
 RULE = partial(largest_axis, least=HIDDEN + 1)  # matrices alone
