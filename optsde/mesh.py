@@ -1,9 +1,20 @@
-"""Devices, and the two axes of a mesh: replicas of a run, and the data of one run."""
+"""Devices, and the two axes of a mesh: replicas of a run, and the data of one run.
 
+Parameters may be split over the data axis, leaf by leaf. Inside a step such a leaf is a
+`Shard`, the part that lies on this device, and it is gathered where it is used.
+"""
+
+import dataclasses
+import math
 import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from optsde.hosts import placed
@@ -97,5 +108,147 @@ def data_shards() -> int:
 
 
 def sum_over_data(tree: PyTree) -> PyTree:
-    """Sums over the devices that share a replica: one all-reduce."""
-    return tree if data_shards() == 1 else jax.lax.psum(tree, DATA)
+    """Sums over the devices that share a replica: one all-reduce.
+
+    Shards are left alone, since the derivative of `whole`, or `scattered`, summed them.
+    """
+    if data_shards() == 1:
+        return tree
+    leaves, structure = jax.tree.flatten(tree, is_leaf=_is_shard)
+    summed = iter(jax.lax.psum([x for x in leaves if not _is_shard(x)], DATA))
+    return structure.unflatten([x if _is_shard(x) else next(summed) for x in leaves])
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=["axis"])
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """The part on one device of a leaf that is split over the data axis."""
+
+    value: Any
+    axis: int  # along which the leaf is split
+
+
+SplitRule: TypeAlias = Callable[[str, tuple[int, ...], int], int | None]
+"""(path, shape, shards) -> the axis along which a parameter is split, None: whole.
+
+The path has its names joined by slashes, as in "Dense_0/kernel"."""
+
+
+def largest_axis(
+    path: str, shape: tuple[int, ...], shards: int, least: int = 2**12
+) -> int | None:
+    """Returns a leaf's largest axis that `shards` divides: the usual `SplitRule`.
+
+    Leaves of fewer than `least` numbers stay whole.
+
+        >>> largest_axis("Dense_0/kernel", (784, 512), 8)
+        0
+        >>> largest_axis("Dense_0/bias", (512,), 8) is None
+        True
+    """
+    del path
+    fitting = [axis for axis, size in enumerate(shape) if size % shards == 0]
+    if not fitting or math.prod(shape) < least:
+        return None
+    return max(fitting, key=lambda axis: shape[axis])
+
+
+def split(params: PyTree, rule: SplitRule, shards: int) -> PyTree:
+    """Returns arrays or their shapes, in a `Shard` where the rule splits a leaf."""
+
+    def of_leaf(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        axis = rule(name, leaf.shape, shards) if shards > 1 else None
+        if axis is None:
+            return leaf
+        if not 0 <= axis < leaf.ndim or leaf.shape[axis] % shards:
+            raise ValueError(
+                f"sharded: the rule splits {name or 'the parameter'} of shape "
+                f"{list(leaf.shape)} along axis {axis}: return one that {shards} "
+                "devices divide, or None"
+            )
+        return Shard(leaf, axis)
+
+    return jax.tree.map_with_path(of_leaf, params)
+
+
+def whole(tree: PyTree) -> PyTree:
+    """Gathers the shards of a tree: one all-gather for each leaf that is split.
+
+    The derivative sums over devices and leaves to each its shard: a reduce-scatter.
+    """
+
+    def gathered(x):
+        if not _is_shard(x):
+            return x
+        return jax.lax.all_gather(x.value, DATA, axis=x.axis, tiled=True)
+
+    return jax.tree.map(gathered, tree, is_leaf=_is_shard)
+
+
+def scattered(tree: PyTree, like: PyTree) -> PyTree:
+    """Sums over devices what is split in `like`; each device keeps its shard."""
+
+    def of_leaf(wanted, x):
+        if not _is_shard(wanted):
+            return x
+        axis = wanted.axis
+        mine = jax.lax.psum_scatter(x, DATA, scatter_dimension=axis, tiled=True)
+        return Shard(mine, axis)
+
+    return jax.tree.map(of_leaf, like, tree, is_leaf=_is_shard)
+
+
+def own_shards(tree: PyTree, like: PyTree) -> PyTree:
+    """Returns this device's shards of a tree that is whole and equal on all devices."""
+
+    def of_leaf(wanted, x):
+        if not _is_shard(wanted):
+            return x
+        size = x.shape[wanted.axis] // data_shards()
+        first = jax.lax.axis_index(DATA) * size
+        mine = jax.lax.dynamic_slice_in_dim(x, first, size, wanted.axis)
+        return Shard(mine, wanted.axis)
+
+    return jax.tree.map(of_leaf, like, tree, is_leaf=_is_shard)
+
+
+def whole_shapes(tree: PyTree) -> PyTree:
+    """Returns the tree with the shape of the whole leaf in place of each shard."""
+
+    def of_leaf(x):
+        if not _is_shard(x):
+            return x
+        shape = list(x.value.shape)
+        shape[x.axis] *= data_shards()
+        return jax.ShapeDtypeStruct(tuple(shape), x.value.dtype)
+
+    return jax.tree.map(of_leaf, tree, is_leaf=_is_shard)
+
+
+def norm(tree: PyTree) -> jax.Array:
+    """Returns the 2-norm of a whole tree, of which parts may lie in shards."""
+    if not has_shards(tree):
+        return optax.tree.norm(tree)
+    leaves = jax.tree.leaves(tree, is_leaf=_is_shard)
+    shared = optax.tree.norm([x.value for x in leaves if _is_shard(x)], squared=True)
+    rest = [x for x in leaves if not _is_shard(x)]
+    return jnp.sqrt(jax.lax.psum(shared, DATA) + optax.tree.norm(rest, squared=True))
+
+
+def axes(tree: PyTree) -> list[int | None]:
+    """Returns of each array of a tree the axis along which it is split, or None."""
+    return [
+        part.axis if _is_shard(part) else None
+        for part in jax.tree.leaves(tree, is_leaf=_is_shard)
+        for _ in jax.tree.leaves(part)
+    ]
+
+
+def has_shards(tree: PyTree) -> bool:
+    """Returns whether any leaf of the tree is split over devices."""
+    return any(map(_is_shard, jax.tree.leaves(tree, is_leaf=_is_shard)))
+
+
+def _is_shard(x: Any) -> bool:
+    return isinstance(x, Shard)

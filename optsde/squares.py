@@ -1,10 +1,10 @@
 """A gradient with the squares of its micro-batches', for who divides by these."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from optsde.types import PyTree, Scalar
 
@@ -44,22 +44,32 @@ def shifted(grads: PyTree, by: PyTree) -> PyTree:
     return Squares(shifted(grads.grad, by), mean, square)
 
 
-def clipped(grads: PyTree, largest: Scalar) -> PyTree:
-    """Returns the gradient with its global norm at most `largest`, as optax has it.
+def clipped(grads: PyTree, norm: jax.Array, largest: Scalar) -> PyTree:
+    """Returns the gradient of this global norm with one of at most `largest`.
 
-    Squares shrink by the square of the same factor.
+    It is `optax.clip_by_global_norm`; squares shrink by the square of the same factor.
     """
-    clip = optax.clip_by_global_norm(largest)
-    grad, _ = clip.update(step_gradient(grads), optax.EmptyState())
+    below = norm < largest
+
+    def clip(x):
+        return jax.lax.select(below, x, (x / norm.astype(x.dtype)) * largest)
+
+    grad = jax.tree.map(clip, step_gradient(grads))
     if not isinstance(grads, Squares):
         return grad
-    norm = optax.tree.norm(grads.grad)
-    factor = jnp.where(norm < largest, 1, largest / norm)
+    factor = jnp.where(below, 1, largest / norm)
 
     def scaled(tree, by):
         return jax.tree.map(lambda x: (by * x).astype(x.dtype), tree)
 
     return Squares(grad, scaled(grads.mean, factor), scaled(grads.square, factor**2))
+
+
+def each(function: Callable[[PyTree], PyTree], grads: PyTree) -> PyTree:
+    """Returns the function of the gradient, or of each moment that there is."""
+    if not isinstance(grads, Squares):
+        return function(grads)
+    return Squares(*(function(x) if jax.tree.leaves(x) else x for x in grads))
 
 
 def mixed(first: float, one: PyTree, second: float, other: PyTree) -> PyTree:

@@ -14,9 +14,9 @@ from experiments.fullbatch import recipe
 from optsde import data
 from optsde.analysis import table
 from optsde.data.dataset import Dataset
-from optsde.dynamics import discrete
-from optsde.mesh import shards_for
-from optsde.run import Engine, Task
+from optsde.dynamics import Dynamics, discrete
+from optsde.mesh import SplitRule, shards_for
+from optsde.run import Engine, Task, exchange
 from optsde.study import UsageError
 
 SHAPES = {  # of one image, and how many there are
@@ -31,7 +31,11 @@ GRADIENTS = {"forward": 2, "central": 3, "exact": 2.5}  # of a block, with a pen
 
 
 def report(
-    s: recipe.Shared, task: Task | None = None, *, flops: float | None = None
+    s: recipe.Shared,
+    task: Task | None = None,
+    *,
+    flops: float | None = None,
+    pod: int | None = None,
 ) -> None:
     """Compiles each row's step for the devices there are, and prints what it needs.
 
@@ -40,6 +44,7 @@ def report(
       task: of one's own, in place of the built-in one.
       flops: FLOP/s of another machine, all its devices together, on which the run is
         meant to be; those of this one are measured where it is None.
+      pod: how many devices that machine has; those of this one where it is None.
     """
     if task is None:
         task = recipe.build_task(dataclasses.replace(s, stream=False), stand_in(s))
@@ -48,10 +53,14 @@ def report(
         task = dataclasses.replace(task, model=module.clone(form="direct"))
     dtype = s.options.get("dtype") or "float32"
     speed = matmul_rate(dtype) if flops is None else flops
-    rows = [[name, *_costs(s, row, task, speed)] for name, row in s.table().items()]
+    others = pod or jax.device_count()
+    rows = [
+        [name, *_costs(s, row, task, speed, others)] for name, row in s.table().items()
+    ]
     header = ["row", "parameters", "devices", "compile s", "FLOPs a step"]
-    header += ["memory a device", "collectives a step", "step s ≥", "run ≥"]
-    print(table(header, rows, "l" + "r" * 8))
+    header += ["memory a device", "collectives a step", "sent a device a step"]
+    header += ["step s ≥", "run ≥"]
+    print(table(header, rows, "l" + "r" * 9))
     count = jax.device_count()
     where = (
         f"{f'the {count} devices' if count > 1 else 'the device'} here, all at work, "
@@ -60,6 +69,8 @@ def report(
         else f"a machine of --flops={flops:g} would multiply without a pause"
     )
     print(f"\nat least: as if all were matrix products in {dtype}, which {where}")
+    whose = "devices here" if pod is None else f"devices of --pod={pod}"
+    print(f"sent: by each of the {others} {whose}, in rings, and as much is received")
 
 
 def stand_in(s: recipe.Shared) -> Dataset:
@@ -95,10 +106,15 @@ def matmul_rate(dtype: str, size: int = 1024) -> float:
     return rounds * 2 * size**3 / seconds * jax.device_count()
 
 
-def _costs(s: recipe.Shared, row: recipe.Row, task: Task, speed: float) -> list[str]:
+def _costs(
+    s: recipe.Shared, row: recipe.Row, task: Task, speed: float, devices: int
+) -> list[str]:
     plan = recipe.build_plan(s, row, task.size)
     dynamics = discrete(plan, recipe.build_sampler(s, row, plan, task), task.init)
-    engine = Engine(dynamics, s.seeds, shards=shards_for(s.seeds), with_info=True)
+    rule = recipe.split_rule(s)
+    engine = Engine(
+        dynamics, s.seeds, shards=shards_for(s.seeds), sharded=rule, with_info=True
+    )
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), s.seeds))
     lowered = engine.lower(jax.eval_shape(engine.init, keys))
     begun = time.monotonic()
@@ -119,9 +135,19 @@ def _costs(s: recipe.Shared, row: recipe.Row, task: Task, speed: float) -> list[
         f"{flops:.3g}",
         f"{needed / 2**20:,.0f} MiB",
         f"{len(collectives)} {' '.join(sorted(set(collectives)))}".strip(),
+        f"{_sent(dynamics, rule, s.seeds, devices) / 2**20:,.3g} MiB",
         f"{step:.3g}",
         _duration(step * row.steps),
     ]
+
+
+def _sent(
+    dynamics: Dynamics, rule: SplitRule | None, seeds: int, devices: int
+) -> float:
+    """Returns the bytes that each of so many devices sends in a step of all seeds."""
+    sharing = max(1, devices // seeds)
+    in_turn = -(-seeds * sharing // devices)
+    return in_turn * exchange(dynamics, sharing, rule).sent
 
 
 def flops_of_a_step(s: recipe.Shared, row: recipe.Row, task: Task) -> float:

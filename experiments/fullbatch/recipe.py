@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from optsde import gradients
 from optsde.data.dataset import Dataset
 from optsde.measure.probe import Probe, probe
+from optsde.mesh import SplitRule, largest_axis
 from optsde.optimizers import HeavyBall
 from optsde.plans.plan import Plan
 from optsde.plans.schedules import warmup_cosine
@@ -86,6 +87,9 @@ class Shared(TaskSettings, ProbeSettings):
     stream: bool = setting(
         False, "keep the training set on the host, for one too large for a device"
     )
+    sharded: bool = setting(
+        False, "split parameters and optimizer over the devices that share a seed"
+    )
     dataset = "cifar10"
     model = "resnet18"
     options = {"dtype": "float32"}
@@ -110,6 +114,11 @@ class Shared(TaskSettings, ProbeSettings):
 def build_task(s: Shared, dataset: Dataset | None = None) -> Task:
     """Returns the task of all rows."""
     return tasks.build_task(s, dataset, copies=s.copies, stream=s.stream)
+
+
+def split_rule(s: Shared) -> SplitRule | None:
+    """Returns how parameters are split over the devices of a seed, None: not at all."""
+    return largest_axis if s.sharded else None
 
 
 def build_plan(s: Shared, row: Row, size: int) -> Plan:
@@ -167,6 +176,7 @@ def train(
         folder=folder,
         checkpoint_every=s.checkpoint_every or None,
         writer=writer(s, folder / "metrics.jsonl"),
+        sharded=split_rule(s),
     )
     return with_spikes(s, runs)[name]
 

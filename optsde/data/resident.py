@@ -18,6 +18,7 @@ class Resident:
 
     arrays: PyTree
     stream = None  # nothing is read ahead
+    own = False  # a device has all examples, and not those of its own groups alone
 
     def __len__(self) -> int:
         return jax.tree.leaves(self.arrays)[0].shape[0]

@@ -11,7 +11,9 @@ import optax
 
 from optsde.data.stream import Stream
 from optsde.gradients import Draw, Oracle, Sampler, signed_mix
+from optsde.mesh import norm
 from optsde.optimizers.base import Clock, OptimizerState
+from optsde.optimizers.elementwise import elementwise
 from optsde.plans.plan import Plan
 from optsde.squares import step_gradient
 from optsde.types import PyTree
@@ -30,6 +32,8 @@ class Dynamics(NamedTuple):
     source: Any = None
     stream: Stream | None = None  # that the source's batches are read from ahead of use
     paces: bool = False  # whether it goes on from states of steps of other lengths
+    start: Callable[[jax.Array, PyTree], Any] | None = None
+    """(key, params) -> state, where steps are right on parameters split over devices"""
     about: str = ""  # in words, by which a journal tells it from others
 
 
@@ -80,11 +84,16 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
     transform: Any = plan.transform()
     oracle = signed_mix(_draws(plan, sampler), plan.noise_gain)
     average = plan.average
+    averaged = None
+    if average is not None:
+        averaged = elementwise(type(average).__name__, average.update)
+
+    def start(key, params):
+        mean = None if average is None else average.init(params)
+        return State(jnp.int32(0), key, params, transform.init(params), mean)
 
     def init(key):
-        start = initial_point(params, key)
-        mean = None if average is None else average.init(start)
-        return State(jnp.int32(0), key, start, transform.init(start), mean)
+        return start(key, initial_point(params, key))
 
     def step(state: State, oracle: Oracle) -> tuple[State, Info]:
         draw = Draw(state.key, state.step, state.time)
@@ -92,12 +101,15 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
         updates, memory = transform.update(grads, state.optimizer, state.params)
         new = optax.apply_updates(state.params, updates)
         mean = state.average
-        if average is not None:
-            mean = average.update(mean, new, memory.clock.time, plan.dt)
+        if averaged is not None:
+            mean = averaged(mean, new, memory.clock.time, plan.dt)
         moved = State(state.step + 1, state.key, new, memory, mean)
-        return moved, Info(loss, optax.tree.norm(step_gradient(grads)))
+        return moved, Info(loss, norm(step_gradient(grads)))
 
-    return Dynamics(init, step, plan.dt, oracle, oracle.stream, about=words_of(plan))
+    about = words_of(plan)
+    return Dynamics(
+        init, step, plan.dt, oracle, oracle.stream, about=about, start=start
+    )
 
 
 def words_of(plan: Plan) -> str:

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optsde.mesh import DATA, data_shards, sum_over_data
+from optsde import squares
+from optsde.mesh import DATA, data_shards, scattered, sum_over_data, whole
 from optsde.types import PyTree
 
 
@@ -79,7 +80,7 @@ def mean_over(
 
 
 def sum_over_groups(
-    part: WeightedSum, params: PyTree, groups: Groups, at_once: int
+    part: WeightedSum, params: PyTree, groups: Groups, at_once: int, own: bool = False
 ) -> PyTree:
     """Returns `part(params, groups)` of all groups, on all devices.
 
@@ -88,8 +89,12 @@ def sum_over_groups(
       params: where it is taken.
       groups: of all devices together.
       at_once: groups in one pass; memory is that of one pass.
+      own: whether a device has the examples of its groups alone, in their order.
     """
     mine, at_once = _my_share(groups, at_once)
+    if own:
+        in_order = np.arange(mine.index.size).reshape(mine.index.shape)
+        mine = mine._replace(index=jnp.asarray(in_order))
     count = mine.index.shape[0]
     if count == at_once:
         return sum_over_data(part(params, mine))
@@ -104,6 +109,36 @@ def sum_over_groups(
         lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(part, params, first)
     )
     return sum_over_data(jax.lax.scan(add, zero, chunks)[0])
+
+
+def gathered_twice(total: Callable[[PyTree, Groups], jax.Array]) -> WeightedSum:
+    """Returns Σ_b w_b L_b of groups and its gradient, at parameters in shards.
+
+    They are gathered for the loss and again for its derivative, so that no copy is kept
+    in between, and the gradient is scattered as it is summed.
+    """
+
+    def of_shards(params, groups):
+        return total(whole(params), groups)
+
+    def keep(primitive, *_, **__):
+        return primitive is not jax.lax.all_gather_p
+
+    return jax.value_and_grad(jax.checkpoint(of_shards, policy=keep))
+
+
+def gathered_once(part: WeightedSum) -> WeightedSum:
+    """Returns a part of the sum, at parameters in shards.
+
+    It is for what needs the gradient of each group by itself: the device has all
+    parameters, and a whole gradient, until the pass is done.
+    """
+
+    def of_shards(params, groups):
+        loss, grads = part(whole(params), groups)
+        return loss, squares.each(lambda tree: scattered(tree, params), grads)
+
+    return of_shards
 
 
 def weighted(function: Callable[[PyTree, Groups], PyTree]) -> WeightedSum:
@@ -138,8 +173,7 @@ def weighted_sum(weight: jax.Array | np.ndarray, each: PyTree) -> PyTree:
 def _my_share(groups: Groups, at_once: int) -> tuple[Groups, int]:
     """Returns this device's groups; copies of the first, of weight 0, even them out."""
     shards, count = data_shards(), groups.index.shape[0]
-    at_once = min(at_once, -(-count // shards))
-    mine = -(-count // (shards * at_once)) * at_once
+    mine, at_once = _evenly(count, at_once, shards)
     fill = shards * mine - count
 
     def filled(x):
@@ -154,3 +188,23 @@ def _my_share(groups: Groups, at_once: int) -> tuple[Groups, int]:
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, mine), groups
         )
     return groups, at_once
+
+
+def _evenly(count: int, at_once: int, shards: int) -> tuple[int, int]:
+    """Returns how many of `count` groups each device has, and how many in a pass."""
+    at_once = min(at_once, -(-count // shards))
+    return -(-count // (shards * at_once)) * at_once, at_once
+
+
+def places(parts: int, size: int, rows: int, at_once: int, shards: int) -> np.ndarray:
+    """Returns the examples of each device's groups, [shards, groups · rows].
+
+    They are named by their places in the [parts, size] indices that are `grouped`.
+    """
+    count = -(-size // rows)
+    inside = np.arange(count * rows) % size  # the first fill up the last group
+    place = inside + size * np.arange(parts)[:, None]
+    groups = place.reshape(parts * count, rows)
+    mine, _ = _evenly(parts * count, at_once, shards)
+    fill = np.repeat(groups[:1], shards * mine - parts * count, axis=0)
+    return np.concatenate([groups, fill]).reshape(shards, -1)

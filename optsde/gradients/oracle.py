@@ -19,12 +19,15 @@ from optsde.gradients.draw import Draw, Use
 from optsde.gradients.groups import (
     Groups,
     each_group,
+    gathered_once,
+    gathered_twice,
     grouped,
+    places,
     sum_over_groups,
     weighted,
     weighted_sum,
 )
-from optsde.mesh import data_shards
+from optsde.mesh import data_shards, has_shards, own_shards, whole
 from optsde.squares import Squares
 from optsde.types import PyTree
 
@@ -158,7 +161,8 @@ class FunctionOracle(Oracle):
         return self.noise
 
     def __call__(self, params: PyTree, draw: Draw) -> tuple[jax.Array, PyTree]:
-        return self.function(self.source, params, draw)
+        loss, grads = self.function(self.source, whole(params), draw)
+        return loss, squares.each(partial(own_shards, like=params), grads)
 
 
 Sampler: TypeAlias = Callable[[int], Oracle]  # batch size -> oracle
@@ -229,11 +233,7 @@ class ExampleOracle(Oracle):
         return self.size * (self.micros or 1) * len(self.gains)
 
     def __call__(self, params: PyTree, draw: Draw) -> tuple[jax.Array, PyTree]:
-        rows, at_once = self.group, self.at_once
-        if self.micros is not None:
-            rows = self.size
-        elif rows is None:
-            rows, at_once = -(-self.size // data_shards()), len(self.gains)
+        rows, at_once = self._split(data_shards())
         data, index = self.source.at(draw.step, self.index(draw))
         share = np.tile(self.weights(rows), self.micros or 1) / (self.micros or 1)
         weights = np.concatenate([gain * share for gain in self.gains])
@@ -244,11 +244,29 @@ class ExampleOracle(Oracle):
         elif self.of_group is not None:
             part = weighted(partial(self._gradient, total, draw.time))
         else:
+            part = None
+        if has_shards(params):
+            part = gathered_twice(total) if part is None else gathered_once(part)
+        elif part is None:
             part = jax.value_and_grad(total)
-        loss, grads = sum_over_groups(part, params, groups, at_once)
+        own = self.source.own
+        loss, grads = sum_over_groups(part, params, groups, at_once, own)
         if self.micros is not None and not self.uses:
             grads = grads._replace(mean=grads.grad)
         return loss, grads
+
+    def places(self, shards: int) -> np.ndarray:
+        """Returns which of a step's examples each device reads, [shards, some]."""
+        parts = (self.micros or 1) * len(self.gains)
+        return places(parts, self.size, *self._split(shards), shards)
+
+    def _split(self, shards: int) -> tuple[int, int]:
+        """Returns the rows of a group, and how many groups are in one pass."""
+        if self.micros is not None:
+            return self.size, self.at_once
+        if self.group is None:
+            return -(-self.size // shards), len(self.gains)
+        return self.group, self.at_once
 
     def index(self, draw: Draw) -> jax.Array:
         """Returns the examples of a draw, [draws in it, size]."""

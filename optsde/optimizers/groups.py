@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optsde.mesh import whole_shapes
 from optsde.optimizers.base import Clock, Optimizer, OptimizerState
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.moments import filled
@@ -289,7 +290,7 @@ class Groups:
 
     def _labelled(self, params: PyTree) -> PyTree:
         """Returns a tree like the parameters, of names of groups."""
-        labels = jax.tree.broadcast(self.labels(params), params)
+        labels = jax.tree.broadcast(self.labels(whole_shapes(params)), params)
         unknown = set(jax.tree.leaves(labels)) - set(self.parts)
         if unknown:
             raise ValueError(

@@ -25,11 +25,13 @@ import optax
 from jax.tree_util import treedef_is_leaf
 
 from optsde.checks import ABOVE_0, LARGEST, check_batch, check_number
+from optsde.mesh import norm
 from optsde.optimizers import EMA, SWA, Groups, Optimizer, Power
 from optsde.optimizers.base import OptimizerState
+from optsde.optimizers.elementwise import elementwise
 from optsde.optimizers.rules import check_memory
 from optsde.plans.schedules import check_multiplier
-from optsde.squares import clipped
+from optsde.squares import clipped, step_gradient
 from optsde.types import PyTree, Scalar, Schedule
 
 
@@ -117,18 +119,20 @@ class Plan:
 
         Its state is an `OptimizerState`, with the clock and the optimizer's memory.
         """
-        update = self.optimizer.transform(self.schedule, self.dt, self.boost)
+        transform: Any = self.optimizer.transform(self.schedule, self.dt, self.boost)
+        update = elementwise(type(self.optimizer).__name__, transform.update)
         before: Any = self.before
+        prepare = None if before is None else elementwise("before", before.update)
         largest = self.clip
 
         def clip_first(grads, state, params=None):
-            if before is not None:
-                grads, _ = before.update(grads, before.init(params), params)
+            if prepare is not None:
+                grads, _ = prepare(grads, before.init(params), params)
             if largest is not None:
-                grads = clipped(grads, largest)
-            return update.update(grads, state, params)
+                grads = clipped(grads, norm(step_gradient(grads)), largest)
+            return update(grads, state, params)
 
-        return optax.GradientTransformation(update.init, clip_first)  # type: ignore
+        return optax.GradientTransformation(transform.init, clip_first)  # type: ignore
 
 
 def scale(

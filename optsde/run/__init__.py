@@ -8,11 +8,13 @@ from optsde.run.loop import Result, Run, fit
 from optsde.run.progress import Progress, parts
 from optsde.run.rows import DivergedError, Series
 from optsde.run.task import Task
+from optsde.run.wire import Exchange, exchange
 from optsde.run.writers import JsonLines, MarkSpikes, TensorBoard, Wandb, Writer, read
 
 __all__ = [
     "DivergedError",
     "Engine",
+    "Exchange",
     "JsonLines",
     "MarkSpikes",
     "Progress",
@@ -26,6 +28,7 @@ __all__ = [
     "Writer",
     "ensemble",
     "evaluate",
+    "exchange",
     "fit",
     "load_params",
     "parts",

@@ -8,6 +8,9 @@ runs many in turn, a few at once, so that what a few need stays in its cache.
 
 Data and all else that a run reads besides its state is an argument of the compiled loop
 and no constant in it, also where a function of a member closes over it.
+
+The state lies whole on every device of a replica, or by a rule its large leaves are
+split over these devices, and a probe gathers those that it reads.
 """
 
 import dataclasses
@@ -21,8 +24,17 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optsde.dynamics.discrete import Dynamics
-from optsde.hosts import placed
-from optsde.mesh import REPLICA, replicated, run_mesh
+from optsde.hosts import everywhere, placed
+from optsde.mesh import (
+    DATA,
+    REPLICA,
+    SplitRule,
+    axes,
+    replicated,
+    run_mesh,
+    split,
+    whole,
+)
 from optsde.run.windows import Feed
 from optsde.types import PyTree
 
@@ -39,6 +51,8 @@ class Engine:
       replicas: how many there are.
       members: hyperparameters or data of each replica, stacked along the leading axis.
       shards: devices that share the work of each replica.
+      sharded: how parameters, and what the state holds like them, are split over these
+        devices, such as `mesh.largest_axis`; None: each has all of them.
       with_info: whether to add up what the steps tell of themselves (loss, gradient
         norm); it is not computed otherwise.
     """
@@ -50,6 +64,7 @@ class Engine:
         *,
         members: PyTree = None,
         shards: int = 1,
+        sharded: SplitRule | None = None,
         with_info: bool = False,
     ):
         if (members is None) != isinstance(dynamics, Dynamics):
@@ -76,17 +91,19 @@ class Engine:
         if first.stream is not None:
             if members is not None:
                 raise ValueError("a stream cannot be read by stacked members")
-            self._feed = Feed(first, replicas, self.spread)
-            self._window = self.spread(self._feed.blank(replicas))
+            self._feed = Feed(first, replicas, self.mesh)
+            self._window = self._feed.blank()
         self._source = self._hoisted(
             lambda member: () if self._feed else make(member).source
         )
-        self._init = self._sharded(
-            lambda members, keys: _map(lambda m, k: make(m).init(k), members, keys),
-            (OVER, OVER),
+        self._layout = Layout.of(first, sharded, shards)
+        states = self._layout.specs
+        self._init = self._initial(states)
+        given = OVER, (OVER if self._feed is None else self._feed.specs)
+        specs = (EVERYWHERE, given, states, OVER, EVERYWHERE)
+        self.chunk = self._sharded(
+            self._chunk, specs, (states, OVER, OVER), donate_argnums=2
         )
-        specs = (EVERYWHERE, OVER, OVER, OVER, EVERYWHERE)
-        self.chunk = self._sharded(self._chunk, specs, donate_argnums=2)
         self._loop: Any = None
         self.reached: Any = ()
         """An array that is ready when the last chunk is."""
@@ -98,7 +115,7 @@ class Engine:
         """The place of what every device has a copy of."""
         return NamedSharding(self.mesh, EVERYWHERE)
 
-    def spread(self, tree: PyTree) -> PyTree:
+    def spread(self, tree: PyTree, specs: PyTree = OVER) -> PyTree:
         """Places replicas on the mesh; copies of the last make them even."""
         rows = self.mesh.shape[REPLICA]
 
@@ -107,7 +124,17 @@ class Engine:
                 return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)])
             return x
 
-        return placed(jax.tree.map(fill, tree), NamedSharding(self.mesh, OVER))
+        tree = jax.tree.map(fill, tree)
+        return jax.tree.map(lambda to, x: placed(x, to), self._placing(specs), tree)
+
+    def placed(self, state: PyTree) -> PyTree:
+        """Places a stacked state on the mesh, as the steps take it."""
+        return self.spread(state, self._layout.specs)
+
+    def result(self, state: PyTree) -> PyTree:
+        """Returns a copy for the caller; where nothing is split, every host has all."""
+        state = jax.tree.map(jnp.copy, self.kept(state))
+        return state if self._layout.splits else everywhere(state)
 
     def kept(self, tree: PyTree) -> PyTree:
         """Returns the replicas asked for, without those that fill up the devices."""
@@ -171,23 +198,33 @@ class Engine:
         """Returns the compiled map over replicas of a function of stacked arguments.
 
         `make(member)` is (function, source), called as function(source, *arguments).
+        The first of them is the state, of which it gathers what the function reads.
         """
         shared = self._hoisted(lambda member: make(member)[1])
 
-        def of_all(arrays, members, stacked):
-            def of_one(member, stacked):
-                function, source = make(member)
-                return function(shared.merged(source, arrays), *stacked)
+        def of_one(arrays, member, stacked):
+            function, source = make(member)
+            state, *rest = stacked
+            return function(shared.merged(source, arrays), whole(state), *rest)
 
+        def of_all(arrays, members, state, rest):
+            stacked = self._layout.inside(state), *rest
+            of_replica = partial(of_one, arrays)
             if _rows(stacked) > 1:
                 both = members, stacked
-                return self._all(lambda pair: of_one(*pair), both)(both)
-            return _map(of_one, members, stacked)
+                return self._all(lambda pair: of_replica(*pair), both)(both)
+            return _map(of_replica, members, stacked)
 
-        run = self._sharded(of_all, (EVERYWHERE, OVER, OVER))
-        return Each(run, lambda stacked: (shared.arrays, self.members, stacked))
+        run = self._sharded(of_all, (EVERYWHERE, OVER, self._layout.specs, OVER))
+
+        def arguments(state, *rest):
+            return shared.arrays, self.members, state, rest
+
+        return Each(run, arguments)
 
     def _chunk(self, arrays, given, state, total, count):
+        state = self._layout.inside(state)
+
         def replica(_, carry):
             given, state, total = carry
             made, source = self._of_replica(given, arrays)
@@ -203,7 +240,24 @@ class Engine:
             carry = jax.tree.map(lambda x: x[0], carry)
             carry = jax.tree.map(lambda x: x[None], steps(carry))
         _, state, total = carry
-        return state, total, count[None]
+        return self._layout.outside(state), total, count[None]
+
+    def _initial(self, states: PyTree) -> Callable:
+        """Returns the compiled (members, keys) -> states, on each device its part."""
+
+        def init(members, keys):
+            return _map(lambda m, k: self._make(m).init(k), members, keys)
+
+        if not self._layout.splits:
+            return self._sharded(init, (OVER, OVER))
+        return jax.jit(init, out_shardings=self._placing(states))
+
+    def _placing(self, specs: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda spec: NamedSharding(self.mesh, spec),
+            specs,
+            is_leaf=lambda x: isinstance(x, PartitionSpec),
+        )
 
     def _all(self, function: Callable, stacked: PyTree) -> Callable:
         """Returns a function of many replicas: all at once, or on a CPU some."""
@@ -244,13 +298,13 @@ class Engine:
         arrays = [x for x, own in zip(leaves, shared, strict=True) if own]
         return _Hoisted(replicated(arrays, self.mesh), tuple(shared))
 
-    def _sharded(self, function: Callable, in_specs, **jit_options):
+    def _sharded(self, function: Callable, in_specs, out_specs=OVER, **jit_options):
         """Compiles a function of replicas; rows of devices exchange nothing."""
         mapped = jax.shard_map(
             function,
             mesh=self.mesh,
             in_specs=in_specs,
-            out_specs=OVER,
+            out_specs=out_specs,
             check_vma=False,
         )
         return jax.jit(mapped, **jit_options)
@@ -259,23 +313,23 @@ class Engine:
 class Each:
     """A function of stacked arguments, mapped over replicas and compiled once."""
 
-    def __init__(self, run: Any, arguments: Callable[[tuple], tuple]):
+    def __init__(self, run: Any, arguments: Callable[..., tuple]):
         self._run, self._arguments = run, arguments
 
     def lower(self, *stacked: PyTree) -> Any:
         """Returns the map lowered for arguments like these."""
-        return self._run.lower(*self._arguments(stacked))
+        return self._run.lower(*self._arguments(*stacked))
 
     def shapes(self, *stacked: PyTree) -> PyTree:
         """Returns the shapes of what it returns for arguments like these."""
-        return jax.eval_shape(self._run, *self._arguments(stacked))
+        return jax.eval_shape(self._run, *self._arguments(*stacked))
 
     def compile(self, *stacked: PyTree) -> None:
         """Compiles for arguments like these, without a call."""
         self._run = self.lower(*stacked).compile()
 
     def __call__(self, *stacked: PyTree) -> PyTree:
-        return self._run(*self._arguments(stacked))
+        return self._run(*self._arguments(*stacked))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,6 +345,53 @@ class _Hoisted:
         given = iter(arrays)
         pairs = zip(leaves, self.shared, strict=True)
         return structure.unflatten([next(given) if s else x for x, s in pairs])
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the leaves of a state are split over the devices of a replica, or not."""
+
+    plain: Any = None  # the state's structure
+    marked: Any = None  # the same, with a `Shard` about each leaf that is split
+    specs: PyTree = OVER  # of stacked states
+
+    @classmethod
+    def of(cls, dynamics: Dynamics, rule: SplitRule | None, shards: int) -> "Layout":
+        """Returns the layout by which a rule splits a dynamics' parameters."""
+        if rule is None:
+            return cls()
+        if dynamics.start is None:
+            raise ValueError(
+                "sharded: this dynamics takes its parameters whole, as SDEs do; only "
+                "`discrete` steps run on parameters that are split: leave it out"
+            )
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        state = jax.eval_shape(dynamics.init, key)
+        params = split(state.params, rule, shards)
+        marked = jax.eval_shape(dynamics.start, key, params)
+        specs = [
+            OVER if axis is None else PartitionSpec(REPLICA, *[None] * axis, DATA)
+            for axis in axes(marked)
+        ]
+        plain = jax.tree.structure(state)
+        return cls(plain, jax.tree.structure(marked), plain.unflatten(specs))
+
+    @property
+    def splits(self) -> bool:
+        """Whether there is a rule by which leaves are split."""
+        return self.marked is not None
+
+    def inside(self, state: PyTree) -> PyTree:
+        """Returns a state of devices' parts with these marked as shards."""
+        if not self.splits:
+            return state
+        return self.marked.unflatten(jax.tree.leaves(state))
+
+    def outside(self, state: PyTree) -> PyTree:
+        """Returns a state with the parts themselves in place of marked ones."""
+        if not self.splits:
+            return state
+        return self.plain.unflatten(jax.tree.leaves(state))
 
 
 def _rows(stacked: PyTree) -> int:

@@ -25,6 +25,7 @@ import numpy as np
 from optsde.dynamics.discrete import Dynamics
 from optsde.hosts import everyones, everywhere, first, gathered, several, told
 from optsde.measure.probe import Probe, Times
+from optsde.mesh import SplitRule
 from optsde.run.engine import Engine
 from optsde.run.journal import Journal, Saved, digest, next_journal
 from optsde.run.progress import Progress
@@ -68,6 +69,9 @@ class Run:
       members: hyperparameters or data of each replica, stacked.
       state: a stacked state to go on from, in place of the initial ones.
       shards: devices that share the gradient of each replica.
+      sharded: how parameters, moments and averages are split over these devices, such
+        as `mesh.largest_axis`; None: each has all of them. Probes gather what they
+        read.
       journal: a folder of this run alone, in which it is saved. The same program then
         goes on where it stopped, bit for bit, and has the rows of the whole run.
     """
@@ -82,6 +86,7 @@ class Run:
         members: PyTree = None,
         state: PyTree = None,
         shards: int = 1,
+        sharded: SplitRule | None = None,
         journal: str | Path | None = None,
     ):
         self._launch = time.monotonic()
@@ -90,6 +95,7 @@ class Run:
             len(keys),
             members=members,
             shards=shards,
+            sharded=sharded,
             with_info=every is not None,
         )
         self.begin = 0.0
@@ -98,7 +104,7 @@ class Run:
         else:
             self.begin = _begin_of(engine, state)
             # The caller's own is not donated.
-            self.state = engine.spread(jax.tree.map(jnp.copy, state))
+            self.state = engine.placed(jax.tree.map(jnp.copy, state))
         self.step = self._since = 0
         self._zeros = self._total = engine.zeros(self.state)
         self._begun = False
@@ -213,8 +219,7 @@ class Run:
         if stopping:
             raise KeyboardInterrupt
         waited, self._launch = begun - self._launch, time.monotonic()
-        # A copy, since what is next gives the state away.
-        state = everywhere(jax.tree.map(jnp.copy, engine.kept(self.state)))
+        state = engine.result(self.state)  # a copy, since what is next gives it away
         memory = everywhere(engine.kept([probe.memory for probe in self._probes]))
         return self._result(end, state, self.step - start, seconds, waited, memory)
 
@@ -401,6 +406,7 @@ def fit(
     state: PyTree = None,
     changes: Mapping[float, PyTree] | None = None,
     shards: int = 1,
+    sharded: SplitRule | None = None,
     writers: Sequence[Writer] = (),
     journal: str | Path | None = None,
     checkpoint_every: float | None = None,
@@ -418,6 +424,7 @@ def fit(
         members=members,
         state=state,
         shards=shards,
+        sharded=sharded,
         journal=journal,
     )
     return run.to(

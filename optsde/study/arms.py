@@ -12,7 +12,7 @@ import numpy as np
 from optsde.dynamics import discrete
 from optsde.gradients import Sampler
 from optsde.measure.probe import Probe
-from optsde.mesh import shards_for
+from optsde.mesh import SplitRule, shards_for
 from optsde.optimizers import Optimizer
 from optsde.plans.plan import Plan
 from optsde.run import JsonLines, Progress, Result, Series, Writer, fit, parts
@@ -86,6 +86,7 @@ def train(
     checkpoint_every: float | None = None,
     writer: Writer | None = None,
     stop_at_divergence: bool = True,
+    sharded: SplitRule | None = None,
 ) -> Runs:
     """Runs every arm with the same seeds; arms that are kept are read instead.
 
@@ -105,6 +106,7 @@ def train(
       checkpoint_every: base steps from one save there to the next.
       writer: in place of the plain JsonLines of metrics.jsonl.
       stop_at_divergence: raise DivergedError, or go on with the other replicas.
+      sharded: how parameters are split over the devices that share a replica.
     """
     names = [arm.name for arm in arms]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -115,7 +117,9 @@ def train(
             f"folder={folder}: is for one ensemble, and these arms are {len(groups)}; "
             "train each of `stacks(arms)` in its own"
         )
-    options: dict[str, Any] = dict(every=every, stop_at_divergence=stop_at_divergence)
+    options: dict[str, Any] = dict(
+        every=every, stop_at_divergence=stop_at_divergence, sharded=sharded
+    )
     if folder is not None:
         options["writers"] = [writer or JsonLines(folder / "metrics.jsonl")]
         options["journal"] = folder / "checkpoints"

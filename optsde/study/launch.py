@@ -56,6 +56,8 @@ HOSTS = (
     "--coordinator=HOST:PORT --num_processes=N --process_id=I (where several share a "
     "run, and no TPU pod, SLURM or MPI says so)"
 )
+POD = "--pod=N (with --dry_run: devices of that machine, for the bytes they exchange)"
+MACHINE = "flops", "pod"
 OTHER_FLAGS = f"{WORKDIR}, {WRITERS}, --devices=N (of the CPU), {HOSTS}, --help"
 FIRST = (
     *("dataset", "model", "function", "optimizer.name", "optimizer.lr", "lr", "lrs"),
@@ -112,9 +114,8 @@ class Package:
             if command.dry_run:
                 make = command.task
                 tasks = [make(settings.config())] if make else []
-                speed = {} if command.flops is None else {"flops": command.flops}
                 assert study.dry_run is not None
-                study.dry_run(settings, *tasks, **speed)
+                study.dry_run(settings, *tasks, **command.machine)
                 return
             config = settings.config()
             place = command.workdir or _place(self.name, command, config)
@@ -194,7 +195,7 @@ class _Command:
     devices: int | None
     processes: tuple  # what `hosts.connect` takes
     dry_run: bool
-    flops: float | None
+    machine: Mapping[str, float]  # that a dry run is for, where it is not this one
     fresh: bool
     writers: Sequence[str]
     sources: Mapping[str, str]
@@ -209,6 +210,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
     flags.DEFINE_boolean("dry_run", False, "only show costs", flag_values=general)
     flags.DEFINE_list("writers", [], "tensorboard, wandb", flag_values=general)
     flags.DEFINE_float("flops", None, "of another machine", 1, flag_values=general)
+    flags.DEFINE_integer("pod", None, "devices of another", 1, flag_values=general)
     flags.DEFINE_boolean("fresh", False, "begin anew", flag_values=general)
     flags.DEFINE_integer("devices", None, "CPU devices", 1, flag_values=general)
     flags.DEFINE_string("coordinator", None, "HOST:PORT", flag_values=general)
@@ -237,11 +239,13 @@ def _parse(package: Package, argv: list[str]) -> _Command:
             f"--dry_run: the study {study.key} has none; of experiments.{package.name} "
             f"these have one: {having}"
         )
-    if general["flops"].value and not (general["dry_run"].value and study.says_costs):
+    given = {name: general[name].value for name in MACHINE}
+    machine: Any = {name: x for name, x in given.items() if x is not None}
+    if machine and not (general["dry_run"].value and study.says_costs):
         costly = ", ".join(x.key for x in package.studies if x.says_costs) or "none"
         raise UsageError(
-            "--flops: is for --dry_run of a study that says its costs, of "
-            f"experiments.{package.name}: {costly}"
+            f"--{next(iter(machine))}: is for --dry_run of a study that says its "
+            f"costs, of experiments.{package.name}: {costly}"
         )
     try:
         refuse_missing(general["writers"].value or ())
@@ -257,7 +261,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
         devices=general["devices"].value,
         processes=tuple(general[name].value for name in PROCESSES),
         dry_run=bool(general["dry_run"].value),
-        flops=general["flops"].value,
+        machine=machine,
         fresh=bool(general["fresh"].value),
         writers=tuple(general["writers"].value or ()),
         sources=_sources(settings, path if task is not None else ""),
@@ -414,7 +418,7 @@ def _help(
     width = max(map(len, module.PRESETS))
     besides = [OTHER_FLAGS]
     besides += [DRY_RUN] if study.dry_run else []
-    besides += [FLOPS] if study.says_costs else []
+    besides += [FLOPS, POD] if study.says_costs else []
     first, others = [], []
     for leaf in settings.leaves():
         if not settings.in_table(leaf.name):

@@ -4,6 +4,7 @@ Two processes of four devices, one of eight or one of one: the numbers are in th
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import optsde
-from optsde import data, gradients, hosts, measure, models
+from optsde import data, gradients, hosts, measure, models, run
+from optsde.mesh import largest_axis
 
 EXAMPLES = tuple(x[:96] for x in data.digits())
 MODEL = models.MLP((6, 10))
@@ -83,6 +85,17 @@ def svag(folder):
     return optsde.fit(made, keys(2), 6, every=2, shards=shards)
 
 
+def split(folder):
+    """SVAG of one replica, whose parameters are split over all devices."""
+    del folder
+    sampler = gradients.minibatch(LOSSES, EXAMPLES, group=4)
+    made = optsde.discrete(optsde.svag(PLAN, 2), sampler, init)
+    rule, shards = partial(largest_axis, least=0), jax.device_count()
+    fitted = optsde.fit(made, keys(1), 6, every=2, shards=shards, sharded=rule)
+    params = hosts.gathered(fitted.state.params)
+    return fitted._replace(state=fitted.state._replace(params=params))
+
+
 def sde(folder):
     """The SDE of three replicas."""
     del folder
@@ -98,6 +111,9 @@ def stream(folder):
     read = data.Stream(data.Arrays(*map(np.asarray, EXAMPLES)))
     shards = max(1, jax.device_count() // 2)
     made = optsde.discrete(PLAN, gradients.epochs(LOSSES, read), init)
+    engine = run.Engine(made, 2, shards=shards)
+    replicas, _ = engine._feed._read  # of the examples of a step: a process has its own
+    assert len(replicas) == 2 * 16 // jax.process_count()
     return optsde.fit(made, keys(2), 24, every=8, shards=shards)
 
 
@@ -120,7 +136,7 @@ def continued(folder):
     return optsde.fit(made, keys(3), 24, every=5, state=begun.state)
 
 
-JOBS = ensemble, members, shared, svag, sde, stream, resumed, continued
+JOBS = ensemble, members, shared, svag, split, sde, stream, resumed, continued
 
 
 def main(file, coordinator=None, process_id=None):

@@ -84,7 +84,8 @@ def numbers(tmp_path_factory):
     return found
 
 
-SHARED = "shared", "svag", "stream"  # several devices add up the gradient of a replica
+# Several devices add up the gradient of a replica.
+SHARED = "shared", "svag", "split", "stream"
 
 
 @pytest.mark.parametrize("other", ["1x8", "1x1"])

@@ -40,6 +40,24 @@ def test_a_run_and_the_same_command_again(tmp_path):
     assert "the penalty's finite difference is not the Hessian" in first.stderr
 
 
+def test_split_parameters_train_as_whole_ones(tmp_path):
+    """Two seeds on four devices each, among which the first layer is split."""
+    preset = "--config=configs/fullbatch.py:digits_fb_clipped"
+    net = "--config.model=mlp", "--config.options.hidden=(64,)"
+    arguments = (preset, *net, *TINY, "--config.steps=10", "--devices=8")
+    losses = []
+    for split in ("false", "true"):
+        ended = command(tmp_path / split, *arguments, f"--config.sharded={split}")
+        assert ended.returncode == 0, ended.stderr
+        folder = tmp_path / split / "run"
+        _, params = load_params(folder / "checkpoints")
+        losses.append((read(folder / "metrics.jsonl")["loss"][1:], params))
+    whole, parts = losses
+    np.testing.assert_allclose(parts[0], whole[0], rtol=1e-4)
+    for one, two in zip(*map(jax.tree.leaves, (whole[1], parts[1])), strict=True):
+        np.testing.assert_allclose(two, one, rtol=0, atol=1e-4)
+
+
 def test_divergence_is_a_status(tmp_path):
     preset = "--config=configs/fullbatch.py:digits_fb"
     ended = command(tmp_path, preset, *TINY, "--config.lr=1e30")

@@ -197,10 +197,14 @@ def test_a_dry_run_compiles_the_step(capsys, monkeypatch):
     header, _, line, *_ = capsys.readouterr().out.splitlines()
     assert "FLOPs a step" in header
     assert f"{64 * 8 + 8 + 8 * 10 + 10}" in line
-    costs.report(settings("digits_fb_practice", **TINY), flops=2e9)
-    _, _, faster, *_, note = capsys.readouterr().out.splitlines()
-    step, twice = (float(re.split(r"\s{2,}", x)[7]) for x in (line, faster))
+    costs.report(settings("digits_fb_practice", **TINY), flops=2e9, pod=256)
+    _, _, faster, *_, note, sent = capsys.readouterr().out.splitlines()
+    step, twice = (float(re.split(r"\s{2,}", x)[8]) for x in (line, faster))
     np.testing.assert_allclose(step, 2 * twice, rtol=0.01)
     assert "a machine of --flops=2e+09 would multiply" in note
+    # Two seeds: each has 128 devices, to sum the gradient and the loss.
+    mebibytes = 2 * 127 / 128 * 4 * (64 * 8 + 8 + 8 * 10 + 10 + 1) / 2**20
+    assert f"{mebibytes:.3g} MiB" in faster
+    assert "each of the 256 devices of --pod=256" in sent
     with pytest.raises(tasks.UsageError, match="dataset=places: its shape is not"):
         costs.stand_in(settings("digits_fb", dataset="places"))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import optsde
@@ -86,8 +87,10 @@ def test_adding_to_micro_batches_and_clipping_them():
     by = np.float32([0.7, -0.3])
     jax.tree.map(close_32, shifted(squares(each), by), squares(each + by))
     norm = np.linalg.norm(each.mean(0))
-    jax.tree.map(close_32, clipped(squares(each), norm / 2), squares(each / 2))
-    jax.tree.map(close_32, clipped(squares(each), 2 * norm), squares(each))
+    jax.tree.map(close_32, clipped(squares(each), norm, norm / 2), squares(each / 2))
+    jax.tree.map(close_32, clipped(squares(each), norm, 2 * norm), squares(each))
+    theirs, _ = optax.clip_by_global_norm(0.3).update(each, optax.EmptyState())
+    np.testing.assert_array_equal(clipped(each, optax.tree.norm(each), 0.3), theirs)
     alike = shifted(squares(each[:1]), -each[0] * np.float32(1 + 1e-7))
     assert np.all(alike.square >= 0)  # and not below by rounding
 

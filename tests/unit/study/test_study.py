@@ -458,13 +458,15 @@ def test_dry_run(command, tmp_path):
         code, _, err = command(argument, "--flops=1e14", study=study)
         assert (code, err.count("\n")) == (2, 1)
         assert "--flops: is for --dry_run of a study that says its costs" in err
-    speeds = []
-    says = dict(dry_run=lambda s, flops=0: speeds.append(flops), says_costs=True)
+    machines = []
+    says = dict(dry_run=lambda s, **machine: machines.append(machine), says_costs=True)
     study = Study(__name__, Settings, simulate, **says)
     assert command("--dry_run", "--flops=1e14", study=study)[0] == 0
+    assert command("--dry_run", "--pod=256", study=study)[0] == 0
     assert command("--dry_run", study=study)[0] == 0
-    assert speeds == [1e14, 0]
+    assert machines == [{"flops": 1e14}, {"pod": 256}, {}]
     assert command("--dry_run", "--flops=fast", study=study)[0] == 2
+    assert command("--dry_run", "--pod=0", study=study)[0] == 2
     assert not (tmp_path / "runs").exists()
 
 
