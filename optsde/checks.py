@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 LARGEST = 2**31 - 1  # what counts and indices of int32 hold
-ABOVE_0 = float(np.nextafter(0, 1))
+WIDEST = float(np.finfo(np.float32).max)  # beyond it, a number is infinite there
+ABOVE_0 = float(np.finfo(np.float32).tiny)  # below it, a number is 0 there
 BELOW_1 = float(np.nextafter(1, 0))
 
 
@@ -15,13 +16,13 @@ def check_number(
     name: str,
     value: Any,
     needs: str,
-    low: float = -np.inf,
-    high: float = np.inf,
+    low: float = -WIDEST,
+    high: float = WIDEST,
     whole: bool = False,
 ) -> None:
     """Refuses what is no finite number from low to high, or an array with any such.
 
-    Traced values are taken as they are.
+    Finite is what float32 holds. Traced values are taken as they are.
 
     >>> check_number("horizon", float("nan"), "a positive time", low=0)
     Traceback (most recent call last):

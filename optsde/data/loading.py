@@ -69,7 +69,7 @@ def _maker(name: str, root: str | os.PathLike | None) -> Callable[..., Dataset]:
         return hub.maker(name)
     if (file := prepared.file_of(name, root)).exists():
         return files.maker(str(file))
-    if files.is_path(name):
+    if name and files.is_path(name):
         return files.maker(name)
     raise ValueError(unknown(name, NAMES) + ", or a path")
 
