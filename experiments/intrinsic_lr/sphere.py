@@ -41,7 +41,9 @@ class Settings(Seeds):
     looks: int = setting(40, "measurements of a run", at_least=4)
     length: float = setting(3.0, "of a run", unit="1/λ_e", above=0)
     substeps: int = setting(1, "of the SDE in a step of the run", at_least=1)
-    bound: float = setting(1.0, "on departures", unit="% of effective lr", above=0, at_most=100)
+    bound: float = setting(
+        1.0, "on departures", unit="% of effective lr", above=0, at_most=100
+    )
     seeds = 2048
 
     def demands(self):

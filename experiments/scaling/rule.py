@@ -51,7 +51,9 @@ JUDGED_UNTIL = 8  # largest κ at which the rule must lie nearer than each contr
 class ScheduleSettings(Group):
     warmup: float = setting(0.0, "length of the warm-up", at_least=0)
     exponential: bool = setting(False, "warm up geometrically from lr/1000")
-    milestones: Numbers = setting((), "times at which lr falls to .1", above=0, rising=True)
+    milestones: Numbers = setting(
+        (), "times at which lr falls to .1", above=0, rising=True
+    )
     cosine: float = setting(0.0, "time at which half a cosine ends", at_least=0)
 
     def demands(self):

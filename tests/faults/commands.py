@@ -9,10 +9,10 @@ the setting. Settings which are refused together with others are `COUPLINGS`.
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import experiments
-from optsde.study.launch import Package, _parse
+from optsde.study.launch import Package
 
 OVER = str(2**31)
 VALUES = {
