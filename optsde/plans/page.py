@@ -205,6 +205,7 @@ def _reasons(base: Optimizer) -> list[dict[str, Any]]:
         clip=1.0,
         average=EMA(0.5),
     )
+
     def at(kappa: float) -> list[Any]:
         after = rescaled(before, kappa, memory="power", clip="noise")
         after = dataclasses.replace(after, batch_size=round(64 * kappa))

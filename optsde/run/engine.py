@@ -71,6 +71,9 @@ class Engine:
         self.dt, self.paces, self.about = first.dt, first.paces, first.about
         self.with_info = with_info
         self._make = make
+        self._first = first
+        self.keys: jax.Array | None = None
+        """What the replicas began with, unless they go on from a state."""
         self.members = self.spread(members)
         self._feed, self._window = None, None
         if first.stream is not None:
@@ -132,7 +135,18 @@ class Engine:
 
     def init(self, keys: jax.Array) -> PyTree:
         """Returns the states at time 0, one for each key."""
+        self.keys = keys
         return self._init(self.members, self.spread(keys))
+
+    @property
+    def examples(self) -> PyTree:
+        """Returns what the steps read, or the window of a stream that is at hand."""
+        return self._first.source if self._feed is None else self._window
+
+    @property
+    def labels(self) -> tuple[int, int] | None:
+        """Returns the least label and how many classes, where the losses say them."""
+        return getattr(getattr(self._first.source, "losses", None), "labels", None)
 
     def shape_of_one(self, keys: jax.Array) -> PyTree:
         """Returns the shapes of one replica's state at time 0."""

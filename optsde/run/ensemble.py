@@ -13,7 +13,7 @@ import numpy as np
 from optsde.checks import check_function
 from optsde.dynamics.discrete import Dynamics
 from optsde.measure.probe import probe
-from optsde.run.given import check_times
+from optsde.run.given import check_distinct, check_times
 from optsde.run.loop import Run
 from optsde.run.progress import Progress
 from optsde.run.rows import Series
@@ -32,6 +32,10 @@ class Trajectory(NamedTuple):
     def diverged(self) -> tuple[float, float] | None:
         """Returns the interval of time in which a replica first left finite numbers."""
         return Series(self.times, self.values).diverged()
+
+    def lost(self) -> tuple[list[int], int]:
+        """Returns the replicas that left finite numbers, and how many there are."""
+        return Series(self.times, self.values).lost()
 
 
 def ensemble(
@@ -60,6 +64,7 @@ def ensemble(
       journal: a folder of this ensemble alone, from which the same call goes on.
       progress: the line that tells how far the run is.
     """
+    check_distinct(keys, members)
     check_times("times", times)
     check_function("observe", observe, "of one replica's state")
     if np.ndim(times) != 1 or not len(times):

@@ -11,16 +11,22 @@ from optsde.types import PyTree
 A_KEY_EACH = "one typed key for each replica, as jax.random.split(jax.random.key(0), 3)"
 
 
-def check_keys(keys: Any, members: PyTree = None) -> None:
-    """Refuses what is no array of typed keys, and runs that would be the same twice.
-
-    A key may be given again with another member: arms are paired by seed like that.
-    """
+def check_keys(keys: Any) -> None:
+    """Refuses what is no array of typed keys."""
     dtype = getattr(keys, "dtype", None)
     if dtype is None or not jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
         raise ValueError(f"keys={shown(keys)}: needs {A_KEY_EACH}")
     if keys.ndim != 1 or not len(keys):
         raise ValueError(f"keys has the shape {keys.shape}: needs {A_KEY_EACH}")
+
+
+def check_distinct(keys: jax.Array, *members: PyTree) -> None:
+    """Refuses runs that would be the same twice: of one key, and of equal members.
+
+    Arms are paired by seed: they have the same keys, and members of their own, at the
+    start or from a change on.
+    """
+    check_keys(keys)
     if not getattr(keys, "is_fully_addressable", True):
         return
     runs: dict[bytes, int] = {}

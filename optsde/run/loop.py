@@ -26,7 +26,13 @@ from optsde.dynamics.discrete import Dynamics
 from optsde.hosts import everyones, everywhere, first, gathered, several, told
 from optsde.measure.probe import Probe, Times
 from optsde.run.engine import Engine
-from optsde.run.given import check_end, check_keys, check_state, check_times
+from optsde.run.given import (
+    check_distinct,
+    check_end,
+    check_keys,
+    check_state,
+    check_times,
+)
 from optsde.run.journal import Journal, Saved, digest, next_journal
 from optsde.run.progress import Progress
 from optsde.run.rows import DivergedError, Rows, Series
@@ -86,7 +92,7 @@ class Run:
         journal: str | Path | None = None,
     ):
         self._launch = time.monotonic()
-        check_keys(keys, members)
+        check_keys(keys)
         self.engine = engine = Engine(
             dynamics,
             len(keys),
@@ -420,6 +426,7 @@ def fit(
     stop_at_divergence: bool = True,
 ) -> Result:
     """Runs one replica per key to the horizon; a `Run` and its `to` in one call."""
+    check_distinct(keys, members, *(changes or {}).values())
     if progress:
         progress.compiling()
     run = Run(
