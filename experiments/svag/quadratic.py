@@ -124,7 +124,7 @@ class Settings(Seeded):
         64, "Euler–Maruyama steps of the SDE in a step of eta", at_least=1
     )
     bound: float = setting(
-        0.25, "on the slope: 1 ± this, in eta² and 1/ell²", above=0, at_most=1
+        0.25, "on the slope: 1 ± this, in eta² and 1/ell²", above=0, at_most=100
     )
 
     def demands(self):
