@@ -140,7 +140,7 @@ class Rows:
                 writer.write(self.last)
             bad = lost({name: values[name] for name in (*means, *strict)})
             if self._strict and bad:
-                losses = self._values.get("loss", [])[:-1]
+                losses = [x.values["loss"] for x in self.all[:-1] if "loss" in x.values]
                 why = diagnosis(self._engine, (since, step), bad, losses)
                 raise DivergedError(why, sorted(set().union(*bad.values())))
 

@@ -15,7 +15,16 @@ from optsde.measure.probe import Probe
 from optsde.mesh import shards_for
 from optsde.optimizers import Optimizer
 from optsde.plans.plan import Plan
-from optsde.run import DivergedError, JsonLines, Progress, Result, Series, Writer, fit, parts
+from optsde.run import (
+    DivergedError,
+    JsonLines,
+    Progress,
+    Result,
+    Series,
+    Writer,
+    fit,
+    parts,
+)
 from optsde.study.parts import Arrays
 from optsde.study.runs import ArmRuns, Runs, stored
 from optsde.types import PyTree

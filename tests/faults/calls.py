@@ -346,9 +346,9 @@ RUNS = [
     ("fit(probes=[norm.at('ab')])", "ab"),
     ("fit(probes=[norm.at([0.5])])", "0.5|between steps"),
     ("fit(probes=norm)", "probes"),
-    ("fit(checkpoints=checkpoints, checkpoint_every=0)", "every=0"),
-    ("fit(checkpoints=checkpoints, checkpoint_every=-1)", "every=-1"),
-    ("fit(checkpoints=checkpoints, checkpoint_every=nan)", "every=nan"),
+    ("fit(checkpoint_every=0)", "every=0"),
+    ("fit(checkpoint_every=-1)", "every=-1"),
+    ("fit(checkpoint_every=nan)", "every=nan"),
     ("fit(shards=0)", "shards=0"),
     ("fit(shards=1.5)", "shards=1.5"),
     ("fit(shards=99)", "99"),
@@ -568,9 +568,6 @@ TABLE: dict[str, list[Row]] = {
 @functools.cache
 def names() -> dict[str, Any]:
     """Returns what the code of the table can use."""
-    import tempfile
-    from pathlib import Path
-
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
@@ -663,7 +660,6 @@ def names() -> dict[str, Any]:
         oracle=oracle,
         sampler=oracle_of,
         run=lone,
-        run_room=run,
         fit=fit,
         ensemble=ensemble,
         task=task,
@@ -690,8 +686,6 @@ def names() -> dict[str, Any]:
         e1=analysis.Estimate(np.array([0.1]), np.array([0.01]), 9),
         e2=analysis.Estimate(np.array([0.1, 0.2]), np.array([0.01, 0.01]), 9),
         i=analysis.Interval(0.5, 0.4, 0.6),
-        folder=Path(tempfile.gettempdir()) / "never_written",
-        checkpoints=run.Checkpoints(Path(tempfile.mkdtemp()) / "checkpoints"),
         o=o,
         jax=jax,
         np=np,
