@@ -87,11 +87,13 @@ def test_one_replica_of_several_is_named():
     assert error.replicas == (2,)
 
 
+@pytest.mark.full
 def test_a_stream_is_looked_at_in_its_window():
     text = str(reason(on(data.Stream(data.Arrays(spoilt(X, 3), Y))), KEYS[:1]))
     assert "of the window's inputs are not finite" in text
 
 
+@pytest.mark.full
 def test_held_out_data_are_told_from_a_loss():
     task = run.Task(
         nn.Dense(3), models.cross_entropy, train=(X, Y), test=(spoilt(X, 0), Y)
@@ -104,6 +106,7 @@ def test_held_out_data_are_told_from_a_loss():
     assert "the loss is finite: look at what test_loss is made of" in text
 
 
+@pytest.mark.full
 def test_arms_are_named():
     group = [
         arms.Arm(name, dataclasses.replace(PLAN, optimizer=optsde.SGD(lr=lr)))
