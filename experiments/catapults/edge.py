@@ -60,8 +60,8 @@ class Settings(TaskSettings, Seeds):
     steps: int = setting(2400, "of a run", at_least=1)
     every: int = setting(20, "steps between measurements", at_least=1)
     lanczos: int = setting(12, "products before a restart", at_least=2)
-    bound: float = setting(5.0, "over the last third", unit=UNIT, above=0)
-    rise: float = setting(30.0, "from the first measurement on", unit=UNIT)
+    bound: float = setting(5.0, "over the last third", unit=UNIT, above=0, at_most=100)
+    rise: float = setting(30.0, "from the first measurement on", unit=UNIT, at_least=0)
     seeds = 6
 
     def demands(self):

@@ -64,7 +64,9 @@ class Settings(nets.NetSettings):
     matched_loss: float = setting(
         0.1, "training loss at which rows are compared", above=0
     )
-    bound: float = setting(0.34, "of equal rows", unit="points of accuracy", above=0)
+    bound: float = setting(
+        0.34, "of equal rows", unit="points of accuracy", above=0, at_most=100
+    )
     seeds = 48
 
     def demands(self):

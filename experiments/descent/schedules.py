@@ -35,6 +35,7 @@ class Settings(HeldOutSettings):
         "peak rates to choose from",
         above=0,
         entries=1,
+        distinct=True,
     )
     beta: float = setting(0.9, "of the heavy ball", at_least=0, below=1)
     seeds = 32  # and rates close together: what is compared differs by 1%

@@ -17,7 +17,7 @@ from optsde.optimizers import HeavyBall
 from optsde.plans.plan import Plan
 from optsde.plans.schedules import warmup_cosine
 from optsde.run import Task
-from optsde.study import Group, RunDir, setting, tasks
+from optsde.study import Group, RunDir, require, setting, tasks
 from optsde.study.arms import Arm
 from optsde.study.arms import train as train_arms
 from optsde.study.probes import ProbeSettings, build_probes, with_spikes, writer
@@ -44,9 +44,14 @@ class Row(Group):
     at_once: int = setting(1, "blocks in one pass", at_least=1)
     shuffle: bool = setting(False, "blocks of a full batch drawn anew at each step")
     lr: float = setting(0.1, "largest learning rate", above=0)
-    warmup: float = setting(0.0, "steps of the warm-up", at_least=0, needs=OFF)
+    warmup: float = setting(
+        0.0, "steps of the warm-up", at_least=0, at_most=1e9, needs=f"{OFF}, up to 1e9"
+    )
     cosine: float = setting(
-        3000.0, "steps from the end of warm-up until the lr would be 0", above=0
+        3000.0,
+        "steps from the end of warm-up until the lr would be 0",
+        above=0,
+        at_most=1e9,
     )
     clip: float = setting(0.0, "largest norm of the gradient", at_least=0, needs=OFF)
     penalty: float = setting(
@@ -113,7 +118,12 @@ class Shared(TaskSettings, ProbeSettings):
 
 def build_task(s: Shared, dataset: Dataset | None = None) -> Task:
     """Returns the task of all rows."""
-    return tasks.build_task(s, dataset, copies=s.copies, stream=s.stream)
+    task = tasks.build_task(s, dataset, copies=s.copies, stream=s.stream)
+    for name, row in s.table().items():
+        place = "batch_size" if row is s else f"rows.{name}.batch_size"
+        allowed = f"at most the {task.size} training examples"
+        require(row.batch_size <= task.size, place, row.batch_size, allowed)
+    return task
 
 
 def split_rule(s: Shared) -> SplitRule | None:
@@ -156,6 +166,9 @@ def train(
     """Trains a row, goes on with it, or reads it; returns its metrics."""
     if differences_cross_kinks(s, row, task.net.module):
         print(KINKS, file=sys.stderr)
+    if row.warmup >= row.steps:
+        words = f"the warm-up of {row.warmup:g} steps outlasts its {row.steps}"
+        print(f"note: {name}: {words}: lr={row.lr:g} is not reached", file=sys.stderr)
     plan = build_plan(s, row, task.size)
     sampler = build_sampler(s, row, plan, task)
 

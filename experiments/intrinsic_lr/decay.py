@@ -49,7 +49,8 @@ class Settings(Weighed):
         long = 2.5 * self.unit
         words = f"at least 2.5/λ_e′ = {long:g} steps after drop_at"
         yield self.steps >= self.drop_at + long, "steps", words
-        yield 0.2 * self.unit >= self.every, "every", f"at most {0.2 * self.unit:g}"
+        words = f"at most {0.2 * self.unit:g}, .2/(lr·factor·decay)"
+        yield 0.2 * self.unit >= self.every, "every", words
 
 
 def simulate(s, rundir, task):

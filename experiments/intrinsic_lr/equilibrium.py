@@ -18,7 +18,9 @@ from optsde.study import Numbers, Study, panels, setting
 class Predicted(Averaged, Weighed):
     """Settings of a study that predicts the effective lr from signal and noise."""
 
-    bound: float = setting(2.0, "on the departure", unit="% of effective lr", above=0)
+    bound: float = setting(
+        2.0, "on the departure", unit="% of effective lr", above=0, at_most=100
+    )
 
 
 class Settings(Predicted):

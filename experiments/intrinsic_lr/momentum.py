@@ -23,8 +23,12 @@ class Settings(equilibrium.Predicted):
     betas: Numbers = setting(
         (0.0, 0.9, 0.9, 0.9), "of each arm", at_least=0, below=1, like="lrs"
     )
-    lr_bound: float = setting(6.0, "between arms of one λ_e", unit="%", above=0)
-    loss_bound: float = setting(8.0, "between arms of one λ_e", unit="%", above=0)
+    lr_bound: float = setting(
+        6.0, "between arms of one λ_e", unit="%", above=0, at_most=100
+    )
+    loss_bound: float = setting(
+        8.0, "between arms of one λ_e", unit="%", above=0, at_most=100
+    )
 
 
 def arms(s):

@@ -20,8 +20,12 @@ class Settings(Averaged):
     lrs: Numbers = setting((0.1, 0.4, 0.1), "of each arm", above=0, entries=2)
     decays: Numbers = setting((0.03, 0.0075, 0.1), "of each arm", above=0, like="lrs")
     scales: Numbers = setting((1, 2, 1), "of initial weights", above=0, like="lrs")
-    lr_bound: float = setting(2.0, "between arms of one product", unit="%", above=0)
-    loss_bound: float = setting(8.0, "between arms of one product", unit="%", above=0)
+    lr_bound: float = setting(
+        2.0, "between arms of one product", unit="%", above=0, at_most=100
+    )
+    loss_bound: float = setting(
+        8.0, "between arms of one product", unit="%", above=0, at_most=100
+    )
     apart: float = setting(75.0, "between products", unit="% of train loss", above=0)
 
     def demands(self):

@@ -15,6 +15,7 @@ import numpy as np
 from experiments.intrinsic_lr import nets
 from optsde import gradients
 from optsde.analysis import agrees, estimate, percent, plots, table
+from optsde.checks import LARGEST
 from optsde.dynamics import discrete
 from optsde.dynamics.sphere import gamma_at, sphere
 from optsde.optimizers import SGD
@@ -36,11 +37,13 @@ class Settings(Seeds):
         like="lrs",
     )
     dimension: int = setting(20, "of w; the noise has variance 1 along it", at_least=2)
-    curvature: float = setting(1.0, "the largest one")
+    curvature: float = setting(1.0, "the largest one", at_least=0)
     looks: int = setting(40, "measurements of a run", at_least=4)
     length: float = setting(3.0, "of a run", unit="1/λ_e", above=0)
     substeps: int = setting(1, "of the SDE in a step of the run", at_least=1)
-    bound: float = setting(1.0, "on departures", unit="% of effective lr", above=0)
+    bound: float = setting(
+        1.0, "on departures", unit="% of effective lr", above=0, at_most=100
+    )
     seeds = 2048
 
     def demands(self):
@@ -48,6 +51,8 @@ class Settings(Seeds):
         fine = all(x.intrinsic < 0.1 and x.every >= 1 for x in cases(self))
         words = f"times decays below 0.1, and a step to each of {self.looks} looks"
         yield fine, "lrs", words
+        longest = max(case.every for case in cases(self)) * self.looks
+        yield longest <= LARGEST, "length", f"at most {LARGEST} steps of each arm"
 
 
 @dataclasses.dataclass(frozen=True)

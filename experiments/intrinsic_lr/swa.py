@@ -45,7 +45,7 @@ class Settings(Trained):
         for lr, decay in zip(self.lrs, self.decays, strict=True):
             length = self.memories / (lr * decay)
             fine = 2 * self.every < length < 0.8 * self.steps
-            words = f"memories/λ_e, {length:g} steps, in the last 80% of the run"
+            words = f"memories/(lrs·decays), {length:g} steps, in 80% of the run"
             yield fine, "memories", words
 
 

@@ -21,7 +21,7 @@ from optsde.study import setting
 
 class Settings(Trained):
     other: str = setting("", "the run at the other end; none: another replica of `run`")
-    other_replica: int = setting(0, "which of that run's seeds")
+    other_replica: int = setting(0, "which of that run's seeds", at_least=0)
 
     def demands(self):
         yield from super().demands()

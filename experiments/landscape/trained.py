@@ -34,7 +34,7 @@ class Trained(Settings):
         at_least=0,
         needs="a step, or 0 for the newest",
     )
-    replica: int = setting(0, "which of the run's seeds")
+    replica: int = setting(0, "which of the run's seeds", at_least=0)
     points: int = setting(51, "on each axis", needs="an odd integer ≥ 3", at_least=3)
 
     def demands(self) -> Iterator[Demand]:

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 
 import jax
+import numpy as np
 
 import optsde
 from optsde import gradients, schedules
@@ -50,7 +51,9 @@ JUDGED_UNTIL = 8  # largest κ at which the rule must lie nearer than each contr
 class ScheduleSettings(Group):
     warmup: float = setting(0.0, "length of the warm-up", at_least=0)
     exponential: bool = setting(False, "warm up geometrically from lr/1000")
-    milestones: Numbers = setting((), "times at which lr falls to .1", above=0)
+    milestones: Numbers = setting(
+        (), "times at which lr falls to .1", above=0, rising=True
+    )
     cosine: float = setting(0.0, "time at which half a cosine ends", at_least=0)
 
     def demands(self):
@@ -90,16 +93,24 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
     )
     tail_size: float = setting(0.0, "its scale at the base batch", at_least=0)
     kappas: Integers = setting(
-        (2, 4, 8, 16, 32, 64), "batches, in base batches", above=1, entries=1
+        (2, 4, 8, 16, 32, 64),
+        "batches, in base batches",
+        above=1,
+        entries=1,
+        distinct=True,
     )
     rules: Names = setting(
-        ("rule", "linear", "sqrt_lr_only", "fixed"), "tried at each κ", some_of=RULES
+        ("rule", "linear", "sqrt_lr_only", "fixed"),
+        "tried at each κ",
+        some_of=RULES,
     )
     memory: str = setting(
         "power", "decays become β**κ; linear: 1 − κ(1 − β)", one_of=("linear", "power")
     )
     controls_until: float = setting(64.0, "largest κ of the other rules", at_least=0)
-    ells: Integers = setting((2, 4), "ℓ of each run of SVAG", zero="no SVAG", above=1)
+    ells: Integers = setting(
+        (2, 4), "ℓ of each run of SVAG", zero="no SVAG", above=1, distinct=True
+    )
     svag_until: float = setting(
         0.25, "share of the run that SVAG takes", above=0, at_most=1
     )
@@ -118,13 +129,20 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
         1.2, "factor of noise-driven loss and speed, for the prediction", above=1
     )
     tail_group: int = setting(
-        16, "batches in a term, of which sums are formed", at_least=1
+        16,
+        "batches in a term, of which sums are formed",
+        at_least=1,
+        at_most=1024,  # the index takes 256 gradients for each
     )
     seeds: int = setting(
         64, "runs of each arm", at_least=3, needs="at least 3, for intervals"
     )
     bound: float = setting(
-        5.0, "for 'the same as the base run'", unit="% of loss", above=0
+        5.0,
+        "for 'the same as the base run'",
+        unit="% of loss",
+        above=0,
+        at_most=100,
     )
     verify: bool = setting(True, "or only predict")
 
@@ -147,6 +165,10 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
         yield from super().demands()
         fine = self.group <= self.batch_size
         yield fine, "group", f"at most batch_size={self.batch_size}"
+        allowed = f"times before the horizon, {self.horizon:g}"
+        for name in ("warmup", "milestones"):
+            last = np.max(getattr(self.schedule, name), initial=0)
+            yield last < self.horizon, f"schedule.{name}", allowed
         fine = (self.alpha > 0) == (self.tail_size > 0)
         yield fine, "tail_size", "a positive number with alpha, 0 without"
         fine = self.optimizer.response() is not None

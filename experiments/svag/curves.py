@@ -105,13 +105,18 @@ class Settings(TaskSettings, Seeds):
         multiple_of=2,
     )
     sde_bound: float = setting(
-        1.0, "on what halving the SDE's step changes", unit="% of loss", above=0
+        1.0,
+        "on what halving the SDE's step changes",
+        unit="% of loss",
+        above=0,
+        at_most=100,
     )
     bound: float = setting(
         3.0,
         "for 'the same as the SDE'",
         unit="% of loss",
         above=0,
+        at_most=100,
     )
     dataset = "all_digits"
     seeds = 96

@@ -34,6 +34,7 @@ from optsde.analysis.plots import (
     points,
     save,
 )
+from optsde.checks import LARGEST
 from optsde.dynamics import Dynamics
 from optsde.gradients import Covariance, diagonal, from_covariance, gaussian
 from optsde.problems.quadratic import (
@@ -101,7 +102,10 @@ FAMILIES = {
 
 class Settings(Seeded):
     optimizers: Names = setting(
-        tuple(FAMILIES), "compared with their SDEs", some_of=FAMILIES, entries=1
+        tuple(FAMILIES),
+        "compared with their SDEs",
+        some_of=FAMILIES,
+        entries=1,
     )
     eta: float = setting(
         0.5,
@@ -110,7 +114,7 @@ class Settings(Seeded):
         at_most=C1**-0.5,
         needs=f"0 < eta ≤ {C1**-0.5:.3f}",
     )
-    halvings: int = setting(2, "smaller steps: eta/2, eta/4, …", at_least=1)
+    halvings: int = setting(2, "smaller steps: eta/2, eta/4, …", at_least=1, at_most=12)
     ells: Integers = setting(
         (1, 2, 4), "of SVAG at eta", at_least=1, entries=2, distinct=True
     )
@@ -119,13 +123,18 @@ class Settings(Seeded):
     substeps: int = setting(
         64, "Euler–Maruyama steps of the SDE in a step of eta", at_least=1
     )
-    bound: float = setting(0.25, "on the slope: 1 ± this, in eta² and 1/ell²", above=0)
+    bound: float = setting(
+        0.25, "on the slope: 1 ± this, in eta² and 1/ell²", above=0, at_most=100
+    )
 
     def demands(self):
         yield from super().demands()
         steps = self.horizon / self.eta**2
         fine = abs(steps - round(steps)) < 1e-9 and round(steps) >= 1
         yield fine, "horizon", f"a multiple of eta² = {self.eta**2:g}"
+        finest = steps * max(max(self.ells) ** 2, 4**self.halvings)
+        allowed = f"at most {LARGEST} steps of the finest run"
+        yield finest <= LARGEST, "horizon", allowed
 
 
 def etas(s: Settings) -> list[float]:

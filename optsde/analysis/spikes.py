@@ -119,6 +119,11 @@ def find_spikes(
     >>> find_spikes(series)
     [Spike(start=30, peak=31, height=9.0, end=33, diverged=False)]
     """
+    losses = list(losses)
+    if steps is not None and len(steps) != len(losses):
+        raise ValueError(
+            f"{len(losses)} losses at {len(steps)} steps: give one for each"
+        )
     detector = SpikeDetector(**options)
     for number, loss in enumerate(losses):
         detector.update(number if steps is None else int(steps[number]), loss)

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
+from optsde.checks import ABOVE_0, BELOW_1, check_number, shown
+
 
 class Estimate(NamedTuple):
     """A mean with its standard error, or an array of them.
@@ -98,7 +100,7 @@ def estimate(values, axis: int = 0) -> Estimate:
     >>> estimate([1.0, 2.0, 3.0]).mean.item()
     2.0
     """
-    values = np.asarray(values, np.float64)
+    values = _replicas(values)
     count = values.shape[axis]
     if count < 2:
         raise ValueError(f"{count} replica has no standard error: run at least 2")
@@ -115,11 +117,33 @@ def estimate_finite(values, axis: int = 0) -> Estimate:
     >>> estimate_finite([1.0, float("nan"), 3.0]).mean.item()
     2.0
     """
-    values = np.moveaxis(np.asarray(values, np.float64), axis, 0)
+    values = np.moveaxis(_replicas(values), axis, 0)
     columns = values.reshape(len(values), -1).T
     found = np.array([_of_finite(column) for column in columns])
     mean, se, dof = (x.reshape(values.shape[1:])[()] for x in found.T)
     return Estimate(mean, se, dof)
+
+
+def _replicas(values) -> np.ndarray:
+    """Returns numbers of replicas, of which some may be NaN or infinite."""
+    try:
+        numbers = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.float64(np.nan)
+    if not np.ndim(numbers):
+        raise ValueError(f"values={shown(values)}: needs numbers of several replicas")
+    return numbers
+
+
+def _pairs(values, reference) -> tuple[np.ndarray, np.ndarray]:
+    """Returns numbers of the same replicas."""
+    one, other = _replicas(values), _replicas(reference)
+    if len(one) != len(other):
+        raise ValueError(
+            f"values of {len(one)} replicas and a reference of {len(other)}: needs "
+            "those of the same replicas"
+        )
+    return one, other
 
 
 def _of_finite(values: np.ndarray) -> Estimate:
@@ -173,7 +197,8 @@ def percent(a: Estimate, b: Estimate) -> Estimate:
 
 def paired(values, reference, scale: float = 1.0) -> Estimate:
     """Returns the mean of scale · (values − reference), replica by replica."""
-    return estimate(scale * (np.asarray(values) - np.asarray(reference)))
+    values, reference = _pairs(values, reference)
+    return estimate(scale * (values - reference))
 
 
 def percent_paired(values, reference) -> Estimate:
@@ -185,7 +210,7 @@ def percent_paired(values, reference) -> Estimate:
     >>> f"{percent_paired([1.1, 2.2], [1.0, 2.0]).se:.3f}"
     '0.000'
     """
-    values, reference = np.asarray(values), np.asarray(reference)
+    values, reference = _pairs(values, reference)
     middle = reference.mean(axis=0)
     ratio = values.mean(axis=0) / middle
     return estimate(100 * (ratio - 1 + (values - ratio * reference) / middle))
@@ -197,13 +222,14 @@ def percent_of_mean(values, reference) -> Estimate:
     Unlike `percent_paired` it takes the reference's mean ū as exact: a unit in which
     the difference is told.
     """
-    values, reference = np.asarray(values), np.asarray(reference)
+    values, reference = _pairs(values, reference)
     return estimate(100 * (values - reference) / reference.mean(axis=0))
 
 
 def percent_each(values, reference) -> Estimate:
     """Returns 100 · mean of (v_i/u_i − 1): every replica is compared with its own."""
-    return estimate(100 * (np.asarray(values) / np.asarray(reference) - 1))
+    values, reference = _pairs(values, reference)
+    return estimate(100 * (values / reference - 1))
 
 
 def combination(weights: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
@@ -214,6 +240,10 @@ def combination(weights: Sequence[float], estimates: Sequence[Estimate]) -> Esti
     >>> float(mean), float(se), float(dof)
     (2.5, 0.5, 4.0)
     """
+    if len(weights) != len(estimates):
+        raise ValueError(
+            f"{len(weights)} weights for {len(estimates)} estimates: give one for each"
+        )
     pairs = list(zip(weights, estimates, strict=True))
     mean = np.asarray(sum(w * x.mean for w, x in pairs))
     se = np.sqrt(sum((w * x.se) ** 2 for w, x in pairs))
@@ -258,8 +288,18 @@ def jackknife(statistic: Callable[..., Any], *arrays) -> Estimate:
 # ---- intervals and tests
 
 
+def check_bound(bound: float, needs: str, low: float = -np.inf) -> None:
+    """Refuses bounds that no claim can have: of an infinite one, all would hold."""
+    check_number("bound", bound, needs, low)
+
+
+def _check_level(level: float) -> None:
+    check_number("level", level, "a number in (0, 1)", ABOVE_0, BELOW_1)
+
+
 def half_width(x: Estimate, level: float = 0.95):
     """Returns half the width of Student's interval, of one number or of an array."""
+    _check_level(level)
     return _quantile(0.5 + level / 2, x.dof) * x.se
 
 
@@ -283,6 +323,8 @@ def p_above(x: Estimate, bound: float) -> float:
     0.025
     """
     distance, se = float(x.mean) - bound, float(x.se)
+    if np.isnan(distance) or np.isnan(se):
+        return 1.0
     if not se > 0:
         return 0.0 if distance > 0 else 1.0
     return float(_below(-distance / se, x.dof))
@@ -300,6 +342,8 @@ def equivalence(x: Estimate, bound: float, alpha: float = 0.05) -> Equivalence:
     >>> equivalence(Estimate(0.5, 0.5, 30), bound=1.0).holds
     False
     """
+    check_bound(bound, "a positive number", ABOVE_0)
+    check_number("alpha", alpha, "a number in (0, 0.5)", ABOVE_0, BELOW_1 / 2)
     value, low, high = interval(x, 1 - 2 * alpha)
     return Equivalence(value, low, high, bound, -bound < low and high < bound)
 
@@ -319,6 +363,8 @@ def log_slope(
             differences from one reference.
         level: of the interval.
     """
+    _check_sizes("x", x, error.mean)
+    _check_level(level)
     size = np.abs(error.mean)
     own = np.maximum(error.se**2 - np.square(common_se), 1e-24)
     common = np.broadcast_to(common_se, size.shape)
@@ -333,6 +379,17 @@ def log_slope(
     return Interval(float(slope), float(slope - half), float(slope + half))
 
 
+def _check_sizes(name: str, sizes, errors) -> None:
+    check_number(name, sizes, "positive numbers", ABOVE_0)
+    if np.shape(sizes) != np.shape(errors):
+        raise ValueError(
+            f"{name} has {np.size(sizes)} numbers for {np.size(errors)} errors: give "
+            "one for each"
+        )
+    if np.size(np.unique(sizes)) < max(np.size(sizes), 2):
+        raise ValueError(f"{name}={shown(sizes)}: needs at least 2, which differ")
+
+
 def order(
     sizes: Sequence[float] | np.ndarray, errors: Sequence[float] | np.ndarray
 ) -> Interval:
@@ -344,6 +401,8 @@ def order(
     >>> order([0.1, 0.2, 0.4], [0.01, 0.04, 0.16]).value
     2.0
     """
+    _check_sizes("sizes", sizes, errors)
+    check_number("errors", errors, "positive numbers", ABOVE_0)
     rising = np.argsort(sizes)
     log_size, log_error = np.log(np.array([sizes, errors]))[:, rising]
     slopes = np.diff(log_error) / np.diff(log_size)

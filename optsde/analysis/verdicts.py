@@ -16,11 +16,13 @@ import numpy as np
 from optsde.analysis.statistics import (
     Estimate,
     Interval,
+    check_bound,
     equivalence,
     interval,
     p_above,
 )
 from optsde.analysis.tables import table
+from optsde.checks import ABOVE_0, check_number, shown
 
 ALPHA = 0.05
 
@@ -82,6 +84,7 @@ def agrees(
     >>> agrees("same loss", Estimate(0.5, 0.2, 30), 1.0, "%").holds
     True
     """
+    _check_estimate(claim, x)
     e = equivalence(x, bound, ALPHA)
     p = max(p_above(x, -bound), p_above(-x, -bound))
     fails = bool(e.low >= bound or e.high <= -bound)
@@ -103,9 +106,12 @@ def above(
     >>> above("better", Estimate(0.5, 0.2, 30), 0.0, "points").holds
     True
     """
+    _check_estimate(claim, x)
+    check_bound(bound, "a finite number")
     if errors is None:
         i, p = interval(x, 1 - ALPHA), _two_sided(x, bound)
     else:
+        check_number("errors", errors, "a positive number", ABOVE_0)
         mean, half = float(x.mean), errors * float(x.se)
         i, p = Interval(mean, mean - half, mean + half), None
         unit = f"{unit}, ± {errors:g} s.e."
@@ -117,9 +123,19 @@ def below(
     claim: str, x: Estimate, bound: float, unit: str, expected: bool = True
 ) -> Verdict:
     """Claims x < bound, of the whole 95% interval."""
+    _check_estimate(claim, x)
+    check_bound(bound, "a finite number")
     i, p = interval(x, 1 - ALPHA), _two_sided(-x, -bound)
     fails = bool(i.low >= bound)
     return Verdict(claim, *i, bound, unit, i.high < bound, expected, p, fails=fails)
+
+
+def _check_estimate(claim: str, x: Estimate) -> None:
+    if not isinstance(x, Estimate):
+        raise ValueError(
+            f"{claim!r} is of a {type(x).__name__}: needs an Estimate, as "
+            "estimate(values) and exact(value) return"
+        )
 
 
 def _two_sided(x: Estimate, bound: float) -> float:
@@ -135,6 +151,10 @@ def within(
     >>> within("order 1", Interval(1.0, 0.9, 1.1), 0.75, 1.25, "slope").holds
     True
     """
+    for name, end in (("low", low), ("high", high)):
+        check_number(name, end, "a finite number")
+    if not low < high:
+        raise ValueError(f"low={low:g}, high={high:g}: needs low below high")
     holds, fails = low < i.low and i.high < high, bool(i.high <= low or i.low >= high)
     bound = (high - low) / 2
     return Verdict(claim, *i, bound, unit, holds, expected, fails=fails)
@@ -159,6 +179,7 @@ def all_agree(
     0.0
     """
     each = [agrees(claim, x, bound, unit, expected) for x in estimates]
+    _check_some(claim, each)
 
     def reach(v: Verdict) -> float:
         return float(np.nan_to_num(max(-v.low, v.high), nan=np.inf))
@@ -178,8 +199,14 @@ def all_above(
     An estimate that is not a number reaches lowest of all.
     """
     each = [above(claim, x, bound, unit, expected) for x in estimates]
+    _check_some(claim, each)
     lowest = min(each, key=lambda v: float(np.nan_to_num(v.low, nan=-np.inf)))
     return _least_likely(lowest, each)
+
+
+def _check_some(claim: str, verdicts: Sequence[Verdict]) -> None:
+    if not verdicts:
+        raise ValueError(f"{claim!r} is of no estimates: needs one or more")
 
 
 def _least_likely(shown: Verdict, each: Sequence[Verdict]) -> Verdict:
@@ -208,6 +235,7 @@ def least_above(
     >>> v.low, v.high, v.unit, v.holds
     (0.1, 0.3, 'of ‖K‖; least and most of 2', True)
     """
+    check_bound(bound, "a finite number")
     values = np.asarray(values, np.float64)
     unit = f"{unit}; least and most of {values.size}"
     if not values.size:
@@ -230,10 +258,11 @@ def none(claim: str, events, of: str = "runs", expected: bool = True) -> Verdict
     >>> v.value, v.unit, v.holds
     (1, 'of 3 runs', False)
     """
-    events = np.asarray(events, bool)
+    events = _events(claim, events)
     count = int(events.sum())
     ends, unit = (count, count, count), f"of {events.size} {of}"
-    return Verdict(claim, *ends, 0, unit, count == 0, expected, fails=count > 0)
+    holds = events.size > 0 and count == 0  # of no runs it is open
+    return Verdict(claim, *ends, 0, unit, holds, expected, fails=count > 0)
 
 
 def share(
@@ -245,11 +274,21 @@ def share(
     >>> v.value, v.unit, v.holds
     (75.0, '% of 4 runs', False)
     """
-    events = np.asarray(events, bool)
-    found = 100 * float(events.mean())
+    check_number("bound", bound, "a percentage from 0 to 100", 0, 100)
+    events = _events(claim, events)
+    found = 100 * float(events.mean()) if events.size else np.nan
     ends, unit = (found, found, found), f"% of {events.size} {of}"
     fails = bool(events.size) and found != bound
     return Verdict(claim, *ends, bound, unit, found == bound, expected, fails=fails)
+
+
+def _events(claim: str, events) -> np.ndarray:
+    events = np.asarray(events)
+    if events.size and not np.isin(events, (False, True)).all():
+        raise ValueError(
+            f"{claim!r} is of {shown(events)}: needs True or False of each"
+        )
+    return events.astype(bool)
 
 
 # ---- lists of verdicts

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optsde.checks import check_count
 from optsde.data.dataset import Array, Examples
 
 Augment: TypeAlias = Callable[[jax.Array, Any], Any]
@@ -21,6 +22,8 @@ def crop(pad: int) -> Augment:
 
     The same as padding all sides and cutting out the old size at random.
     """
+
+    check_count("pad", pad, least=0)
 
     def augment(keys, examples):
         images, labels = examples
@@ -110,6 +113,7 @@ def frozen(
 
     The key of example i in copy c follows from (seed, c, i) alone.
     """
+    check_count("copies", copies)
     size = len(train[0])
     compute = jax.jit(augment)
 

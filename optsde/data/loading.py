@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from optsde.checks import check_count
 from optsde.data import files, hub, prepared
 from optsde.data.dataset import Dataset, join, split
 from optsde.data.digits import all_digits, digit_images
@@ -50,6 +51,8 @@ def load(
     full = make(**options)
     if train_size is None:
         return full
+    check_count("train_size", train_size, least=0)
+    check_count("subset", subset, least=0)
     size = len(full.train[0])
     if not 1 <= train_size <= size:
         raise ValueError(f"train_size={train_size} must be from 1 to {size} for {name}")
@@ -69,7 +72,7 @@ def _maker(name: str, root: str | os.PathLike | None) -> Callable[..., Dataset]:
         return hub.maker(name)
     if (file := prepared.file_of(name, root)).exists():
         return files.maker(str(file))
-    if files.is_path(name):
+    if name and files.is_path(name):
         return files.maker(name)
     raise ValueError(unknown(name, NAMES) + ", or a path")
 

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from optsde.data.stream import Stream
+from optsde.checks import check_rows
+from optsde.data.stream import Arrays, Stream
 from optsde.types import PyTree
 
 
@@ -33,7 +34,16 @@ def source_of(data: Any) -> Resident | Stream:
     """Returns a source of batches: a `Stream` as it is, arrays placed on the device."""
     if isinstance(data, Stream):
         return data
+    check_rows("data", data)
     return Resident(on_device(data))
+
+
+def arrays_of(source: Resident | Stream) -> list[Any]:
+    """Returns the arrays that examples are rows of; none where a stream makes them."""
+    if isinstance(source, Resident):
+        return jax.tree.leaves(source.arrays)
+    known = isinstance(source.source, Arrays) and source.example is None
+    return list(source.source.parts) if known else []
 
 
 def on_device(data: PyTree) -> PyTree:

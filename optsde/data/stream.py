@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from optsde.checks import check_count, check_rows, shown
 from optsde.types import PyTree
 
 
@@ -23,6 +24,7 @@ class Arrays:
     """
 
     def __init__(self, *parts: np.ndarray):
+        check_rows("Arrays", parts)
         self.parts = parts
 
     def __len__(self) -> int:
@@ -45,6 +47,17 @@ class Stream:
     example: Callable[[Any], PyTree] | None = None
     threads: int = 4
     buffer: int = 16  # batches read ahead of the one that is taken
+
+    def __post_init__(self):
+        check_count("threads", self.threads)
+        check_count("buffer", self.buffer)
+        if not all(hasattr(self.source, x) for x in ("__len__", "__getitem__")):
+            raise ValueError(
+                f"source={shown(self.source)}: needs a length, and an example at each "
+                "integer, such as data.Arrays(inputs, labels)"
+            )
+        if not len(self.source):
+            raise ValueError("source has 0 examples: needs one or more")
 
     @property
     def stream(self) -> "Stream":

@@ -11,12 +11,13 @@ import math
 import jax
 import jax.numpy as jnp
 
+from optsde.checks import check_count
 from optsde.dynamics.discrete import Dynamics, State, initial_point, words_of
 from optsde.gradients.draw import Draw, Use
 from optsde.gradients.law import Law, Moments, brownian
 from optsde.optimizers import ItoSystem
 from optsde.optimizers.base import Clock, OptimizerState
-from optsde.plans.plan import Plan
+from optsde.plans.plan import Plan, check_one_plan
 from optsde.types import PyTree, Scalar
 
 
@@ -47,15 +48,21 @@ def sde(
         `substeps=n, parts=2` follows the path of `substeps=2 * n` in steps of twice the
         length.
     """
+    check_one_plan(plan)
+    if not isinstance(law, Law):
+        raise ValueError(
+            f"law is a {type(law).__name__}: needs a gradients.Law, such as "
+            "task.law(plan.batch_size)"
+        )
     if any(x is not None for x in (plan.before, plan.clip, plan.average)):
         raise ValueError(
             "an SDE is that of the optimizer alone: before, clip and average must be "
             "None"
         )
-    check_steps(substeps=substeps, parts=parts)
+    check_count("substeps", substeps)
+    check_count("parts", parts)
     if law.jumps:
         _check_jumps(plan)
-    plan = plan.checked()
     system = plan.optimizer.sde(
         plan.schedule, plan.dt, keep_signal, memory=memory, boost=plan.boost
     )
@@ -115,13 +122,6 @@ def increments(law: Law, params: PyTree, draw: Draw, h: float) -> tuple:
     """
     own, spare = jax.random.split(draw.stream(Use.SDE).fresh())
     return law.increment(own, law.shape(params), h), brownian(spare, params, h)
-
-
-def check_steps(**counts: int) -> None:
-    """Refuses numbers of steps that are not whole or not positive, by name."""
-    for name, count in counts.items():
-        if not (isinstance(count, int) and count >= 1):
-            raise ValueError(f"{name}={count} must be an integer ≥ 1")
 
 
 def _check_jumps(plan: Plan) -> None:

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optsde.checks import check_function, is_number, shown
 from optsde.data.stream import Stream
 from optsde.gradients import Draw, Oracle, Sampler, signed_mix
 from optsde.mesh import norm
 from optsde.optimizers.base import Clock, OptimizerState
 from optsde.optimizers.elementwise import elementwise
-from optsde.plans.plan import Plan
+from optsde.plans.plan import Plan, check_one_plan
 from optsde.squares import step_gradient
 from optsde.types import PyTree
 
@@ -80,7 +81,13 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
         >>> float(state.params), float(state.time)
         (0.5, 1.0)
     """
-    plan = plan.checked()
+    check_one_plan(plan)
+    if isinstance(sampler, Oracle):
+        raise ValueError(
+            "sampler is an oracle: needs a function, batch size -> oracle, such as "
+            "lambda batch_size: oracle"
+        )
+    check_function("sampler", sampler, "batch size -> oracle")
     transform: Any = plan.transform()
     oracle = signed_mix(_draws(plan, sampler), plan.noise_gain)
     average = plan.average
@@ -146,5 +153,11 @@ def initial_point(params: PyTree, key: jax.Array) -> PyTree:
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} is a function: give arrays alone, "
                 "of a module eqx.filter(module, eqx.is_inexact_array)"
+            )
+        if not (
+            is_number(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        ):
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)}={shown(leaf)}: needs floats"
             )
     return jax.tree.map(jnp.asarray, start)

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optsde.dynamics.diffusion import check_steps, euler_step
+from optsde.checks import check_count
+from optsde.dynamics.diffusion import euler_step
 from optsde.dynamics.discrete import Dynamics, initial_point, words_of
 from optsde.gradients.draw import Draw
 from optsde.gradients.law import Law
@@ -88,7 +89,7 @@ def sphere(
         )
     if law.jumps:
         raise ValueError("the SDE on the sphere has Tr Σ, which stable noise has not")
-    check_steps(substeps=substeps)
+    check_count("substeps", substeps)
     system = sphere_system(
         intrinsic_rates(plan.checked().optimizer.single()), keep_signal
     )

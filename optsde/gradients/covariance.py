@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from optsde.checks import check_number
 from optsde.gradients.draw import Use, draw_like
 from optsde.gradients.oracle import FunctionOracle, Oracle, Sampler
 from optsde.types import PyTree
@@ -71,7 +72,7 @@ def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
     α = 2 is Gaussian (of variance 2·size²); below that the variance is infinite, and
     the mean too for α ≤ 1.
     """
-    check_stable(alpha)
+    check_stable(alpha, size)
     if Use.HEAVY_TAIL in oracle.adds:
         raise ValueError(
             "an oracle takes heavy tails once: a second noise would be the same numbers"
@@ -88,8 +89,9 @@ def heavy_tailed(oracle: Oracle, alpha: float, size: float) -> Oracle:
     return oracle.wrapped(noisy, (Use.HEAVY_TAIL,))
 
 
-def check_stable(alpha: float) -> None:
-    """Refuses what is no index of a stable law."""
+def check_stable(alpha: float, size: float) -> None:
+    """Refuses what is no index of a stable law, or no scale of it."""
+    check_number("size", size, "a number ≥ 0", 0)
     if not 0 < alpha <= 2:
         raise ValueError(f"alpha={alpha} must lie in (0, 2]; 2 is Gaussian")
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optsde.checks import check_batch
+from optsde.checks import check_count, check_function, check_rows
 from optsde.gradients.covariance import Covariance, check_stable, stable
 from optsde.gradients.draw import draw_like
 from optsde.gradients.interaction import interaction_check
@@ -52,7 +52,13 @@ def from_covariance(
     loss: Callable[[PyTree], jax.Array], covariance: Covariance, batch_size: int = 1
 ) -> Law:
     """Noise of known covariance Σ(params)/batch_size."""
-    check_batch("batch_size", batch_size)
+    check_count("batch_size", batch_size)
+    check_function("loss", loss, "params -> loss")
+    if not isinstance(covariance, Covariance):
+        raise ValueError(
+            f"covariance is a {type(covariance).__name__}: needs a Covariance, such as "
+            "gradients.diagonal(std) or gradients.dense(factor)"
+        )
 
     def shape(params):
         return jax.tree.map(_struct, params)
@@ -79,13 +85,13 @@ def from_data(
     examples that interact, as through BatchNorm, are refused (`interaction_check`), and
     so are those with dropout, whose masks are a second source of noise.
     """
-    check_batch("batch_size", batch_size)
+    check_count("batch_size", batch_size)
+    size = check_rows("data", data)
     if getattr(losses, "takes_key", False):
         raise ValueError(
             "this law is of examples alone, and would leave the noise of dropout out: "
             "set its rate to 0 for an SDE"
         )
-    size = jax.tree.leaves(data)[0].shape[0]
     check = interaction_check(losses, data)
     sums = sums or by_blocks(losses, data)
 
@@ -133,7 +139,7 @@ def heavy_tailed_law(law: Law, alpha: float, size: float) -> Law:
     The limit κ → 0 has it where gradients of κ times the batch have κ^{1/α − 1} times
     the size, as means of stable numbers have.
     """
-    check_stable(alpha)
+    check_stable(alpha, size)
 
     def shape(params):
         return law.shape(params), jax.tree.map(_struct, params)

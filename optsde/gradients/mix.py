@@ -8,6 +8,7 @@ so the noise becomes less skewed: that is why SVAG approaches an SDE.
 
 import math
 
+from optsde.checks import check_number
 from optsde.gradients.oracle import Oracle
 
 
@@ -19,11 +20,8 @@ def weights(noise_gain: float) -> tuple[float, float]:
     >>> weights(5.0)
     (2.0, -1.0)
     """
-    if noise_gain < 1:
-        raise ValueError(
-            f"noise_gain={noise_gain:g} is below 1: a mix of two draws can only add "
-            "noise; for less noise use a larger batch (optsde.scale)"
-        )
+    needs = "a number ≥ 1: two draws only add noise; for less, use a larger batch"
+    check_number("noise_gain", noise_gain, needs, 1)
     root = math.sqrt(2 * noise_gain - 1)
     return 0.5 * (1 + root), 0.5 * (1 - root)
 

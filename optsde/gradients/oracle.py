@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optsde import squares
+from optsde.checks import check_count
 from optsde.data.stream import Stream
 from optsde.gradients.draw import Draw, Use
 from optsde.gradients.groups import (
@@ -94,6 +95,7 @@ class Oracle:
         squares. Draw j of step k is that of step k·count + j of this oracle, so that
         runs with other numbers of the same micro-batches read the same examples.
         """
+        check_count("count", count)
 
         def draws(oracle, params, draw):
             def add(total, number):
@@ -296,6 +298,7 @@ class ExampleOracle(Oracle):
 
     def squared(self, count: int) -> "ExampleOracle":
         """Returns the oracle of `count` draws in one, in a single pass over groups."""
+        check_count("count", count)
         if self.group not in (None, self.size):
             raise ValueError(
                 f"group={self.group} splits a micro-batch of {self.size} examples, "

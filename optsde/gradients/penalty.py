@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optsde.checks import ABOVE_0, check_number
+from optsde.checks import ABOVE_0, check_function, check_number
 from optsde.gradients.oracle import Oracle, Sampler
 from optsde.types import PyTree, Scalar
 
@@ -45,6 +45,7 @@ class Penalty:
             raise ValueError(f"form={self.form!r} is not known; one of: {FORMS}")
         check_number("strength", self.strength, "a number ≥ 0", 0)
         check_number("eps", self.eps, "a positive length", ABOVE_0)
+        check_function("rate", self.rate, "time -> lr, such as plan.rate")
 
 
 def penalized(sampler: Sampler, penalty: Penalty) -> Sampler:

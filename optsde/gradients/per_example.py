@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optsde.checks import check_count, check_rows
 from optsde.types import PyTree
 
 
@@ -152,7 +153,8 @@ def _other_layers(model: nn.Module, shapes: PyTree, inputs: jax.Array) -> str:
 
 def _over_blocks(sums_of_block: Callable, data: PyTree, block: int) -> SumsOf:
     """Accumulate over equal blocks; the rows that fill up the last one count zero."""
-    size = jax.tree.leaves(data)[0].shape[0]
+    check_count("block", block)
+    size = check_rows("data", data)
     count = -(-size // block)
     rows = -(-size // count)
 

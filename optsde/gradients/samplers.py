@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optsde.data.resident import source_of
+from optsde.checks import check_count, check_labels, shown
+from optsde.data.resident import arrays_of, source_of
 from optsde.gradients.draw import Draw
 from optsde.gradients.groups import shares
 from optsde.gradients.oracle import Augment, ExampleOracle, Losses, Sampler
@@ -55,8 +56,8 @@ def minibatch(
         >>> float(loss), float(grad)
         (2.0, 2.0)
     """
-    source = _source(data)
-    count = len(source if among is None else among)
+    source = _source(losses, data)
+    count = len(source if among is None else _among(among, len(source)))
 
     def sampler(batch_size: int) -> ExampleOracle:
         _check(batch_size, group, at_once)
@@ -85,7 +86,7 @@ def epochs(
     Its steps are not independent: their noise cancels over an epoch, where Σ is that of
     independent draws. `svag`, which would approach no SDE, refuses it.
     """
-    source = _source(data)
+    source = _source(losses, data)
     count = len(source)
 
     def sampler(batch_size: int) -> ExampleOracle:
@@ -134,7 +135,7 @@ def full_batch(
         January 2023, m ← m + (g_b − m)/n over n groups from m = 0, of total weight
         1 − (1 − 1/n)^n = .633; it leaves out the examples that do not fill a group.
     """
-    source = _source(data)
+    source = _source(losses, data)
     if source.stream is not None:
         raise ValueError(
             "full_batch needs its data on the device, and was given a Stream; "
@@ -168,17 +169,31 @@ def full_batch(
     return sampler
 
 
-def _source(data: PyTree) -> Any:
-    """Returns the source of batches of `data`, whose arrays must be of one length."""
+def _source(losses: Losses, data: PyTree) -> Any:
+    """Returns the source of batches of `data`, whose arrays must be of one length.
+
+    Losses that say which `labels` they take, as those of a `run.Task` do, are given no
+    others: the last of the arrays is that of the labels.
+    """
     source = source_of(data)
-    if source.stream is None:
-        lengths = {len(x) for x in jax.tree.leaves(source.arrays)}
-        if len(lengths) != 1:
-            raise ValueError(
-                f"data has arrays of {' and '.join(map(str, sorted(lengths)))} rows: "
-                "give one row of each for every example"
-            )
+    labels, arrays = getattr(losses, "labels", None), arrays_of(source)
+    if labels is not None and arrays:
+        check_labels("data", arrays[-1], *labels)
     return source
+
+
+def _among(among: jax.Array, count: int) -> jax.Array:
+    """Returns indices of examples; refuses those of none."""
+    if isinstance(among, jax.core.Tracer):
+        return among
+    index = np.asarray(among)
+    whole = index.ndim == 1 and index.size > 0 and index.dtype.kind in "iu"
+    if not (whole and index.min() >= 0 and index.max() < count):
+        raise ValueError(
+            f"among={shown(among)}: needs whole numbers from 0 to {count - 1}, one or "
+            "more, in one axis"
+        )
+    return among
 
 
 def _running(size: int, rows: int) -> np.ndarray:
@@ -203,10 +218,6 @@ def _oracle(
 
 
 def _check(batch_size: int, group: int | None, at_once: int) -> None:
-    for name, value in (
-        ("batch_size", batch_size),
-        ("group", 1 if group is None else group),
-        ("at_once", at_once),
-    ):
-        if not (value >= 1 and value == int(value)):
-            raise ValueError(f"{name}={value} must be a whole number ≥ 1")
+    check_count("batch_size", batch_size)
+    check_count("group", 1 if group is None else group)
+    check_count("at_once", at_once)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import treedef_is_leaf
 
+from optsde.checks import check_count, check_rows
 from optsde.data.resident import on_device
 from optsde.gradients import Draw, Losses, Oracle, Use, full_batch
 from optsde.gradients.groups import mean_over
@@ -126,6 +127,8 @@ def sharpness_probe(
     A coordinate whose v is zero is divided by ε alone: where it has any curvature, as
     after minibatches that did not touch it, it outweighs all others.
     """
+    check_rows("data", data)
+    check_count("group", 1 if group is None else group)
     optimizer = plan.optimizer
     names = ["sharpness"]
     if optimizer.stability_threshold() is not None:

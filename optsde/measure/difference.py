@@ -39,6 +39,7 @@ from scipy.interpolate import PchipInterpolator
 
 from optsde.analysis.statistics import Estimate, Interval, interval, jackknife
 from optsde.analysis.tables import table, with_interval
+from optsde.checks import check_number
 from optsde.measure.noise import Noise
 from optsde.measure.prediction import departure, sums_for_ever
 from optsde.plans.plan import Plan
@@ -116,6 +117,9 @@ def loss_difference(
       at: times, at which the mean is predicted; none after the last of `times`.
       memory: how decays follow κ, as in `scale`.
     """
+    check_number("at", at, "times of the run")
+    for part in curve:
+        check_number("curve", part, "finite times and losses")
     kappas = tuple(kappa for kappa in noises.kappas if kappa > 1)
     times, at = np.asarray(times, np.float64), np.asarray(at, np.float64)
     known, losses = (np.asarray(x, np.float64) for x in curve)
@@ -139,6 +143,13 @@ def loss_difference(
             f"noises of {noise.shape} replicas and times, {len(times)} times and "
             f"losses of {len(losses)} replicas: needs all of one ensemble"
         )
+    if losses.shape[1:] != known.shape:
+        raise ValueError(
+            f"curve has losses {list(losses.shape)} at {list(known.shape)} times: "
+            "needs [replicas, times] and [times]"
+        )
+    for name, part in (("base", base), ("slowed", slowed), ("noise", noise)):
+        check_number(f"noises.{name}", part, "finite measurements")
     if len(losses) < 2:
         raise ValueError("1 replica has no standard error: measure at least 2")
     if known[0] > 0 or max(at) > min(times[-1], known[-1]):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from optsde.checks import check_count
 from optsde.gradients.groups import mean_over
 from optsde.types import PyTree
 
@@ -19,6 +20,8 @@ def agop(apply: Apply, params: PyTree, x: jax.Array, block: int = 256) -> jax.Ar
     """Returns the average gradient outer product [d, d] of inputs of d numbers.
 
     Its memory is that of `block` examples' gradients."""
+
+    check_count("block", block)
 
     def gradients(example):
         rows = jax.jacrev(lambda one: apply(params, one[None])[0])(example)

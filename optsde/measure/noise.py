@@ -6,12 +6,15 @@ its error, follows from the products of the block means, kept for each leaf.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from optsde.checks import ABOVE_0, check_count, check_number
 from optsde.gradients import Draw, Oracle, Sampler, Use, signed_mix
 from optsde.measure.probe import Probe, Times, probe
 from optsde.optimizers.base import multiplied
@@ -116,10 +119,7 @@ def gradient_noise(
     errors of one measurement are too large, since a variance has a floor: by 1.2 to
     1.35, the more the fewer directions the noise has. Those of pooled ones are not.
     """
-    if blocks < 4 or draws % blocks:
-        raise ValueError(
-            f"draws={draws} in blocks={blocks}: needs at least 4 blocks of equal size"
-        )
+    _check_draws(draws, blocks, kappas)
     key, size = draw.stream(Use.GRADIENT_NOISE).fresh(), draws // blocks
     weight = jax.tree.map(jnp.ones_like, params) if weight is None else weight
 
@@ -171,6 +171,7 @@ def noise_probe(
     that noise keeps up is lr/4·(G + N) in it. Before the first step P holds nothing
     yet; measure from some steps on.
     """
+    _check_draws(draws, blocks, kappas)
     if plan.optimizer.response() is None:
         raise ValueError(
             f"{type(plan.optimizer).__name__} has no preconditioner to weigh noise by; "
@@ -198,7 +199,26 @@ def noise_scale(noise: Noise, batch_size: int, pool: bool = False) -> jax.Array:
 
     For draws with replacement; the gradient noise scale of McCandlish et al. (2018).
     """
+    check_count("batch_size", batch_size)
     return batch_size / noise.total(pool=pool).ratio
+
+
+def _check_draws(draws: int, blocks: int, kappas: tuple[float, ...]) -> None:
+    check_count("draws", draws)
+    check_count("blocks", blocks)
+    if blocks < 4 or draws % blocks:
+        raise ValueError(
+            f"draws={draws} in blocks={blocks}: needs at least 4 blocks of equal size"
+        )
+    check_kappas(kappas)
+
+
+def check_kappas(kappas: Sequence[float]) -> None:
+    """Refuses what are no factors of a batch, one or more."""
+    needs = "positive numbers, one or more"
+    check_number("kappas", kappas, needs, ABOVE_0)
+    if np.ndim(kappas) != 1 or not len(kappas):
+        raise ValueError(f"kappas={kappas}: needs {needs}")
 
 
 def _wide(x: jax.Array) -> jax.Array:

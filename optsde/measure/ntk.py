@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optsde.checks import check_count, check_rows
 from optsde.measure.probe import Probe
 from optsde.types import PyTree, Scalar
 
@@ -107,9 +108,13 @@ def critical_lr(
     >>> critical_lr(norm=50.0, examples=100, loss="mean")  # n/‖K‖
     2.0
     """
+    _check_loss(loss)
+    return 2 / (LOSSES[loss](examples, outputs) * norm)
+
+
+def _check_loss(loss: str) -> None:
     if loss not in LOSSES:
         raise ValueError(f"loss={loss!r} is none of {', '.join(LOSSES)}")
-    return 2 / (LOSSES[loss](examples, outputs) * norm)
 
 
 class Spectrum(NamedTuple):
@@ -167,6 +172,11 @@ def ntk_probe(
     Metrics: ntk_norm, ntk_critical_lr. Each measurement goes on from the eigenvector of
     the last one with `iterations`; the first takes `first`.
     """
+
+    check_count("iterations", iterations)
+    check_count("first", first)
+    check_rows("x", x)
+    _check_loss(loss)
 
     def observe(x, state, memory: ProbeMemory):
         turns = jnp.where(memory.count == 0, first, iterations)

@@ -34,10 +34,11 @@ import numpy as np
 
 from optsde.analysis.statistics import Estimate, Interval, interval
 from optsde.analysis.tables import table
-from optsde.measure.noise import Noise
+from optsde.checks import check_number
+from optsde.measure.noise import Noise, check_kappas
 from optsde.measure.tails import Tail
 from optsde.optimizers import Groups, Optimizer, Power
-from optsde.plans.plan import Plan
+from optsde.plans.plan import Plan, check_plan
 
 CLOSE = math.sqrt(2)
 FEW_STEPS = 50
@@ -124,6 +125,9 @@ def predict(
     no limit of the rule, see below. close: the factor within which loss and speed
     of learning must stay for the rule to hold.
     """
+    check_plan("plan", plan)
+    check_kappas(kappas)
+    _check_close(close)
     stacked = _stacked(noises)
     half = _half(stacked, times)
     optimizer = plan.optimizer.representative()
@@ -209,10 +213,17 @@ def holds_up_to(
     >>> round(holds_up_to(SGD(), ratio=0.01))  # .29/ratio, to first order
     30
     """
+    check_number("ratio", ratio, "G/N, a finite number")
+    _check_close(close)
     kappas = np.geomspace(1, 2**30, 30 * 64 + 1)
     _, loss, speed = _expected(optimizer, ratio, kappas, memory)
     off = (loss > close) | (1 / loss > close) | (1 / speed > close)
     return float(kappas[off.argmax()]) if off.any() else math.inf
+
+
+def _check_close(close: float) -> None:
+    above_1 = float(np.nextafter(1, 2))
+    check_number("close", close, "a factor above 1", above_1)
 
 
 def _expected(optimizer, ratio, kappas, memory):
@@ -248,6 +259,11 @@ def _power_of_lr(optimizer: Optimizer) -> float:
 def _stacked(noises: Noise | Sequence[Noise]) -> Noise:
     """Returns the measurements with leaves [replicas, times, ...]."""
     if not isinstance(noises, Noise):
+        if not isinstance(noises, Sequence):
+            raise ValueError(
+                f"noises is a {type(noises).__name__}: needs what gradient_noise "
+                "returns, or a list of it"
+            )
         if not noises:
             raise ValueError("noises is empty: measure at one time at least")
         noises = jax.tree.map(lambda *x: jnp.stack(x), *noises)

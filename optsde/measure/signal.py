@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from optsde.checks import shown
 from optsde.measure.difference import descent_speeds
 from optsde.measure.noise import Noise
 from optsde.plans.plan import Plan, refuse_without_signal_rule
@@ -88,4 +89,4 @@ def _check_measured(base: np.ndarray, times: np.ndarray) -> None:
             "times"
         )
     if not np.all(np.isfinite(base)):
-        raise ValueError(f"descent measured is {base}: needs finite numbers")
+        raise ValueError(f"descent measured is {shown(base)}: needs finite numbers")

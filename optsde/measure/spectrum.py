@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from matfree.decomp import hessenberg
 
 from optsde.analysis import Estimate
+from optsde.checks import ABOVE_0, check_count, check_number
 from optsde.types import PyTree
 
 Product = Callable[[PyTree], PyTree]
@@ -51,6 +52,9 @@ def top_eigenvalues(
     vectors: where to begin, such as those of the last call, leaves [count, ...]. Some
     noise from `key` is added, for what has grown since in other directions.
     """
+    check_number("tolerance", tolerance, "a positive number", ABOVE_0)
+    check_count("dimension", dimension, least=2)
+    check_count("restarts", restarts)
     starts = jax.vmap(lambda v: ravel_pytree(v)[0])(vectors)
     apply, unravel = _flat(product, jax.tree.map(lambda x: x[0], vectors))
     count, size = starts.shape
@@ -109,6 +113,7 @@ def trace(
     product: Product, like: PyTree, key: jax.Array, samples: int = 64
 ) -> Estimate:
     """Estimates the trace as E zᵀAz with random signs z (Hutchinson 1990)."""
+    check_count("samples", samples, least=2)
     apply, zeros = _flat_like(product, like)
 
     def once(key):
@@ -151,6 +156,8 @@ def spectral_density(
     The errors are those of the random vectors. What the quadrature itself misses is
     below them where the density is smoothed over more than the distance of the nodes.
     """
+    check_count("samples", samples)
+    check_count("dimension", dimension, least=2)
     apply, zeros = _flat_like(product, like)
     dimension = min(dimension, zeros.size)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optsde.analysis.statistics import estimate, interval
+from optsde.checks import check_count
 from optsde.gradients import Draw, Oracle, Use
 from optsde.types import PyTree
 
@@ -42,10 +43,10 @@ def tail_index(
     Where the variance is finite it tends to 2 with `group`, as terms become Gaussian:
     a single draw (group=1) that is peaked or skewed looks heavy-tailed.
     """
-    if sums < 2 or blocks < 2 or group < 1:
-        raise ValueError(
-            f"sums={sums}, blocks={blocks}, group={group}: needs at least 2, 2 and 1"
-        )
+    check_count("sums", sums, least=2)
+    check_count("blocks", blocks, least=2)
+    check_count("group", group)
+    check_count("coordinates", coordinates)
     inverse, used = _inverse(oracle, params, draw, group, sums, blocks, coordinates)
     if not used > 0:
         raise ValueError(

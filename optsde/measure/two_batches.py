@@ -1,5 +1,7 @@
 """Signal and noise from numbers that any trainer can log: |g|² at two batch sizes."""
 
+from optsde.checks import ABOVE_0, check_number
+
 
 def two_batches(
     small: tuple[float, float], large: tuple[float, float]
@@ -17,6 +19,9 @@ def two_batches(
     >>> two_batches((1, 5.0), (4, 2.0))
     (1.0, 4.0)
     """
+    needs = "a batch size and |g|², two positive numbers"
+    check_number("small", small, needs, ABOVE_0)
+    check_number("large", large, needs, ABOVE_0)
     (b, few), (batch, many) = small, large
     if not b < batch:
         raise ValueError(

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
+from optsde.checks import check_count
 from optsde.models.densenet import DenseNet
 from optsde.models.mlp import MLP
 from optsde.models.normalised import NormalisedMLP
@@ -73,6 +75,10 @@ ACTIVATIONS = {
 }
 
 
+COUNTS = {"blocks", "depth", "heads", "hidden", "length", "width"}
+"""Options that are numbers of something, or lists of them."""
+
+
 def build(name: str, classes: int, **options) -> nn.Module:
     """A model by its name; options are the fields of its class.
 
@@ -98,4 +104,14 @@ def build(name: str, classes: int, **options) -> nn.Module:
                 f"activation {activation!r} is none of {', '.join(ACTIVATIONS)}"
             )
         options["activation"] = ACTIVATIONS[activation]
+    check_count("classes", classes)
+    for option in sorted(COUNTS & options.keys()):
+        value = options[option]
+        fine = np.ndim(value) <= 1 and all(_counts(x) for x in np.ravel(value))
+        if not fine:
+            raise ValueError(f"{option}={value!r}: needs whole numbers ≥ 1")
     return make(classes=classes, **options)
+
+
+def _counts(x: Any) -> bool:
+    return bool(np.issubdtype(x.dtype, np.integer) and x >= 1)

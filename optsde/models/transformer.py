@@ -39,6 +39,10 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         size = tokens.shape[1]
+        if self.width % self.heads:
+            raise ValueError(
+                f"width={self.width} is no multiple of heads={self.heads}: give one"
+            )
         if size > self.length:
             raise ValueError(
                 f"{size} tokens are more than the {self.length} positions: "

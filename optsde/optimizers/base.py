@@ -472,7 +472,9 @@ class Optimizer:
         decays = self.decays()
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
-            if isinstance(value, bool):
+            if isinstance(field.default, bool):
+                if not isinstance(value, bool):
+                    raise ValueError(f"{name}={value!r}: needs True or False")
                 continue
             if name in decays:
                 check_number(name, value, "0 ≤ decay < 1", -1e-9, BELOW_1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from optsde.analysis.tables import table
 from optsde.optimizers import EMA, SWA, Memory, Optimizer
-from optsde.plans.plan import Plan, rescaled
+from optsde.plans.plan import Plan, check_plan, rescaled
 from optsde.types import Scalar
 
 _SHRINKING = {
@@ -43,6 +43,8 @@ def explain(before: Plan, after: Plan) -> str:
     steps          100     25  κ^-1    same samples, same schedule
     lr             0.1    0.4  κ       κ times fewer steps must go as far
     """
+    check_plan("before", before)
+    check_plan("after", after)
     kappa = after.dt / before.dt
     if any(np.ndim(leaf) for leaf in jax.tree.leaves((before, after))):
         raise ValueError("explain compares single plans: take one of the stacked ones")

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optsde.checks import shown
 from optsde.optimizers import (
     SGD,
     AdaGrad,
@@ -79,6 +80,10 @@ def from_optax(
     >>> plan.clip, round(plan.optimizer.lr, 6), plan.optimizer.weight_decay
     (1.0, 0.0003, 0.1)
     """
+    if not isinstance(chain, optax.GradientTransformation):
+        raise ValueError(
+            f"chain={shown(chain)}: needs an optax transform, such as optax.adam(1e-3)"
+        )
     shapes = jax.tree.map(_small, params)
     pieces = list(_pieces(chain))
     before, pieces = _left(pieces, leave, shapes)

@@ -26,7 +26,7 @@ from optsde.plans.lines import (
     lines,
     spellings,
 )
-from optsde.plans.plan import Plan, rescaled, scale
+from optsde.plans.plan import Plan, rescaled
 from optsde.plans.readings import called, example
 
 
@@ -205,10 +205,13 @@ def _reasons(base: Optimizer) -> list[dict[str, Any]]:
         clip=1.0,
         average=EMA(0.5),
     )
-    larger, smaller = (
-        _rows(before, scale(before, kappa, memory="power"), kappa)
-        for kappa in (4.0, 0.25)
-    )
+
+    def at(kappa: float) -> list[Any]:
+        after = rescaled(before, kappa, memory="power", clip="noise")
+        after = dataclasses.replace(after, batch_size=round(64 * kappa))
+        return list(_rows(before, after, kappa))
+
+    larger, smaller = at(4.0), at(0.25)
     keys = {"batch size": "batch", "EMA decay": "ema"}
     rows = []
     for up, down in zip(larger, smaller, strict=True):

@@ -24,7 +24,14 @@ import numpy as np
 import optax
 from jax.tree_util import treedef_is_leaf
 
-from optsde.checks import ABOVE_0, LARGEST, check_batch, check_number
+from optsde.checks import (
+    ABOVE_0,
+    LARGEST,
+    check_count,
+    check_function,
+    check_number,
+    shown,
+)
 from optsde.mesh import norm
 from optsde.optimizers import EMA, SWA, Groups, Optimizer, Power
 from optsde.optimizers.base import OptimizerState
@@ -84,16 +91,32 @@ class Plan:
                 "before: is for a gradient, and this optimizer takes the squares of "
                 "micro-batches besides, which would go past it; use another optimizer"
             )
+        check_count("batch_size", self.batch_size)
+        check_number("horizon", self.horizon, "a positive time", ABOVE_0)
+        for name in ("schedule", "boost"):
+            if (of_time := getattr(self, name)) is not None:
+                check_function(name, of_time, "of time, such as schedules.cosine(100)")
         if self.schedule is not None:
             check_multiplier(self.schedule, self.optimizer.lr, self.horizon)
-        check_batch("batch_size", self.batch_size)
-        check_number("horizon", self.horizon, "a positive time", ABOVE_0)
+        if not isinstance(self.before, optax.GradientTransformation | None):
+            raise ValueError(
+                f"before={shown(self.before)}: needs an optax transform, such as "
+                "optax.clip(1.0)"
+            )
         for name in ("dt", "noise_gain"):
             check_number(name, getattr(self, name), "a positive number", ABOVE_0)
         if self.clip is not None:
             check_number("clip", self.clip, "a positive norm", ABOVE_0)
         if self.average is not None:
+            if not isinstance(self.average, EMA | SWA):
+                raise ValueError(
+                    f"average={shown(self.average)}: needs EMA(decay) or "
+                    "SWA(start, every)"
+                )
             self.average.checked()
+            if isinstance(self.average, SWA):
+                needs = f"a time before the horizon, {self.horizon:g}"
+                check_number("start", self.average.start, needs, 0, self.horizon)
         if self.steps > LARGEST:
             raise ValueError(
                 f"horizon={self.horizon:g} in steps of {self.dt:g} is {self.steps:.3g} "
@@ -160,7 +183,8 @@ def scale(
     clip: "noise" takes the threshold to c/√κ, right where noise makes up the norm of
     the gradient; "signal" leaves it, right where the mean does.
     """
-    _check_kappa(kappa)
+    check_number("kappa", kappa, "a positive number", ABOVE_0)
+    check_plan("plan", plan)
     check_memory(memory)
     _check_clip(clip)
     batch = plan.batch_size * kappa
@@ -245,9 +269,17 @@ def svag(
     """
     _check_clip(clip)
     check_number("ell", ell, "a number ≥ 1; at 1 SVAG is the plain run", 1, LARGEST)
+    check_plan("plan", plan)
     kappa = float(ell) ** -plan.optimizer.noise_exponent
     changed = rescaled(plan, kappa, memory, clip)
-    return dataclasses.replace(changed, noise_gain=plan.noise_gain / kappa)
+    changed = dataclasses.replace(changed, noise_gain=plan.noise_gain / kappa)
+    if changed.steps > LARGEST:
+        raise ValueError(
+            f"ell={ell:g} makes {changed.steps:.3g} steps of the horizon "
+            f"{plan.horizon:g}: the clock counts to {LARGEST}; use a smaller ell or a "
+            "shorter horizon"
+        )
+    return changed
 
 
 def switch(
@@ -265,6 +297,8 @@ def switch(
     forgotten it, in 1/(1 − b2) steps; AdaGrad does not forget. `signal` is q, a number
     or a tree like the parameters: `measure.gradient_noise` gives G and N.
     """
+    check_plan("old", old)
+    check_plan("new", new)
     kappa = new.dt / old.dt
     if not isinstance(state, OptimizerState):
         raise ValueError(
@@ -309,8 +343,23 @@ def rescaled(plan: Plan, kappa: float, memory: str, clip: str) -> Plan:
     )
 
 
-def _check_kappa(kappa: float) -> None:
-    check_number("kappa", kappa, "a positive number", ABOVE_0)
+def check_plan(name: str, plan: Any) -> None:
+    """Refuses what is no plan, or one of which a setting makes no sense."""
+    if not isinstance(plan, Plan):
+        raise ValueError(f"{name}={shown(plan)}: needs an optsde.Plan")
+    plan.checked()
+
+
+def check_one_plan(plan: Any) -> None:
+    """Refuses what is no plan of one run, as stacked plans are none."""
+    check_plan("plan", plan)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(plan):
+        if np.ndim(leaf):
+            raise ValueError(
+                f"plan{jax.tree_util.keystr(path)} has the shape {list(np.shape(leaf))}"
+                ": needs one number; run stacked plans as members, with dynamics that "
+                "are a function of one"
+            )
 
 
 def _check_clip(clip: str) -> None:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optsde.checks import ABOVE_0, check_number
+from optsde.checks import ABOVE_0, BELOW_1, check_function, check_number
 from optsde.types import Scalar, Schedule
 
 
@@ -33,6 +33,7 @@ def absolute(rates: Schedule, lr: float) -> Schedule:
     [0.5, 1.0, 0.5, 0.0]
     """
     check_number("lr", lr, "a positive number, such as the peak of rates", ABOVE_0)
+    check_function("rates", rates, "time -> learning rate")
     return lambda t: rates(t) / lr
 
 
@@ -51,10 +52,16 @@ def check_multiplier(schedule: Schedule, lr: Scalar, horizon: float) -> None:
     values = jax.vmap(schedule)(times)
     if isinstance(values, jax.core.Tracer) or isinstance(lr, jax.core.Tracer):
         return
-    sizes = np.abs(np.broadcast_to(np.asarray(values, np.float64), times.shape))
+    sizes = np.broadcast_to(np.asarray(values, np.float64), times.shape)
     if not np.all(np.isfinite(sizes)):
         at = float(times[np.argmin(np.isfinite(sizes))])
         raise ValueError(f"schedule is not finite at time {at:g}")
+    if np.any(sizes < 0):
+        at = int(np.argmax(sizes < 0))
+        raise ValueError(
+            f"schedule is {sizes[at]:g} at time {float(times[at]):g}: needs factors of "
+            "lr ≥ 0; below 0 it would ascend"
+        )
     peak, rises = sizes.max(), sizes[-1] == sizes.max() > sizes[0]
     is_lr = peak < 1 and np.any(np.isclose(peak, lr, rtol=1e-3))
     if peak > 0 and not rises and (peak < LEAST_PEAK or is_lr):
@@ -86,8 +93,11 @@ def linear(horizon: float, start: float = 1.0, end: float = 0.0) -> Schedule:
 
 def milestones(times: Sequence[float], factor: float = 0.1) -> Schedule:
     """Returns 1, multiplied by `factor` at each of the given times."""
+    needs = "a list of times of the run"
+    if isinstance(times, str) or not isinstance(times, Sequence | np.ndarray):
+        raise ValueError(f"times={times!r}: needs {needs}")
     for time in times:
-        check_number("times", time, "times of the run, as numbers")
+        check_number("times", time, needs)
     _check_factors(factor=factor)
     return lambda t: factor ** sum(jnp.where(t >= at, 1.0, 0.0) for at in times)
 
@@ -95,7 +105,7 @@ def milestones(times: Sequence[float], factor: float = 0.1) -> Schedule:
 def warmup(time: float, after: Schedule | None = None) -> Schedule:
     """Returns a line from 0 at time 0 to 1 at `time`, then `after` from there on."""
     check_number("time", time, "a time ≥ 0", 0)
-    return _after(time, lambda t: t / time, after or constant())
+    return _after(time, lambda t: t / time, _then(after))
 
 
 def exponential_warmup(
@@ -104,12 +114,14 @@ def exponential_warmup(
     """Returns a geometric rise from `start` to 1 at `time`, then `after` from there."""
     check_number("time", time, "a time ≥ 0", 0)
     check_number("start", start, "a positive factor", ABOVE_0)
-    return _after(time, lambda t: start ** (1 - t / time), after or constant())
+    return _after(time, lambda t: start ** (1 - t / time), _then(after))
 
 
 def warmup_cosine(warmup: float, horizon: float, end: float = 0.0) -> Schedule:
     """Returns a line to 1 at `warmup`, then half a cosine to `end` at `horizon`."""
-    if not 0 <= warmup < horizon:
+    check_number("warmup", warmup, "a time ≥ 0", 0)
+    _check_lengths(horizon=horizon)
+    if not warmup < horizon:
         raise ValueError(
             f"warmup={warmup:g} must lie in [0, horizon) with horizon={horizon:g}"
         )
@@ -126,8 +138,7 @@ def one_cycle(
     """
     _check_lengths(horizon=horizon)
     _check_factors(start=start, end=end)
-    if not 0 < rise < 1:
-        raise ValueError(f"rise={rise:g} must lie between 0 and 1, a share of horizon")
+    check_number("rise", rise, "a share of the horizon in (0, 1)", ABOVE_0, BELOW_1)
     up = cosine(rise * horizon, end=start)
     down = cosine((1 - rise) * horizon, end)
     return _after(rise * horizon, lambda t: up(rise * horizon - t), down)
@@ -188,6 +199,13 @@ def _check_lengths(**lengths: Scalar) -> None:
 def _check_factors(**factors: Scalar) -> None:
     for name, value in factors.items():
         check_number(name, value, "a factor of lr ≥ 0", 0)
+
+
+def _then(after: Schedule | None) -> Schedule:
+    if after is None:
+        return constant()
+    check_function("after", after, "of time, such as schedules.cosine(100)")
+    return after
 
 
 def _after(time: float, ramp: Schedule, rest: Schedule) -> Schedule:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from optsde.checks import shown
 from optsde.dynamics.discrete import Dynamics
 from optsde.hosts import everywhere, placed
 from optsde.mesh import (
@@ -67,25 +68,27 @@ class Engine:
         sharded: SplitRule | None = None,
         with_info: bool = False,
     ):
+        if not (isinstance(dynamics, Dynamics) or callable(dynamics)):
+            raise ValueError(
+                f"dynamics={shown(dynamics)}: needs what discrete(plan, sampler, "
+                "params) or sde(plan, law, params) returns, or a function of a member"
+            )
         if (members is None) != isinstance(dynamics, Dynamics):
             raise ValueError(
                 "members go with dynamics that are a function of one member, such as "
                 "lambda adam: discrete(replace(plan, optimizer=adam), sampler, params)"
             )
-        for leaf in jax.tree.leaves(members):
-            if np.shape(leaf)[:1] != (replicas,):
-                raise ValueError(
-                    f"members has a leaf of shape {np.shape(leaf)}, and there are "
-                    f"{replicas} keys: stack every hyperparameter, as in "
-                    "jax.vmap(lambda lr: Adam(lr=lr))(lrs)"
-                )
         self.replicas = replicas
+        self._check_members(members)
         self.mesh = run_mesh(replicas, shards)
         make: Any = dynamics if members is not None else lambda member: dynamics
         first = make(jax.tree.map(lambda x: x[0], members))
         self.dt, self.paces, self.about = first.dt, first.paces, first.about
         self.with_info = with_info
         self._make = make
+        self._first = first
+        self.keys: jax.Array | None = None
+        """What the replicas began with, unless they go on from a state."""
         self.members = self.spread(members)
         self._feed, self._window = None, None
         if first.stream is not None:
@@ -142,13 +145,40 @@ class Engine:
 
     def set_members(self, members: PyTree) -> None:
         """Goes on with other hyperparameters of the same shapes; compiles nothing."""
+        self._check_members(members)
         self.members = self.spread(members)
+
+    def _check_members(self, members: PyTree) -> None:
+        for leaf in jax.tree.leaves(members):
+            if np.shape(leaf)[:1] != (self.replicas,):
+                plural = "s" if self.replicas > 1 else ""
+                raise ValueError(
+                    f"members has a leaf of shape {np.shape(leaf)}, and there are "
+                    f"{self.replicas} key{plural}: stack every hyperparameter, as in "
+                    "jax.vmap(lambda lr: Adam(lr=lr))(lrs)"
+                )
 
     # ---- running
 
     def init(self, keys: jax.Array) -> PyTree:
         """Returns the states at time 0, one for each key."""
+        self.keys = keys
         return self._init(self.members, self.spread(keys))
+
+    @property
+    def examples(self) -> PyTree:
+        """Returns what the steps read, or the window of a stream that is at hand."""
+        return self._first.source if self._feed is None else self._window
+
+    @property
+    def labels(self) -> tuple[int, int] | None:
+        """Returns the least label and how many classes, where the losses say them."""
+        return getattr(getattr(self._first.source, "losses", None), "labels", None)
+
+    def shape_of_one(self, keys: jax.Array) -> PyTree:
+        """Returns the shapes of one replica's state at time 0."""
+        first = jax.tree.map(lambda x: x[0], self.members)
+        return jax.eval_shape(lambda key: self._make(first).init(key), keys[0])
 
     def zeros(self, state: PyTree) -> PyTree:
         """Returns the zero sums of what steps tell of themselves, `()` without info."""

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from optsde.checks import check_function
 from optsde.dynamics.discrete import Dynamics
 from optsde.measure.probe import probe
+from optsde.run.given import check_distinct, check_times
 from optsde.run.loop import Run
 from optsde.run.progress import Progress
 from optsde.run.rows import Series
@@ -30,6 +32,10 @@ class Trajectory(NamedTuple):
     def diverged(self) -> tuple[float, float] | None:
         """Returns the interval of time in which a replica first left finite numbers."""
         return Series(self.times, self.values).diverged()
+
+    def lost(self) -> tuple[list[int], int]:
+        """Returns the replicas that left finite numbers, and how many there are."""
+        return Series(self.times, self.values).lost()
 
 
 def ensemble(
@@ -58,8 +64,11 @@ def ensemble(
       journal: a folder of this ensemble alone, from which the same call goes on.
       progress: the line that tells how far the run is.
     """
-    if len(times) == 0:
-        raise ValueError("times must rise from the start on, and were []")
+    check_distinct(keys, members)
+    check_times("times", times)
+    check_function("observe", observe, "of one replica's state")
+    if np.ndim(times) != 1 or not len(times):
+        raise ValueError(f"times={times}: must rise, one or more of them")
     observed = probe(lambda _, state: {"observed": observe(state)}, times=times)
     if progress:
         progress.compiling()

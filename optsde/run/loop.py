@@ -27,6 +27,13 @@ from optsde.hosts import everyones, everywhere, first, gathered, several, told
 from optsde.measure.probe import Probe, Times
 from optsde.mesh import SplitRule
 from optsde.run.engine import Engine
+from optsde.run.given import (
+    check_distinct,
+    check_end,
+    check_keys,
+    check_state,
+    check_times,
+)
 from optsde.run.journal import Journal, Saved, digest, next_journal
 from optsde.run.progress import Progress
 from optsde.run.rows import DivergedError, Rows, Series
@@ -90,6 +97,7 @@ class Run:
         journal: str | Path | None = None,
     ):
         self._launch = time.monotonic()
+        check_keys(keys)
         self.engine = engine = Engine(
             dynamics,
             len(keys),
@@ -102,6 +110,7 @@ class Run:
         if state is None:
             self.state = engine.init(keys)
         else:
+            check_state(state, engine.shape_of_one(keys))
             self.begin = _begin_of(engine, state)
             # The caller's own is not donated.
             self.state = engine.placed(jax.tree.map(jnp.copy, state))
@@ -151,7 +160,9 @@ class Run:
           stop_at_divergence: raise DivergedError at the first row with a loss that is
             not finite; else go on, where the other replicas are of interest.
         """
+        check_times("horizon", horizon)
         engine, end = self.engine, self._step_of(horizon, up=True)
+        check_end(horizon, end)
         if end < self.step:
             raise ValueError(
                 f"the horizon {horizon:g} lies before the time reached, {self.time:g}"
@@ -243,16 +254,23 @@ class Run:
                     "a probe has no times: give them by probe.at(…), or `every` of the "
                     "run, whose rows it then joins"
                 )
-            for step in self._due(times, end, first=True):
+            for step in self._due("times", times, end, first=True):
                 probes.setdefault(step, []).append(probe)
+        check_times("changes", list(changes))
         members = {self._step_of(at): each for at, each in changes.items()}
+        if early := [at for at in changes if self._step_of(at) < 0]:
+            raise ValueError(
+                f"a change at time {min(early):g} comes before the run, which begins "
+                f"at {self.begin:g}"
+            )
         if late := sorted(at for at in changes if self._step_of(at) >= end):
             raise ValueError(f"a change at time {late[0]:g} comes after the run's end")
         for at, each in sorted(members.items()):
             if at < self.step or (at == self.step and self._begun):  # else on arrival
                 self.engine.set_members(each)
-        row_ends = set(self._due(self._every, end))
-        return _Agenda(probes, row_ends, set(self._due(save_every, end)), members, end)
+        row_ends = set(self._due("every", self._every, end))
+        saves = set(self._due("checkpoint_every", save_every, end))
+        return _Agenda(probes, row_ends, saves, members, end)
 
     def _arrive(self, agenda: "_Agenda") -> None:
         """Does what is due at the step that is reached."""
@@ -295,7 +313,7 @@ class Run:
             )
         return step
 
-    def _due(self, times: Times, end: int, first: bool = False) -> list[int]:
+    def _due(self, name: str, times: Times, end: int, first: bool = False) -> list[int]:
         """Returns the steps of times: those given, or every so many and the end.
 
         A stride is counted from the beginning of the run. A time that is given twice is
@@ -303,16 +321,17 @@ class Run:
         """
         if times is None:
             return []
+        check_times(name, times)
         if np.ndim(times):
             steps = [self._step_of(at) for at in np.asarray(times).tolist()]
             if sorted(steps) != steps or (steps and steps[0] < 0):
                 raise ValueError(
-                    f"times must rise from {self.begin:g} on, and were {times}"
+                    f"{name} must rise from {self.begin:g} on, and were {times}"
                 )
             return sorted({step for step in steps if step <= end})
         stride = self._step_of(self.begin + float(np.asarray(times)))
         if stride < 1:
-            raise ValueError(f"every {times:g} base steps: must be a positive time")
+            raise ValueError(f"{name}={times:g}: needs a positive time in base steps")
         return sorted({*range(0 if first else stride, end + 1, stride), end})
 
     def _whole(self) -> PyTree:
@@ -414,6 +433,7 @@ def fit(
     stop_at_divergence: bool = True,
 ) -> Result:
     """Runs one replica per key to the horizon; a `Run` and its `to` in one call."""
+    check_distinct(keys, members, *(changes or {}).values())
     if progress:
         progress.compiling()
     run = Run(
@@ -534,6 +554,8 @@ class _Probing:
 
 
 def _probing(engine: Engine, state: PyTree, probes: Probes) -> list[_Probing]:
+    if isinstance(probes, Probe):
+        raise ValueError("probes is one Probe: needs a list of them, as [probe]")
     make: Any = probes if callable(probes) else lambda member: probes
     count = len(make(jax.tree.map(lambda x: x[0], engine.members)))
     return [

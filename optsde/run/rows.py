@@ -9,6 +9,7 @@ import numpy as np
 
 from optsde.dynamics.discrete import Info
 from optsde.hosts import first, gathered
+from optsde.run.diagnosis import diagnosis, lost
 from optsde.run.engine import Engine
 from optsde.run.writers import Writer
 from optsde.types import PyTree
@@ -17,7 +18,14 @@ PENDING = 64  # rows that may wait on the devices where no writer reads them
 
 
 class DivergedError(ArithmeticError):
-    """A run left the finite numbers; the message names the steps."""
+    """A run left the finite numbers; the message says where, and why.
+
+    `replicas` are those that did.
+    """
+
+    def __init__(self, message: str, replicas: Sequence[int] = ()):
+        super().__init__(message)
+        self.replicas = tuple(replicas)
 
 
 class Series(NamedTuple):
@@ -49,6 +57,12 @@ class Series(NamedTuple):
             return None
         first = int(bad.argmax())
         return float(self.times[first - 1]) if first else 0.0, float(self.times[first])
+
+    def lost(self) -> tuple[list[int], int]:
+        """Returns the replicas that left finite numbers, and how many there are."""
+        leaves = [np.asarray(x) for x in jax.tree.leaves(self.values)]
+        found = lost(dict(enumerate(leaves)))
+        return sorted(set().union(*found.values())), len(leaves[0])
 
 
 class Row(NamedTuple):
@@ -124,9 +138,11 @@ class Rows:
             self.all.append(Row(step, values))
             for writer in self._writers:
                 writer.write(self.last)
-            judged = [np.isfinite(values[name]).all() for name in (*means, *strict)]
-            if self._strict and not all(judged):
-                raise DivergedError(f"between step {since} and {step}")
+            bad = lost({name: values[name] for name in (*means, *strict)})
+            if self._strict and bad:
+                losses = [x.values["loss"] for x in self.all[:-1] if "loss" in x.values]
+                why = diagnosis(self._engine, (since, step), bad, losses)
+                raise DivergedError(why, sorted(set().union(*bad.values())))
 
     def until(self, end: int) -> list[Row]:
         """Returns the rows up to a step."""

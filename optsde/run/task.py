@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from optsde import models
+from optsde.checks import check_count, check_labels, check_rows
 from optsde.data.dataset import Array
-from optsde.data.resident import source_of
+from optsde.data.resident import arrays_of, source_of
 from optsde.data.stream import Stream
 from optsde.gradients import Augment, Law, all_dense, by_blocks, by_layers, from_data
 from optsde.gradients.groups import mean_over
@@ -59,6 +60,8 @@ class Task:
     prepare: Callable[[jax.Array], jax.Array] = lambda x: x
     augment: Augment | None = None
 
+    _labels = None  # the least of them and how many classes, where it takes labels
+
     def __post_init__(self):
         self._check_arrays()
         if self.plain is None:
@@ -96,7 +99,9 @@ class Task:
 
         Without a key they are those of the net without dropout.
         """
-        return models.supervised(self.model, self.loss, self.prepare)
+        losses = models.supervised(self.model, self.loss, self.prepare)
+        losses.labels = self._labels  # type: ignore[attr-defined]
+        return losses
 
     def init(self, key: jax.Array) -> PyTree:
         """Returns initial parameters, in float32."""
@@ -141,6 +146,8 @@ class Task:
                 "evaluation(), or train_loss of a Task whose train are some of them"
             )
 
+        check_count("rows", rows)
+
         def observe(examples, state: Any) -> dict[str, jax.Array]:
             def of_group(group, mask):
                 losses = self.losses(state.params, group, mask)
@@ -164,6 +171,8 @@ class Task:
           rows: examples at once.
           times: those of the probe.
         """
+
+        check_count("rows", rows)
 
         def judge(source, params, prefix: str) -> dict[str, jax.Array]:
             plain, test = source
@@ -198,12 +207,20 @@ class Task:
 
     def _sets(self) -> dict[str, Examples]:
         """Returns what there is of examples in arrays, by name."""
-        if isinstance(self.train, Stream):
-            return {"test": self.test}
-        return {"train": self.train, "test": self.test}
+        if not isinstance(self.train, Stream):
+            return {"train": self.train, "test": self.test}
+        arrays = arrays_of(self.train)
+        known = {"train": (arrays[0], arrays[1])} if len(arrays) == 2 else {}
+        return {**known, "test": self.test}
 
     def _check_arrays(self) -> None:
-        for name, (inputs, targets) in self._sets().items():
+        for name, examples in self._sets().items():
+            if not isinstance(examples, tuple | list) or len(examples) != 2:
+                raise ValueError(
+                    f"{name} is a {type(examples).__name__}: needs two arrays, inputs "
+                    "and targets"
+                )
+            inputs, targets = examples
             for x in (inputs, targets):
                 if not getattr(x, "shape", ()):
                     raise ValueError(
@@ -215,6 +232,7 @@ class Task:
                     f"{name} has {len(inputs)} inputs and {len(targets)} targets: give "
                     "one target for each"
                 )
+            check_rows(name, (inputs, targets))
 
     def _check_shapes(self) -> None:
         """Refuses outputs, targets and losses that do not fit together."""
@@ -261,17 +279,10 @@ class Task:
 
     def _check_labels(self, name: str, targets: Any, outputs: Any) -> None:
         lowest = LOWEST_LABEL.get(self.loss)
-        unknown = lowest is None or isinstance(targets, jax.core.Tracer)
-        if unknown or not targets.size:
-            return
-        classes = outputs.shape[-1]
-        least, most = int(np.min(targets)), int(np.max(targets))
-        if least < lowest or most >= classes:
-            raise ValueError(
-                f"{name} has labels from {least} to {most}, and {classes} outputs take "
-                f"{lowest} to {classes - 1}: number the classes from 0, or let the net "
-                "have an output for each"
-            )
+        if lowest is not None:
+            labels = lowest, outputs.shape[-1]
+            check_labels(name, targets, *labels)
+            object.__setattr__(self, "_labels", labels)
 
 
 def _three(x: Any) -> jax.ShapeDtypeStruct:

@@ -15,7 +15,16 @@ from optsde.measure.probe import Probe
 from optsde.mesh import SplitRule, shards_for
 from optsde.optimizers import Optimizer
 from optsde.plans.plan import Plan
-from optsde.run import JsonLines, Progress, Result, Series, Writer, fit, parts
+from optsde.run import (
+    DivergedError,
+    JsonLines,
+    Progress,
+    Result,
+    Series,
+    Writer,
+    fit,
+    parts,
+)
 from optsde.study.parts import Arrays
 from optsde.study.runs import ArmRuns, Runs, stored
 from optsde.types import PyTree
@@ -180,7 +189,13 @@ def _fit(group, sampler, init, seeds, probes, **options: Any) -> Result:
             dataclasses.replace(group[0], plan=member[0])
         )
     changes = {time: stacked(time) for time in times}
-    return fit(dynamics, keys, end, members=stacked(0), changes=changes, **options)
+    try:
+        return fit(dynamics, keys, end, members=stacked(0), changes=changes, **options)
+    except DivergedError as error:
+        names = dict.fromkeys(group[r // len(seeds)].name for r in error.replicas)
+        raise DivergedError(
+            f"{error} (of {', '.join(names)}, {len(seeds)} seeds each)", error.replicas
+        ) from None
 
 
 def _by_arm(

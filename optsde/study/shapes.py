@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from ml_collections import ConfigDict
 
 from optsde.optimizers import Optimizer, by_name
-from optsde.study.values import Kind, Range, kind_of, shown
+from optsde.study.values import Kind, Range, kind_of, shown, too_large
 
 HYPERPARAMETERS = {
     "lr": "learning rate; a positive number",
@@ -100,6 +100,7 @@ class Shape:
         if self.range.zero and not isinstance(value, tuple):
             allowed += f", where 0 means {self.range.zero}"
         require(self.range.holds(value), path, value, allowed)
+        require(not (most := too_large(value)), path, value, most)
 
 
 @dataclasses.dataclass(frozen=True)

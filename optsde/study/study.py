@@ -192,7 +192,11 @@ def refuse_divergence(run: Series | Trajectory, label: str, hint: str) -> None:
     """Ends the study where a run has left the finite numbers."""
     if (span := run.diverged()) is not None:
         first, last = span
-        raise DivergedError(f"{label} between t = {first:g} and {last:g}; {hint}")
+        lost, count = run.lost()
+        which = f"{len(lost)} of {count} replicas, the first of them {lost[0]}"
+        raise DivergedError(
+            f"{label} between t = {first:g} and {last:g}, {which}; {hint}", lost
+        )
 
 
 def choose(studies: Iterable[Study], key: str | None) -> Study:

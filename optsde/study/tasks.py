@@ -135,6 +135,8 @@ def build_task(
     if s.augment == "frozen":
         examples = data.frozen(examples, augment, copies, s.seed)
     inputs, targets = dataset.test
+    allowed = f"at most the {len(inputs)} held-out examples of {s.dataset}"
+    require(s.test_size <= len(inputs), "test_size", s.test_size, allowed)
     test = inputs[: s.test_size or None], targets[: s.test_size or None]
     if s.augment == "masked":
         test = data.frozen(test, augment, copies=1)

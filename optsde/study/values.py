@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from optsde.checks import LARGEST, WIDEST
+
 NOUNS = {
     int: ("an integer", "integers"),
     float: ("a number", "numbers"),
@@ -94,6 +96,21 @@ def kind_of_text(text: str) -> Kind:
     return Kind(str, many)
 
 
+def too_large(value: Any) -> str:
+    """Returns what is allowed in place of numbers that a device cannot hold, else "".
+
+    >>> too_large(2**31), too_large((1, 2))
+    ('integers of at most 2147483647', '')
+    """
+    given = value if isinstance(value, tuple) else (value,)
+    sizes = [abs(x) for x in given if isinstance(x, int | float)]
+    if any(isinstance(x, int) and x > LARGEST for x in sizes):
+        return f"integers of at most {LARGEST}"
+    if any(isinstance(x, float) and WIDEST < x < math.inf for x in sizes):
+        return f"numbers of at most {WIDEST:.4g}, as float32 holds them"
+    return ""
+
+
 def shown(value: Any) -> str:
     """Returns a value as it is typed on a command line.
 
@@ -136,9 +153,13 @@ class Range:
         return (
             len(value) >= self.entries
             and all(map(self._element_holds, value))
-            and not (self.distinct and len(set(value)) < len(value))
+            and not (self._each_once and len(set(value)) < len(value))
             and not (self.rising and any(a >= b for a, b in itertools.pairwise(value)))
         )
+
+    @property
+    def _each_once(self) -> bool:
+        return self.distinct or self.some_of is not None
 
     def _element_holds(self, x: Any) -> bool:
         if isinstance(x, float) and (math.isnan(x) or (self.finite and math.isinf(x))):
@@ -179,7 +200,7 @@ class Range:
         if self.one_of is not None:
             return "one of " + ", ".join(map(str, self.one_of))
         if self.some_of is not None:
-            return "some of " + ", ".join(map(str, self.some_of))
+            return f"some of {', '.join(map(str, self.some_of))}, each once"
         positive = self.above == 0 and self.below is None and self.at_most is None
         words = [
             "rising " if self.rising else "distinct " if self.distinct else "",

@@ -290,6 +290,9 @@ def command(preset, *arguments):
     return [f"--config=configs/descent.py:{preset}", *arguments]
 
 
+ALL_METHODS = "gd,momentum,nesterov,adagrad,rmsprop,adam,adamw,signsgd"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -298,7 +301,8 @@ def command(preset, *arguments):
         (["--config.start=1,2,3"], "needs 2 coordinates for each of at most 4 points"),
         (["--config.start=9.0,1.0"], "needs points in the domain of bowl, [-2.5, 2.5]"),
         (command("animation", "--config.function=parabola"), "of two coordinates"),
-        (command("animation", "--config.methods=" + 8 * "gd,"), "at most 7, one"),
+        (command("animation", f"--config.methods={ALL_METHODS}"), "at most 7, one"),
+        (["--config.methods=gd,gd"], "each once"),
         (command("overshoot", "--config.betas=.5,.6,.7,.8"), "needs at most 3"),
         (command("overshoot", "--config.betas=0.3"), "needs one above 0.468"),
         (command("sensitivity", "--config.function=noisy"), "needs one of bowl"),

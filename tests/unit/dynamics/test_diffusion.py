@@ -134,5 +134,5 @@ def test_going_on_draws_nothing_twice():
 
 @pytest.mark.parametrize("wrong", [dict(substeps=0), dict(parts=0), dict(parts=1.5)])
 def test_steps_and_parts_are_whole(wrong):
-    with pytest.raises(ValueError, match="must be an integer ≥ 1"):
+    with pytest.raises(ValueError, match="needs a whole number from 1"):
         optsde.sde(plan(optsde.SGD(lr=0.1), 1.0), LAW, THETA0, **wrong)

@@ -106,7 +106,7 @@ def test_copies_and_streams():
             dict(options={"dtype": "int32"}),
             "--config.options.dtype=int32: needs one of",
         ),
-        (dict(options={"hidden": (0,)}), "--config.options: mlp: "),
+        (dict(options={"hidden": (0,)}), "--config.model=mlp: hidden=(0,): needs"),
         (dict(augment="masked"), "none, or live for images, masked for text"),
         (dict(imbalance=0.0), "--config.imbalance=0.0: needs a share in (0, 1]"),
         (dict(label_noise=float("nan")), "label_noise=nan: needs a share in [0, 1)"),

@@ -1,0 +1,196 @@
+"""Malformed command lines of every study: each setting with values that it cannot have.
+
+The sweep is made from the studies' own settings: every one of them is tried with the
+values that its type makes malformed, and with the values at its ends. What its declared
+range takes is `TAKEN`, with the reason; all else must be refused in one line that names
+the setting. Settings which are refused together with others are `COUPLINGS`.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import experiments
+from optsde.study.launch import Package, _with_flags
+
+OVER = str(2**31)
+VALUES = {
+    (int, False): ("nan", "inf", "-1", "0", "1e20", "2.5", "word", "", OVER),
+    (int, True): ("nan", "-1", "0", "2.5", "word", "", "2,2", OVER),
+    (float, False): ("nan", "inf", "-inf", "-1", "0", "1e20", "word", ""),
+    (float, True): ("nan", "inf", "-1", "0", "word", "", "2,2", "1e20"),
+    (bool, False): ("2", "word"),
+    (str, False): ("no_such_name", ""),
+    (str, True): ("no_such_name", ""),
+}
+
+
+class Command(NamedTuple):
+    """A command line: a package of studies, a study of it, settings and their texts."""
+
+    package: str
+    study: str
+    settings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.package}.{self.study} {' '.join(self.settings)}"
+
+    @property
+    def key(self) -> str:
+        """The setting that is wrong: the last."""
+        return self.settings[-1].partition("=")[0]
+
+
+def packages() -> dict[str, Package]:
+    """Returns the packages of studies by name."""
+    found = {}
+    for each in pkgutil.iter_modules(experiments.__path__):
+        if each.ispkg:
+            module = importlib.import_module(f"experiments.{each.name}")
+            found[each.name] = module.PACKAGE
+    return found
+
+
+PACKAGES = packages()
+
+
+def swept() -> Iterator[Command]:
+    """Yields every setting of every study with every value of its type."""
+    for package in PACKAGES.values():
+        for study in package.studies:
+            for leaf in study.settings().leaves():
+                for text in VALUES[leaf.kind.element, leaf.kind.many]:
+                    yield Command(package.name, study.key, (f"{leaf.name}={text}",))
+
+
+TAKEN: dict[str, tuple[str, str]] = {
+    "0": (
+        "0 is among its values: none of it, all there are, or the first",
+        "absolute_decay alpha b1 b2 batch_size beta checkpoint_every clip "
+        "controls_until cosine curvature eps eps_root images init_seed l2 label_noise "
+        "lr momentum penalty probe_examples rise seed steps stride subset tail_size "
+        "test_size train_size v0 warmup weight_decay window",
+    ),
+    "1e20": (
+        "float32 holds it: a run at such a rate diverges and says so, and a demand so "
+        "high makes its claim fail",
+        "absolute_decay adagrad_lr adagrad_unit adam_lr apart base capped_ratio clip "
+        "close controls_until cosine curvature cycle_low cycle_peak decay eps eps_root "
+        "growth init l2 large_lr large_ratio lr lrs matched_loss penalty ratio ratios "
+        "rise shown stride warm_lr weight_decay",
+    ),
+    "2,2": (
+        "two layers of one width, or a point on the diagonal",
+        "hidden widths start",
+    ),
+    "": (
+        "an empty list means none, or the study's own",
+        "ells hidden known_false milestones probes small_batches start widths",
+    ),
+    "no_such_name": (
+        "a claim that this run has not is told at its end",
+        "known_false",
+    ),
+}
+"""Values that are fine where they look odd: the reason, and the settings."""
+
+LATER = {"activation", "dataset", "options.dtype", "options.activation"}
+"""Settings that are looked up when the task is built."""
+
+COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
+    ("scaling rule schedule.warmup=1e9", "schedule.warmup|before the horizon, 5120"),
+    ("scaling rule schedule.milestones=10,1e9", "schedule.milestones|horizon"),
+    ("scaling rule horizon=1e20", "horizon"),
+    ("scaling rule kappas=2,2", "kappas=2,2|distinct"),
+    ("scaling rule ells=2,2", "ells=2,2|distinct"),
+    ("scaling rule rules=rule,rule", "rules=rule,rule|each once"),
+    ("scaling rule tail_group=100000", "tail_group=100000|1024"),
+    ("scaling rule group=4", "group=4|batch_size=2"),
+    ("scaling rule alpha=1.5", "tail_size"),
+    ("scaling rule bound=1e20", "bound=1e+20|100"),
+    ("scaling rule schedule.cosine=10 schedule.milestones=5", "schedule.cosine"),
+    ("scaling rule test_size=99999", "test_size=99999|held-out"),
+    ("scaling rule train_size=99999", "train_size=99999"),
+    ("scaling rule dataset=no_such_name", "dataset=no_such_name|digits"),
+    ("scaling rule dataset=", "dataset=:|digits"),
+    ("svag curves dataset=no_such_name", "dataset=no_such_name|digits"),
+    ("svag curves ells=2,4", "ells=2,4|1 among them"),
+    ("svag curves times=55", "times=55|multiples"),
+    ("svag curves augment=live", "augment=live|none"),
+    ("svag curves test_size=99999", "test_size=99999"),
+    ("svag quadratic horizon=1e20", "horizon=1e+20|2147483647"),
+    ("svag quadratic horizon=0.3", "horizon=0.3|multiple"),
+    ("svag quadratic halvings=100000", "halvings=100000|12"),
+    ("svag quadratic ells=1,100000", "horizon|2147483647"),
+    ("intrinsic_lr sphere length=1e20", "length=1e+20|2147483647"),
+    ("intrinsic_lr sphere lrs=1,2", "as many as lrs has"),
+    ("intrinsic_lr sphere lrs=9,9,9,9", "lrs|below 0.1"),
+    ("intrinsic_lr decay drop_at=101", "drop_at=101|multiple of every"),
+    ("intrinsic_lr decay steps=100", "steps|drop_at"),
+    ("fullbatch row dataset=digits batch_size=99999", "batch_size=99999|1500"),
+    ("fullbatch row warmup=1e20", "warmup=1e+20|1e9"),
+    ("fullbatch row shuffle=true batch_size=8", "shuffle|full batch"),
+    ("fullbatch row stream=true", "stream|batch_size above 0"),
+    ("fullbatch row evaluate_every=15", "evaluate_every=15|log_every=10"),
+    ("fullbatch row options.dtype=float64", "options.dtype=float64|bfloat16"),
+    ("fullbatch row options.dtype=int32", "options.dtype=int32"),
+    ("fullbatch row log_every=-5", "log_every=-5"),
+    ("fullbatch row checkpoint_every=-5", "checkpoint_every=-5"),
+    ("fullbatch row dataset=digits test_size=99999", "test_size=99999"),
+    ("fullbatch row dataset=digits train_size=-1", "train_size=-1"),
+    ("sweep grid warmup=1e9", "warmup=1000000000.0|600 steps"),
+    ("sweep grid seeds=5", "seeds=5|even"),
+    ("sweep grid over.lr=0.1,0.1", "over.lr|differ"),
+    ("sweep grid over.lr=0.1,-1.0", "over.lr|lr=-1.0"),
+    ("sweep grid over.lr=0.1,nan", "over.lr"),
+    ("sweep grid evaluations=7", "evaluations=7|divisor"),
+    ("catapults table activation=no_such_name", "activation|no_such_name|relu"),
+    ("catapults table kernel_size=9999", "kernel_size=9999|train_size=1500"),
+    ("catapults table train_size=1797", "train_size=1797|fewer"),
+    ("catapults edge options.activation=no_such_name", "no_such_name|relu"),
+    ("descent gd_2d time=1e20", "time=1e+20|1e6"),
+    ("descent gd_2d shown=1e20", "time|1e6"),
+    ("descent gd_2d lrs=0.1,0.1,0.05", "lrs=0.1,0.1,0.05|distinct"),
+    ("descent trajectories methods=gd,gd", "methods=gd,gd|each once"),
+    ("descent trajectories start=1,2,3", "start|2 coordinates"),
+    ("landscape around run=/no/such/run", "run=/no/such/run"),
+    ("landscape around points=4", "points=4|odd"),
+    ("landscape around replica=-1", "replica=-1"),
+    ("landscape between other_replica=-1", "other_replica=-1"),
+)
+
+
+def coupled() -> Iterator[tuple[Command, str]]:
+    """Yields the commands of `COUPLINGS`, each with its words."""
+    for text, words in COUPLINGS:
+        package, study, *settings = text.split()
+        yield Command(package, study, tuple(settings)), words
+
+
+def is_taken(command: Command) -> bool:
+    """Tells whether the value of a swept setting is fine."""
+    text = command.settings[-1].partition("=")[2]
+    _, keys = TAKEN.get(text, ("", ""))
+    return command.key.rpartition(".")[2] in keys.split() or command.key in LATER
+
+
+def words_of(command: Command) -> tuple[str, ...]:
+    """Returns what the line of a swept setting names; a landscape first needs a run."""
+    if command.package == "landscape":
+        return ("--config.",)
+    return (command.key.rpartition(".")[2],)
+
+
+def check(command: Command, build: bool = False) -> Any:
+    """Checks a command as `main` does before anything is written, and builds its task.
+
+    Returns the settings.
+    """
+    studies = {study.key: study for study in PACKAGES[command.package].studies}
+    study = studies[command.study]
+    flags = [f"--config.{setting}" for setting in command.settings]
+    settings = _with_flags(study.settings(), ["", *flags], "configs").checked()
+    if build and study.task is not None:
+        study.task(settings)
+    return settings

@@ -1,0 +1,36 @@
+"""Every setting of every study refuses malformed values in one clear line."""
+
+import pytest
+
+from tests.faults import commands
+from tests.faults.outcomes import LINE, SILENT, outcome
+
+
+def test_every_setting_of_every_study():
+    tried = 0
+    for command in commands.swept():
+        words = commands.words_of(command)
+        found = outcome(lambda command=command: commands.check(command), words)
+        wanted = (SILENT, LINE) if commands.is_taken(command) else (LINE,)
+        assert found.kind in wanted, (str(command), found)
+        tried += 1
+    assert tried > 4000
+
+
+COUPLED = list(commands.coupled())
+OF_A_TASK = "dataset", "test_size", "train_size", "activation"
+
+
+def _full(command):
+    """Marks what is refused when the task is built, which takes a second."""
+    late = any(command.key.endswith(name) for name in OF_A_TASK)
+    return pytest.mark.full if late or "dataset" in str(command) else ()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [pytest.param(*pair, id=str(pair[0]), marks=_full(pair[0])) for pair in COUPLED],
+)
+def test_settings_that_go_together(command, words):
+    found = outcome(lambda: commands.check(command, build=True), words.split("|"))
+    assert found.kind == LINE, found
