@@ -80,6 +80,15 @@ def overheard() -> Iterator[list[str]]:
         threading.excepthook, sys.unraisablehook = hooks
 
 
+def silence_threads() -> None:
+    """Keeps tracebacks of other threads off the screen until the process ends.
+
+    A library that writes in threads may fail there of the same once more.
+    """
+    if not os.environ.get(TRACEBACK):
+        threading.excepthook = sys.unraisablehook = lambda found: None
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yields an error and those that it comes from, also of other threads."""
     yield error

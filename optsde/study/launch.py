@@ -41,7 +41,7 @@ from optsde.mesh import enable_compilation_cache, expose_cpu_cores
 from optsde.run.loop import DivergedError
 from optsde.run.writers import refuse_missing
 from optsde.study import own, provenance
-from optsde.study.failure import TRACEBACK, reason, where
+from optsde.study.failure import TRACEBACK, reason, silence_threads, where
 from optsde.study.rundir import CRASH, RunDir
 from optsde.study.settings import Group, Settings
 from optsde.study.shapes import Leaf, UsageError, unknown_setting
@@ -147,6 +147,7 @@ class Package:
 
     def _fail(self, error: Exception, folder: Path = Path()) -> int:
         """Prints in one line what has failed; returns the exit code."""
+        silence_threads()
         message = f"failed: {reason(error, folder)} ({where(error)})"
         log = folder / CRASH
         if os.environ.get(TRACEBACK):

@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -403,6 +404,7 @@ def command(place: Path, *arguments: str) -> tuple[int | str, str, str]:
     before, argv = Path.cwd(), sys.argv
     out, err = io.StringIO(), io.StringIO()
     prepare, launch._prepare_devices = launch._prepare_devices, lambda *_: None
+    hooks = threading.excepthook, sys.unraisablehook
     os.chdir(place)
     sys.argv = ["toy", "--config=toy.py", *arguments]
     code: int | str = 0
@@ -416,6 +418,7 @@ def command(place: Path, *arguments: str) -> tuple[int | str, str, str]:
     finally:
         os.chdir(before)
         sys.argv, launch._prepare_devices = argv, prepare
+        threading.excepthook, sys.unraisablehook = hooks
     return code, out.getvalue(), err.getvalue()
 
 

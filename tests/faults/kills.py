@@ -93,7 +93,7 @@ def campaign(
             attempt += 1
             ended = False
             while done < kills and not ended:
-                wait, aimed = lot.uniform(0, work), bool(lot.getrandbits(1))
+                wait, aimed = lot.uniform(0, 0.7 * work), bool(lot.getrandbits(1))
                 ended, text = _killed(preset, place, settings, wait, aimed)
                 texts += text
                 done += not ended
