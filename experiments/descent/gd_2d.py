@@ -69,7 +69,7 @@ class Settings(Base):
         yield from super().demands()
         steps = [self.time / lr for lr in (*self.lrs, self.shown)]
         whole = all(abs(n - round(n)) < 1e-9 and 1 <= n <= 1e6 for n in steps)
-        yield whole, "time", f"1 to 1e6 times shown and lrs={self.lrs}, whole"
+        yield whole, "time", f"a multiple of shown and of lrs={self.lrs}, up to 1e6"
 
     def rates(self, kind: str) -> tuple[float, ...]:
         """Returns the learning rates of a kind of descent."""

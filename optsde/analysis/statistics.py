@@ -129,8 +129,8 @@ def _replicas(values) -> np.ndarray:
     try:
         numbers = np.asarray(values, np.float64)
     except (TypeError, ValueError):
-        numbers = np.float64(np.nan)
-    if not np.ndim(numbers):
+        numbers = np.array(np.nan)
+    if not numbers.ndim:
         raise ValueError(f"values={shown(values)}: needs numbers of several replicas")
     return numbers
 

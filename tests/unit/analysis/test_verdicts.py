@@ -257,3 +257,14 @@ def test_the_table_says_what_was_expected_to_fail():
     assert words(NARROW, False) == "holds, expected to fail"
     assert words(WIDE, False) == "open, expected to fail"
     assert words(LEFT, False) == "fails, as expected"
+
+
+def test_what_is_not_a_number_decides_nothing():
+    for lost in (Estimate(np.nan, 0.1, 9), Estimate(0.1, np.nan, 9)):
+        for test in (agrees, above, below):
+            verdict = test("a", lost, 1.0, "%")
+            assert (verdict.outcome, verdict.p) == ("open", 1.0)
+            (together,) = family("f", [verdict])
+            assert together.outcome == "open"
+    assert none("a", []).outcome == "open"
+    assert share("a", [], 100).outcome == "open"
