@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 CONSTRAINTS := constraints.txt
 CACHED := JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
-.PHONY: help demo test test-all multihost-test notebooks docs docs-lessons lint types format check bench record lock clean
+.PHONY: help demo test test-all multihost-test faults soak notebooks docs docs-lessons lint types format check bench record lock clean
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
@@ -18,11 +18,21 @@ test: $(VENV)/dev ## what a change can break, eleven minutes on two cores at fir
 	$(PYTEST) tests/devices
 	$(CACHED) $(BIN)/python -m doctest README.md docs/optimizers.md
 
-test-all: test ## and the theory at full path counts, commands, notebooks
+test-all: test ## and the theory at full path counts, commands, hosts, notebooks
 	$(PYTEST) -m full
+	$(PYTEST) -m full tests/devices
 
 multihost-test: $(VENV)/dev ## two processes on this machine against one, some minutes
 	$(PYTEST) -m "full or not full" tests/hosts
+
+faults: $(VENV)/dev ## malformed input, damaged runs, and kills of every study, half an hour
+	$(PYTEST) -m "full or not full" tests/faults
+	$(BIN)/python -m tests.faults.report
+	PYTHONPATH=. $(BIN)/python tests/faults/directories.py
+	PYTHONPATH=. $(CACHED) $(BIN)/python tests/faults/kills.py --kills=3
+
+soak: $(VENV)/dev ## memory and open files of a long run; MINUTES=60
+	$(BIN)/python -m tests.faults.soak $(or $(MINUTES),60)
 
 notebooks: $(VENV)/dev ## run the lessons, and check their answers
 	$(PYTEST) -m full tests/process/test_notebooks.py
