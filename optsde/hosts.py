@@ -7,11 +7,13 @@ writes and prints. A process by itself is process 0.
 What is a *meeting* here must be reached by all processes, at the same place.
 """
 
-import functools
+import hashlib
 import os
 import pickle
 import sys
+import threading
 from collections.abc import Callable
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any, NoReturn, TypeVar
 
@@ -43,6 +45,10 @@ def connect(
       process_id: which of them this one is, from 0.
     """
     given = coordinator, num_processes, process_id
+    if num_processes is not None and not 0 <= (process_id or 0) < num_processes:
+        raise ValueError(
+            f"process_id={process_id}: must be from 0 to {num_processes - 1}"
+        )
     if num_processes == 1 or jax.distributed.is_initialized():
         return
     limits: dict[str, Any] = dict(
@@ -57,20 +63,21 @@ def connect(
         host, _, port = coordinator.rpartition(":")
         if not (host and port.isdecimal()):
             raise ValueError(f"coordinator={coordinator}: must be HOST:PORT")
-        if not 0 <= process_id < num_processes:
-            raise ValueError(
-                f"process_id={process_id}: must be from 0 to {num_processes - 1}"
-            )
         method = "deactivate"
     else:
         mpi = int(os.environ.get("PMI_SIZE", "1")) > 1 and find_spec("mpi4py")
         method = "mpi4py" if mpi and "SLURM_PROCID" not in os.environ else None
+    words = "note: waiting for the other processes; num_processes=1 runs alone"
+    patience = threading.Timer(5, partial(print, words, file=sys.stderr, flush=True))
+    patience.start()
     try:
         jax.distributed.initialize(*given, cluster_detection_method=method, **limits)
     except (ValueError, RuntimeError) as error:
         alone = "should be defined", "must be called before any JAX calls"
         if given != (None, None, None) or not any(x in str(error) for x in alone):
             raise ValueError(f"the processes did not meet: {error}") from None
+    finally:
+        patience.cancel()
 
 
 def first() -> bool:
@@ -93,6 +100,17 @@ def everyones(numbers: Any) -> np.ndarray:
     if not several():
         return np.asarray(numbers)[None]
     return multihost_utils.process_allgather(np.asarray(numbers))
+
+
+def check_alike(what: str, value: Any) -> None:
+    """Refuses to go on where processes differ in what they were given: a meeting."""
+    digest = hashlib.sha256(repr(value).encode()).digest()[:4]
+    numbers = everyones(np.frombuffer(digest, np.int32)).ravel()
+    if others := np.flatnonzero(numbers != numbers[0]).tolist():
+        raise ValueError(
+            f"process {others[0]} has other {what} than process 0: run the same "
+            "command, code and files everywhere"
+        )
 
 
 def told(say: Callable[[], Said]) -> Said:
@@ -188,7 +206,7 @@ def _like(x: jax.Array, given: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(x, impl=jax.random.key_impl(given))
 
 
-@functools.cache
+@cache
 def _copied(sharding: NamedSharding) -> Callable[[list[jax.Array]], list[jax.Array]]:
     return jax.jit(lambda arrays: arrays, out_shardings=sharding)
 

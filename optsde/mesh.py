@@ -71,9 +71,7 @@ def run_mesh(replicas: int, shards: int = 1) -> Mesh:
     devices = jax.devices()
     if not 1 <= shards <= len(devices):
         raise ValueError(f"shards={shards}: there are {len(devices)} devices to use")
-    rows, processes = min(len(devices) // shards, replicas), jax.process_count()
-    while rows * shards % processes:
-        rows += 1
+    rows, processes = _rows(replicas, shards), jax.process_count()
     each = rows * shards // processes
     taken = [x for n in range(processes) for x in _devices_of(n)[:each]]
     if len(taken) < rows * shards:
@@ -91,7 +89,19 @@ def _devices_of(process: int) -> list[jax.Device]:
 
 def shards_for(replicas: int) -> int:
     """Returns how many devices may share each of so few replicas, at least 1."""
-    return max(1, jax.device_count() // replicas)
+    count = jax.device_count()
+    fitting = range(1, count // replicas + 1)
+    return max((n for n in fitting if _rows(replicas, n) * n <= count), default=1)
+
+
+def _rows(replicas: int, shards: int) -> int:
+    """Returns how many rows of devices have replicas, so that processes have equally
+    many devices.
+    """
+    rows = min(jax.device_count() // shards, replicas)
+    while rows * shards % jax.process_count():
+        rows += 1
+    return rows
 
 
 def replicated(tree: PyTree, mesh: Mesh) -> PyTree:

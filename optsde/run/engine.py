@@ -25,7 +25,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from optsde.checks import shown
 from optsde.dynamics.discrete import Dynamics
-from optsde.hosts import everywhere, placed
+from optsde.hosts import check_alike, everywhere, gathered, placed, several
 from optsde.mesh import (
     DATA,
     REPLICA,
@@ -162,6 +162,8 @@ class Engine:
 
     def init(self, keys: jax.Array) -> PyTree:
         """Returns the states at time 0, one for each key."""
+        if several():
+            check_alike("keys", gathered(jax.random.key_data(keys)).tolist())
         self.keys = keys
         return self._init(self.members, self.spread(keys))
 

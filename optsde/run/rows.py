@@ -79,7 +79,7 @@ class Rows:
         self.all: list[Row] = []
         self._engine, self._begin = engine, begin
         self._writers: Sequence[Writer] = ()
-        self._strict = False
+        self._prompt = self._strict = False
         self._waiting: list[tuple] = []
         self._owners: dict[str, Any] = {"step": None}
         if engine.with_info:
@@ -91,6 +91,7 @@ class Rows:
         `strict`: refuse to go on from a row that is not finite.
         """
         self._writers, self._strict = writers if first() else (), strict
+        self._prompt = strict or bool(writers)  # in every process, as reading is
         lines = [line(row) for row in self.all]
         for writer in self._writers:
             writer.begin(step, lines)
@@ -109,7 +110,7 @@ class Rows:
         self, step: int, since: int, total: PyTree, metrics: Mapping[Any, dict]
     ) -> None:
         """Takes the sums of the steps since the last row, and what probes measured."""
-        if self._writers or self._strict or len(self._waiting) >= PENDING:
+        if self._prompt or len(self._waiting) >= PENDING:
             self.flush()
         strict = [name for p, found in metrics.items() if p.finite for name in found]
         found = {}

@@ -119,6 +119,11 @@ class Package:
                 return
             config = settings.config()
             place = command.workdir or _place(self.name, command, config)
+            if hosts.several():
+                stamp = provenance.present()
+                whose = stamp["revision"], stamp["code"]
+                given = config.to_json(), command.sources, whose
+                hosts.check_alike("settings, files or code", given)
             rundir = RunDir.open(
                 Path(place), self.name, config, command.sources, command.fresh
             )
@@ -129,6 +134,7 @@ class Package:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             run(study, settings, rundir, command.task, self.style, command.writers)
+            hosts.told(lambda: None)  # the last words of process 0 are written
         except UsageError as error:
             sys.exit(self._complain(str(error), 2))
         except DivergedError as error:
