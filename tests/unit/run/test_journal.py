@@ -196,8 +196,14 @@ def test_parameters_are_those_of_the_newest_whole_save(folder, capsys):
     assert step == 20
     np.testing.assert_array_equal(params["w"], np.full((2, 3), 20))
     assert "30 is damaged" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="no checkpoint of step 30; 20, 30"):
+    with pytest.raises(ValueError, match=r"30 is damaged \(30/.*\); take step 20"):
         load_params(folder, 30)
+    with pytest.raises(ValueError, match="no checkpoint of step 40; 20, 30"):
+        load_params(folder, 40)
+    flip(folder / "rows/20.npz")
+    says = r"30 is damaged .*; .*20 is damaged .*; no other save is whole"
+    with pytest.raises(ValueError, match=says):
+        load_params(folder)
 
 
 def test_a_full_disk_is_one_error_and_the_saves_before_are_whole(folder):
@@ -216,6 +222,19 @@ def test_a_full_disk_is_one_error_and_the_saves_before_are_whole(folder):
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert not (folder / "40").exists()
     assert Journal(folder).open(IDENTITY, METRICS).step == 30
+
+
+def test_what_is_no_error_of_the_system_stays_what_it_is(folder, monkeypatch):
+    made = Journal(folder)
+    made.open(IDENTITY, METRICS)
+
+    def finish(*_):
+        raise ValueError("Out of range float values")
+
+    monkeypatch.setattr(made, "_finish", finish)
+    with pytest.raises(ValueError, match="Out of range float values"):
+        made.save(40, state(40), ROWS, {})
+    assert not (folder / "40").exists()
 
 
 def test_the_clock_of_saves(tmp_path, monkeypatch):
