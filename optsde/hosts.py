@@ -160,7 +160,9 @@ def everywhere(tree: PyTree) -> PyTree:
     if far:
         mesh = leaves[far[0]].sharding.mesh
         copied = _copied(NamedSharding(mesh, PartitionSpec()))
-        for i, x in zip(far, copied([key_numbers(leaves[i]) for i in far]), strict=True):
+        for i, x in zip(
+            far, copied([key_numbers(leaves[i]) for i in far]), strict=True
+        ):
             leaves[i] = with_keys(x.addressable_data(0), leaves[i])
     return structure.unflatten(leaves)
 

@@ -38,6 +38,7 @@ KEPT = 2  # saves, the newest
 SECONDS = 30.0  # between two saves
 SHARE = 0.03  # of a run's time that its saves may take
 GUESS = 0.03  # seconds of a save, before there is one
+ROUNDING = 1e-5  # by which values of schedules may differ between machines
 ROWS, STATE, MANIFEST = "rows", "state", "manifest.json"
 
 _journals: ContextVar[Iterator["Journal"] | None] = ContextVar("journals", default=None)
@@ -176,7 +177,9 @@ class Journal:
         return found
 
     def _newest(self, metrics: Mapping[str, PyTree]) -> Saved | None:
-        if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
+        if self.folder.is_symlink() or (
+            self.folder.exists() and not self.folder.is_dir()
+        ):
             self._refuse("is no folder")
         if self.lasting and (foreign := self._foreign()):
             self._refuse(f"holds {foreign[0]}, which is of no journal")
@@ -234,7 +237,9 @@ class Journal:
         """Returns what somebody else has put into the folder, who may need it."""
         steps = [str(step) for step in self._steps()]
         folders = [x for x in steps if (self.folder / x).is_dir()]
-        entries = [x.name for x in self.folder.iterdir()] if self.folder.is_dir() else []
+        entries = (
+            [x.name for x in self.folder.iterdir()] if self.folder.is_dir() else []
+        )
         inside = [x for name in folders for x in (self.folder / name).iterdir()]
         found = [x for x in entries if x not in (*folders, ROWS)]
         ours = STATE, MANIFEST
@@ -244,7 +249,7 @@ class Journal:
     def _differing(self, identity: Mapping[str, Any]) -> str:
         keys = [*dict.fromkeys([*self._identity, *identity])]
         return ", ".join(
-            key for key in keys if self._identity.get(key) != identity.get(key)
+            key for key in keys if not _same(self._identity.get(key), identity.get(key))
         )
 
     def _refuse(self, why: str) -> None:
@@ -395,6 +400,15 @@ def _content(folder: Path, step: int) -> dict[str, Any]:
     if set(_inside(folder, folder / str(step))) - {*content["files"]}:
         raise _DamagedError("is damaged (it has other files)")
     return content
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Tells whether JSON is the same, but for how machines round numbers in lists."""
+    if not (isinstance(a, list) and isinstance(b, list)):
+        return a == b
+    if len(a) != len(b) or not all(isinstance(x, float) for x in a + b):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return np.allclose(a, b, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
 
 
 def _is_whole(folder: Path, step: int) -> bool:
