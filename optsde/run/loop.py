@@ -37,7 +37,7 @@ from optsde.run.given import (
 )
 from optsde.run.journal import Journal, Saved, digest, next_journal
 from optsde.run.progress import Progress
-from optsde.run.rows import DivergedError, Rows, Series
+from optsde.run.rows import DivergedError, Rows, Series, line
 from optsde.run.writers import Writer
 from optsde.types import PyTree
 
@@ -82,9 +82,9 @@ class Replayed(Result):
 
     def _refuse(self, what: str) -> NoReturn:
         raise ValueError(
-            f"the journal of this run goes on beyond step {self.row.get('step', 0)}, "
-            f"and has no {what} there, only what was measured: measure by a probe what "
-            "is needed of it, or name another folder"
+            f"the run's journal goes on beyond the end of this call, and has no {what} "
+            "there, only what was measured: measure by a probe what is needed of it, or "
+            "name another folder"
         )
 
 
@@ -278,7 +278,8 @@ class Run:
         self._reported = end
         if end not in self._ends:
             self._ends.append(end)
-        return Result(series, state, self._rows.last, *costs)
+        rows = self._rows.until(end)
+        return Result(series, state, line(rows[-1]) if rows else {}, *costs)
 
     def _agenda(
         self, end: int, changes: Mapping[float, PyTree], save_every: float | None
