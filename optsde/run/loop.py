@@ -82,9 +82,9 @@ class Replayed(Result):
 
     def _refuse(self, what: str) -> NoReturn:
         raise ValueError(
-            f"the run's journal goes on beyond the end of this call, and has no {what} "
-            "there, only what was measured: measure by a probe what is needed of it, or "
-            "name another folder"
+            f"the run's journal goes on beyond the end of this call and has no {what} "
+            "there, only metrics: measure by a probe what is needed of it, or name "
+            "another folder"
         )
 
 

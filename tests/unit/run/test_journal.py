@@ -429,7 +429,7 @@ def test_a_state_that_the_journal_has_not_is_refused_in_words(tmp_path):
     assert found.metrics["loss"].times.tolist() == [2, 4]
     assert found.row["step"] == 4
     for name in ("state", "memory"):
-        says = f"beyond the end of this call, and has no {name} there.*by a probe"
+        says = f"beyond the end of this call and has no {name} there.*by a probe"
         with pytest.raises(ValueError, match=says):
             getattr(found, name)
 
