@@ -158,11 +158,11 @@ def placed(tree: PyTree, sharding: NamedSharding) -> PyTree:
     def place(x):
         if isinstance(x, jax.Array) and _is_far(x):
             return jax.device_put(x, sharding)
-        whole = np.asarray(_plain(x))
+        whole = np.asarray(key_numbers(x))
         made = jax.make_array_from_callback(
             whole.shape, sharding, lambda index: whole[index]
         )
-        return _like(made, x)
+        return with_keys(made, x)
 
     return jax.tree.map(place, tree)
 
@@ -178,8 +178,10 @@ def everywhere(tree: PyTree) -> PyTree:
     if far:
         mesh = leaves[far[0]].sharding.mesh
         copied = _copied(NamedSharding(mesh, PartitionSpec()))
-        for i, x in zip(far, copied([_plain(leaves[i]) for i in far]), strict=True):
-            leaves[i] = _like(x.addressable_data(0), leaves[i])
+        for i, x in zip(
+            far, copied([key_numbers(leaves[i]) for i in far]), strict=True
+        ):
+            leaves[i] = with_keys(x.addressable_data(0), leaves[i])
     return structure.unflatten(leaves)
 
 
@@ -196,11 +198,13 @@ def _is_key(x: jax.Array) -> bool:
     return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _plain(x: jax.Array) -> jax.Array:
+def key_numbers(x: jax.Array) -> jax.Array:
+    """Returns keys as numbers, and any other array as it is."""
     return jax.random.key_data(x) if _is_key(x) else x
 
 
-def _like(x: jax.Array, given: jax.Array) -> jax.Array:
+def with_keys(x: jax.Array, given: jax.Array) -> jax.Array:
+    """Returns numbers as keys of the kind of `given`, where these are keys."""
     if not _is_key(given):
         return x
     return jax.random.wrap_key_data(x, impl=jax.random.key_impl(given))

@@ -13,7 +13,7 @@ from experiments.catapults import cycles, descent, nets
 from experiments.catapults.cycles import Arm
 from experiments.catapults.descent import Cycle
 from optsde.analysis import above, agrees, estimate, plots, plus_minus, table
-from optsde.measure import ntk
+from optsde.measure import ntk, probe
 from optsde.run import Progress
 from optsde.study import Study
 
@@ -55,16 +55,20 @@ def simulate(s, rundir, task):
 def trained(s, task):
     """Returns the loss before each step, and the numbers of NAMES now and then."""
     members = cycles.crossed(descent.members_of(s, task, root=2), ARMS)
-    run = descent.begin(task.losses, members, s.steps, period=s.period)
-    progress = Progress(f"{len(members.lr)} runs with their spectra")
-    losses, measured = [], [spectra(task, members, members.start)]
-    for time in s.times[1:]:
-        result = run.to(time, stop_at_divergence=False)
-        losses.append(result.metrics["loss"].values)
-        measured.append(spectra(task, members, result.state.params))
+
+    def probes(member):
+        return [probe(lambda _, state: {"params": state.params}, times=s.times)]
+
+    options = dict(period=s.period, probes=probes)
+    found = descent.run(task.losses, members, s.steps, **options).metrics
+    progress = Progress(f"{len(members.lr)} runs' spectra")
+    measured = []
+    for number, time in enumerate(s.times):
+        params = jax.tree.map(lambda x, n=number: x[:, n], found["params"].values)
+        measured.append(spectra(task, members, params))
         progress.update(time, s.steps)
     arrays = {n: np.stack([x[n] for x in measured], axis=1) for n in NAMES}
-    arrays["loss"] = np.concatenate(losses, axis=1)
+    arrays["loss"] = found["loss"].values
     return {n: x.reshape(s.seeds, len(ARMS), -1) for n, x in arrays.items()}
 
 

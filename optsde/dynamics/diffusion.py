@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from optsde.checks import check_count
-from optsde.dynamics.discrete import Dynamics, State, initial_point, words_of
+from optsde.dynamics.discrete import Dynamics, State, initial_point, marks
 from optsde.gradients.draw import Draw, Use
 from optsde.gradients.law import Law, Moments, brownian
 from optsde.optimizers import ItoSystem
@@ -84,7 +84,9 @@ def sde(
         moved = OptimizerState(clock, memory)
         return State(state.step + parts, state.key, new, moved), ()
 
-    about = f"{words_of(plan)}, keep_signal={keep_signal}, parts={parts}"
+    def about():
+        return marks(plan, params) | {"sde": f"{keep_signal=}, {memory=}, {parts=}"}
+
     return Dynamics(init, step, plan.dt * h, paces=True, about=about)
 
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optsde.checks import check_function, is_number, shown
@@ -18,6 +19,9 @@ from optsde.optimizers.elementwise import elementwise
 from optsde.plans.plan import Plan, check_one_plan
 from optsde.squares import step_gradient
 from optsde.types import PyTree
+
+TIMES = (0.0, *np.geomspace(1, 1e6, 63).tolist())
+"""At which a schedule is compared with that of another run, in base steps."""
 
 
 class Dynamics(NamedTuple):
@@ -35,7 +39,8 @@ class Dynamics(NamedTuple):
     paces: bool = False  # whether it goes on from states of steps of other lengths
     start: Callable[[jax.Array, PyTree], Any] | None = None
     """(key, params) -> state, where steps are right on parameters split over devices"""
-    about: str = ""  # in words, by which a journal tells it from others
+    about: Callable[[], Mapping[str, PyTree]] = dict
+    """By what a journal tells it from others: words, numbers and arrays, by name"""
 
 
 class Info(NamedTuple):
@@ -113,15 +118,49 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
         moved = State(state.step + 1, state.key, new, memory, mean)
         return moved, Info(loss, norm(step_gradient(grads)))
 
-    about = words_of(plan)
+    def about():
+        return marks(plan, params) | {"oracle": _words(oracle)}
+
     return Dynamics(
         init, step, plan.dt, oracle, oracle.stream, about=about, start=start
     )
 
 
-def words_of(plan: Plan) -> str:
-    """Returns what a plan says of a run, whatever its length."""
-    return repr(dataclasses.replace(plan, horizon=math.inf))
+def marks(plan: Plan, params: PyTree) -> dict[str, PyTree]:
+    """Returns what a plan and a start say of a run, whatever its length.
+
+    A schedule is known by its values at some times, a start only where it is arrays.
+    """
+    return {
+        "plan": repr(dataclasses.replace(plan, horizon=math.inf)),
+        "schedule": _values(plan.schedule),
+        "boost": _values(plan.boost),
+        "initial params": None if _is_function(params) else params,
+    }
+
+
+def _values(of_time: Callable[[jax.Array], PyTree] | None) -> list[list[float]]:
+    """Returns the values of a function of time at TIMES, for each leaf."""
+    if of_time is None:
+        return []
+    host = jax.local_devices(backend="cpu")[0]
+    with jax.default_device(host):  # whatever devices the run is on
+        values = jax.vmap(of_time)(jnp.array(TIMES, jnp.float32))
+    return [np.asarray(x, float).ravel().tolist() for x in jax.tree.leaves(values)]
+
+
+def _words(x: Any) -> str:
+    """Returns an oracle's settings, and the names of its functions."""
+    if isinstance(x, Oracle) and dataclasses.is_dataclass(x):
+        fields = {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
+        fields.pop("at_once", None)  # of memory, and of no number
+        if not isinstance(fields.get("source"), Oracle):
+            fields.pop("source", None)
+        each = ", ".join(f"{name}={_words(value)}" for name, value in fields.items())
+        return f"{type(x).__name__}({each})"
+    if isinstance(x, int | float | str | tuple | None):
+        return repr(x)
+    return getattr(x, "__qualname__", type(x).__name__)
 
 
 def _draws(plan: Plan, sampler: Sampler) -> Oracle:
@@ -141,13 +180,18 @@ def _draws(plan: Plan, sampler: Sampler) -> Oracle:
     return oracle if micros is None else oracle.squared(micros)
 
 
+def _is_function(params: PyTree) -> bool:
+    return callable(params) and jax.tree_util.all_leaves([params])
+
+
 def initial_point(params: PyTree, key: jax.Array) -> PyTree:
     """Returns `params`, called with a key of the run where it is a function.
 
     A module that is a pytree of arrays is no function, though it can be called.
     """
-    is_function = callable(params) and jax.tree_util.all_leaves([params])
-    start = params(jax.random.fold_in(key, 2**31)) if is_function else params
+    start = params
+    if _is_function(params):
+        start = params(jax.random.fold_in(key, 2**31))
     for path, leaf in jax.tree_util.tree_leaves_with_path(start):
         if callable(leaf):
             raise TypeError(

@@ -18,7 +18,7 @@ import optax
 
 from optsde.checks import check_count
 from optsde.dynamics.diffusion import euler_step
-from optsde.dynamics.discrete import Dynamics, initial_point, words_of
+from optsde.dynamics.discrete import Dynamics, initial_point, marks
 from optsde.gradients.draw import Draw
 from optsde.gradients.law import Law
 from optsde.measure.intrinsic import Rates, intrinsic_rates
@@ -109,7 +109,10 @@ def sphere(
         new = SphereState(state.step + 1, clock, state.key, _unit(direction), gamma)
         return new, ()
 
-    return Dynamics(init, step, h, paces=True, about=words_of(plan))
+    def about():
+        return marks(plan, params) | {"sde": f"{keep_signal=}"}
+
+    return Dynamics(init, step, h, paces=True, about=about)
 
 
 def gamma_at(t, gamma: Scalar, trace: Scalar, intrinsic_lr: Scalar):

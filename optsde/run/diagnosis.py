@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from optsde.data.resident import Resident, arrays_of
@@ -11,6 +12,7 @@ from optsde.data.stream import Stream
 from optsde.hosts import gathered
 from optsde.run.engine import Engine
 from optsde.run.windows import Window
+from optsde.types import PyTree
 
 NAMED = 6  # rows, replicas or values that a line names
 GROWN = 2.0  # times its least value a loss has risen by, if a rate is to blame
@@ -114,8 +116,8 @@ def _in_run(
     if not {"loss", "grad_norm"} & metrics.keys():
         return f"the loss is finite: look at what {_several([*metrics])} is made of"
     if not losses and engine.keys is not None:
-        start = gathered(jax.tree.leaves(engine.init(engine.keys).params))
-        if not all(np.isfinite(x).all() for x in start):
+        finite = gathered(_finite(engine.init(engine.keys).params))
+        if not finite.all():
             return f"{known}; the parameters at the start are not"
     if not losses:
         return (
@@ -124,16 +126,24 @@ def _in_run(
         )
     before = np.stack(losses)[:, replicas[0]]
     least, last = before.min(), before[-1]
-    told = f"the loss of replica {replicas[0]}"
+    loss = f"the loss of replica {replicas[0]}"
     if last > GROWN * least:
         return (
-            f"{known}; {told} rose from {least:.3g} to {last:.3g} before: lower the "
+            f"{known}; {loss} rose from {least:.3g} to {last:.3g} before: lower the "
             "learning rate"
         )
     return (
-        f"{known}; {told} was {last:.3g} in the row before and had not risen: log more "
+        f"{known}; {loss} was {last:.3g} in the row before and had not risen: log more "
         "often, lower the learning rate, or look for a root or a division in the loss"
     )
+
+
+@jax.jit
+def _finite(stacked: PyTree) -> jax.Array:
+    """Returns of each replica whether all numbers are finite, wherever they lie."""
+    leaves = jax.tree.leaves(stacked)
+    each = [jnp.isfinite(x).all(axis=tuple(range(1, x.ndim))) for x in leaves]
+    return jnp.stack(each).all(axis=0)
 
 
 def _several(things: Sequence[Any]) -> str:

@@ -24,6 +24,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optsde.checks import shown
+from optsde.data.resident import Resident, arrays_of
+from optsde.data.stream import Stream
 from optsde.dynamics.discrete import Dynamics
 from optsde.hosts import check_alike, everywhere, gathered, placed, several
 from optsde.mesh import (
@@ -41,6 +43,7 @@ from optsde.types import PyTree
 
 OVER, EVERYWHERE = PartitionSpec(REPLICA), PartitionSpec()
 CACHE = 2**18  # bytes of state that a CPU works on at once; half or twice is as fast
+READ = 2**28  # bytes of an array by which a journal tells a run from others
 FEWEST = 8  # replicas at once, however large: fewer, and one, are slower
 
 
@@ -83,7 +86,7 @@ class Engine:
         self.mesh = run_mesh(replicas, shards)
         make: Any = dynamics if members is not None else lambda member: dynamics
         first = make(jax.tree.map(lambda x: x[0], members))
-        self.dt, self.paces, self.about = first.dt, first.paces, first.about
+        self.dt, self.paces = first.dt, first.paces
         self.with_info = with_info
         self._make = make
         self._first = first
@@ -171,6 +174,14 @@ class Engine:
     def examples(self) -> PyTree:
         """Returns what the steps read, or the window of a stream that is at hand."""
         return self._first.source if self._feed is None else self._window
+
+    @property
+    def about(self) -> dict[str, PyTree]:
+        """Returns what tells it from others: words, numbers, and arrays of examples.
+
+        Of what lies in more than READ bytes they are rows spread evenly.
+        """
+        return {**self._first.about(), "data": _data(self._first.source)}
 
     @property
     def labels(self) -> tuple[int, int] | None:
@@ -424,6 +435,19 @@ class Layout:
         if not self.splits:
             return state
         return self.plain.unflatten(jax.tree.leaves(state))
+
+
+def _data(source: PyTree) -> list[Any]:
+    """Returns the arrays that steps read, or some of their rows."""
+    arrays: list[Any] = []
+    for leaf in jax.tree.leaves(source, is_leaf=_is_source):
+        arrays += arrays_of(leaf) if _is_source(leaf) else [leaf]
+    known = [x for x in arrays if hasattr(x, "dtype")]
+    return [x[:: -(-x.nbytes // READ)] if x.ndim and x.size else x for x in known]
+
+
+def _is_source(x: Any) -> bool:
+    return isinstance(x, Resident | Stream)
 
 
 def _rows(stacked: PyTree) -> int:

@@ -64,7 +64,8 @@ def ensemble(
       journal: a folder of this ensemble alone, from which the same call goes on.
       progress: the line that tells how far the run is.
     """
-    check_distinct(keys, members)
+    if state is None:  # which carries its own keys
+        check_distinct(keys, members)
     check_times("times", times)
     check_function("observe", observe, "of one replica's state")
     if np.ndim(times) != 1 or not len(times):

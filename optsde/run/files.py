@@ -44,18 +44,19 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 np.lib.format.write_array(file, plain, allow_pickle=False)
         archive.comment = bytes(SIZE)  # zeros, where the digest will be
     content = buffer.getvalue()[:-SIZE]
-    write(path, content + _digest(content))
+    write(path, content + hashed(content).digest())
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Returns what `write_arrays` wrote; raises ValueError if any byte is another."""
     data = path.read_bytes()
     content, digest = data[:-SIZE], data[-SIZE:]
-    if _digest(content) != digest:
+    if hashed(content).digest() != digest:
         raise ValueError("it is not as it was written")
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
         return dict(stored)
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=SIZE).digest()
+def hashed(content: bytes = b""):
+    """Returns the hash of bytes, which more can be added to."""
+    return hashlib.blake2b(content, digest_size=SIZE)

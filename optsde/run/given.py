@@ -3,9 +3,11 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from optsde.checks import LARGEST, check_number, shown
+from optsde.hosts import gathered, key_numbers
 from optsde.types import PyTree
 
 A_KEY_EACH = "one typed key for each replica, as jax.random.split(jax.random.key(0), 3)"
@@ -24,25 +26,21 @@ def check_distinct(keys: jax.Array, *members: PyTree) -> None:
     """Refuses runs that would be the same twice: of one key, and of equal members.
 
     Arms are paired by seed: they have the same keys, and members of their own, at the
-    start or from a change on.
+    start or from a change on. Of a state that goes on, the keys are its own.
     """
     check_keys(keys)
-    if not getattr(keys, "is_fully_addressable", True):
-        return
     runs: dict[bytes, int] = {}
-    leaves = [np.asarray(jax.random.key_data(keys)), *_numbers(members)]
+    leaves = [x for x in jax.tree.leaves((keys, members)) if np.ndim(x)]
+    rows = [x for x in leaves if len(x) == len(keys)]
+    numbers = [np.asarray(gathered(key_numbers(jnp.asarray(x)))) for x in rows]
     for number in range(len(keys)):
-        told_by = b"|".join(x[number].tobytes() for x in leaves if len(x) == len(keys))
-        same = runs.setdefault(told_by, number)
+        content = b"|".join(x[number].tobytes() for x in numbers)
+        same = runs.setdefault(content, number)
         if same != number:
             raise ValueError(
                 f"keys has one key twice, for replicas {same} and {number}, which "
                 f"would be the same run: needs {A_KEY_EACH}, or members that differ"
             )
-
-
-def _numbers(members: PyTree) -> list[np.ndarray]:
-    return [np.asarray(x) for x in jax.tree.leaves(members) if np.ndim(x)]
 
 
 def check_times(name: str, times: Any) -> None:

@@ -10,7 +10,6 @@ is what was saved, bit for bit. Nothing in a journal is unpickled or executed.
 """
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import json
@@ -30,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from optsde.hosts import first, told
+from optsde.hosts import first, gathered, key_numbers, told, with_keys
 from optsde.run import files
 from optsde.run.rows import Row
 from optsde.types import PyTree
@@ -39,6 +38,7 @@ KEPT = 2  # saves, the newest
 SECONDS = 30.0  # between two saves
 SHARE = 0.03  # of a run's time that its saves may take
 GUESS = 0.03  # seconds of a save, before there is one
+ROUNDING = 1e-5  # by which values of schedules may differ between machines
 ROWS, STATE, MANIFEST = "rows", "state", "manifest.json"
 
 _journals: ContextVar[Iterator["Journal"] | None] = ContextVar("journals", default=None)
@@ -132,7 +132,9 @@ class Journal:
         except (OSError, ValueError) as error:
             if first():
                 shutil.rmtree(place, ignore_errors=True)
-            raise _unwritten(self.folder, error) from None
+            if (code := _code_of(error)) is None:
+                raise
+            raise _unwritten(self.folder, code) from None
         self._last, self._rows = step, len(rows)
         self._tick = time.monotonic()
         self._seconds = self._tick - begun
@@ -175,7 +177,9 @@ class Journal:
         return found
 
     def _newest(self, metrics: Mapping[str, PyTree]) -> Saved | None:
-        if self.folder.is_symlink() or (self.folder.exists() and not self._is_folder()):
+        if self.folder.is_symlink() or (
+            self.folder.exists() and not self.folder.is_dir()
+        ):
             self._refuse("is no folder")
         if self.lasting and (foreign := self._foreign()):
             self._refuse(f"holds {foreign[0]}, which is of no journal")
@@ -185,7 +189,7 @@ class Journal:
                 content = _content(self.folder, step)
                 if differ := self._differing(content["identity"]):
                     self._refuse(f"is of another run: {differ} differ")
-                    break
+                    break  # as it is made anew
                 rows = [
                     row
                     for name in content["rows"]
@@ -223,11 +227,8 @@ class Journal:
             plain = checkpointer.restore(place, args=ocp.args.StandardRestore(shapes))
         return jax.tree.map(_like, plain, like)
 
-    def _is_folder(self) -> bool:
-        return self.folder.is_dir()
-
     def _steps(self) -> list[int]:
-        if not self._is_folder():
+        if not self.folder.is_dir():
             return []
         names = [x.name for x in self.folder.iterdir()]
         return sorted(int(x) for x in names if re.fullmatch(r"0|[1-9]\d{0,18}", x))
@@ -236,16 +237,19 @@ class Journal:
         """Returns what somebody else has put into the folder, who may need it."""
         steps = [str(step) for step in self._steps()]
         folders = [x for x in steps if (self.folder / x).is_dir()]
-        entries = [x.name for x in self.folder.iterdir()] if self._is_folder() else []
+        entries = (
+            [x.name for x in self.folder.iterdir()] if self.folder.is_dir() else []
+        )
         inside = [x for name in folders for x in (self.folder / name).iterdir()]
         found = [x for x in entries if x not in (*folders, ROWS)]
         ours = STATE, MANIFEST
-        return sorted(found + [f"{x}" for x in inside if not x.name.startswith(ours)])
+        more = [x for x in inside if not x.name.startswith(ours)]
+        return sorted(found + [f"{x.parent.name}/{x.name}" for x in more])
 
     def _differing(self, identity: Mapping[str, Any]) -> str:
         keys = [*dict.fromkeys([*self._identity, *identity])]
         return ", ".join(
-            key for key in keys if self._identity.get(key) != identity.get(key)
+            key for key in keys if not _same(self._identity.get(key), identity.get(key))
         )
 
     def _refuse(self, why: str) -> None:
@@ -277,20 +281,26 @@ def load_params(folder: Path, step: int | None = None) -> tuple[int, PyTree]:
       folder: the journal's.
       step: of a save; the newest whole one where none is given.
     """
-    journal = Journal(folder)
-    if not folder.is_dir():
+    steps = Journal(folder)._steps()
+    if not steps:
         raise ValueError(f"{folder}: no checkpoints here")
-    steps, found = journal._steps(), None
-    for each in reversed(steps) if step is None else [x for x in steps if x == step]:
+    if step is not None and step not in steps:
+        known = ", ".join(map(str, steps))
+        raise ValueError(f"{folder}: no checkpoint of step {step}; {known}")
+    damaged: dict[int, str] = {}
+    found, replicas = steps[-1], None
+    for found in [step] if step is not None else steps[::-1]:
         try:
-            replicas = _content(folder, each)["identity"]["replicas"]
-            found = each
+            replicas = _content(folder, found)["identity"]["replicas"]
             break
         except _DamagedError as damage:
-            _say(f"{folder / str(each)} {damage}, and is skipped")
-    if found is None:
-        known = ", ".join(map(str, steps)) or "none"
-        raise ValueError(f"{folder}: no checkpoint of step {step}; {known}")
+            damaged[found] = f"{folder / str(found)} {damage}"
+    if replicas is None:
+        left = [x for x in steps if x not in damaged and _is_whole(folder, x)]
+        advice = f"take step {left[-1]}" if left else "no other save is whole"
+        raise ValueError(f"{'; '.join(damaged.values())}; {advice}")
+    for damage in damaged.values():
+        _say(f"{damage}, and is skipped")
     with _orbax() as (ocp, checkpointer):
         place = (folder / str(found) / STATE).absolute()
         saved: Any = checkpointer.metadata(place).item_metadata
@@ -306,10 +316,14 @@ def load_params(folder: Path, step: int | None = None) -> tuple[int, PyTree]:
 
 
 def digest(tree: PyTree) -> str:
-    """Returns a checksum of the arrays of a tree, of their shapes and types."""
-    total = hashlib.blake2b(digest_size=16)
+    """Returns a checksum of the arrays of a tree, shapes and types too: a meeting.
+
+    Each is read by itself, so that no device has more than one of them whole.
+    """
+    total = files.hashed()
     for leaf in jax.tree.leaves(tree):
-        array = np.asarray(_plain(leaf) if isinstance(leaf, jax.Array) else leaf)
+        numbers = key_numbers(leaf) if isinstance(leaf, jax.Array) else leaf
+        array = np.asarray(gathered(numbers))
         total.update(f"{array.dtype} {array.shape}".encode())
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
@@ -388,6 +402,23 @@ def _content(folder: Path, step: int) -> dict[str, Any]:
     return content
 
 
+def _same(a: Any, b: Any) -> bool:
+    """Tells whether JSON is the same, but for how machines round numbers in lists."""
+    if not (isinstance(a, list) and isinstance(b, list)):
+        return a == b
+    if len(a) != len(b) or not all(isinstance(x, float) for x in a + b):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return np.allclose(a, b, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+
+
+def _is_whole(folder: Path, step: int) -> bool:
+    try:
+        _content(folder, step)
+    except _DamagedError:
+        return False
+    return True
+
+
 def _inside(folder: Path, place: Path) -> list[str]:
     """Returns the names of the files of a save, but for its manifest."""
     files = [x for x in sorted(place.rglob("*")) if not x.is_dir()]
@@ -397,17 +428,12 @@ def _inside(folder: Path, place: Path) -> list[str]:
 def _checked(file: Path) -> list:
     """Returns the size and the checksum of a file."""
     with open(file, "rb") as content:
-        checksum = hashlib.file_digest(content, _checksum_of_bytes).hexdigest()
+        checksum = hashlib.file_digest(content, files.hashed).hexdigest()
     return [file.stat().st_size, checksum]
 
 
-def _checksum_of_bytes():
-    return hashlib.blake2b(digest_size=16)
-
-
 def _checksum(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True).encode()
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    return files.hashed(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _make_anew(folder: Path) -> None:
@@ -424,12 +450,16 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _unwritten(folder: Path, error: Exception) -> OSError:
-    """Returns one clear error for those of the system, of numpy and of orbax."""
-    code = getattr(error, "errno", None)
-    if code is None:
-        told = re.search(r"os_error_code='(\d+)'", str(error))
-        code = int(told[1]) if told else errno.EIO
+def _code_of(error: Exception) -> int | None:
+    """Returns the system's number of an error, which orbax has in its text."""
+    if (code := getattr(error, "errno", None)) is not None:
+        return code
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else None
+
+
+def _unwritten(folder: Path, code: int) -> OSError:
+    """Returns one clear error for those of the system and of orbax."""
     words = os.strerror(code)
     return OSError(
         code, f"{words}: {folder} cannot be written; what was saved before is whole"
@@ -460,12 +490,11 @@ def _orbax() -> Iterator[tuple[Any, Any]]:
 
 def _plain(x: jax.Array) -> jax.Array:
     """Returns what orbax can store: keys as numbers, and no array without any."""
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return jax.random.key_data(x)
+    x = key_numbers(x)
     return x if x.size else jnp.zeros((len(x), 1), x.dtype)
 
 
 def _like(x: jax.Array, wanted: jax.Array) -> jax.Array:
-    if jax.dtypes.issubdtype(wanted.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(x, impl=jax.random.key_impl(wanted))
-    return x if wanted.size else jnp.zeros((len(x), *wanted.shape[1:]), wanted.dtype)
+    if not wanted.size:
+        return jnp.zeros((len(x), *wanted.shape[1:]), wanted.dtype)
+    return with_keys(x, wanted)

@@ -16,12 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optsde.checks import shown
 from optsde.dynamics.discrete import Dynamics
 from optsde.hosts import everyones, everywhere, first, gathered, several, told
 from optsde.measure.probe import Probe, Times
@@ -36,7 +37,7 @@ from optsde.run.given import (
 )
 from optsde.run.journal import Journal, Saved, digest, next_journal
 from optsde.run.progress import Progress
-from optsde.run.rows import DivergedError, Rows, Series
+from optsde.run.rows import DivergedError, Rows, Series, line
 from optsde.run.writers import Writer
 from optsde.types import PyTree
 
@@ -51,7 +52,7 @@ class Result(NamedTuple):
     """The outcome of a run; metrics and seconds are those of one call.
 
     Where the journal of the run goes further than that call, metrics are read from it,
-    and there is no state.
+    and asking for the state is refused.
     """
 
     metrics: dict[str, Series]
@@ -61,6 +62,30 @@ class Result(NamedTuple):
     seconds: float  # without compiling
     compile_seconds: float
     memory: list[PyTree]  # of the probes, leaves [replicas, …]
+
+
+class Replayed(Result):
+    """The rows of a call of `to` that the journal goes beyond: it has no state there.
+
+    Asking for one is refused.
+    """
+
+    @property
+    def state(self) -> PyTree:  # pyrefly: ignore[bad-override]
+        """Refuses: the journal keeps the last states alone."""
+        self._refuse("state")
+
+    @property
+    def memory(self) -> list[PyTree]:  # pyrefly: ignore[bad-override]
+        """Refuses: the journal keeps the last memories alone."""
+        self._refuse("memory")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ValueError(
+            f"the run's journal goes on beyond the end of this call and has no {what} "
+            "there, only metrics: measure by a probe what is needed of it, or name "
+            "another folder"
+        )
 
 
 class Run:
@@ -81,6 +106,11 @@ class Run:
         read.
       journal: a folder of this run alone, in which it is saved. The same program then
         goes on where it stopped, bit for bit, and has the rows of the whole run.
+        Another run is refused by its plan, schedule, data, keys, members, start or
+        changes. The code of functions is not compared, nor what they close over, a
+        start that is a function, the data of an SDE's law or of a stream that no
+        arrays are behind, or members of `set_members`: with those changed, name
+        another folder.
     """
 
     def __init__(
@@ -124,8 +154,9 @@ class Run:
         # Until the journal is open.
         self._given = (keys, members, state) if self._journal is not None else None
         self._saved: Saved | None = None  # from where the run goes on
-        self._told = -1  # the step up to which rows were asked for
+        self._reported = -1  # the step up to which rows were asked for
         self._ends: list[int] = []  # of the calls of `to`
+        self._changed: dict[str, str] = {}  # digests of members by their first step
 
     @property
     def time(self) -> float:
@@ -168,8 +199,15 @@ class Run:
                 f"the horizon {horizon:g} lies before the time reached, {self.time:g}"
             )
         journal, changes, resumed = self._journal, changes or {}, ""
+        if journal is None and checkpoint_every is not None:
+            raise ValueError(
+                f"checkpoint_every={shown(checkpoint_every)}: this run has no journal "
+                "to save in; give journal=, a folder of this run alone"
+            )
         if journal is not None and self._given is not None:
             self._open(journal, self._given)
+        if journal is not None:
+            self._note(journal, changes, end)
         if journal is not None and self._saved is not None:
             if end < self._saved.step:
                 return self._replayed(journal, self._saved, end, changes)
@@ -180,6 +218,8 @@ class Run:
             engine.compile(engine.chunk.lower(*sample))
             for probe in self._probes:
                 probe.compile(self.state)
+            if journal is not None:
+                journal.start()
         rows = self._rows
         writers = [*writers, *(progress.writers() if progress else ())]
         rows.open(writers, self.step, stop_at_divergence)
@@ -187,8 +227,6 @@ class Run:
         with _polite_stop() as asked:
             try:
                 begun, start, pace = time.monotonic(), self.step, _Pace(self.step)
-                if journal is not None:
-                    journal.start()
                 if progress:
                     progress.begin(self.time, resumed)
                 elif resumed and first():
@@ -236,11 +274,12 @@ class Run:
 
     def _result(self, end: int, state: PyTree, *costs: Any) -> Result:
         """Returns what was measured since the last call of `to`."""
-        series = self._rows.series(self._told, end)
-        self._told = end
+        series = self._rows.series(self._reported, end)
+        self._reported = end
         if end not in self._ends:
             self._ends.append(end)
-        return Result(series, state, self._rows.last, *costs)
+        rows = self._rows.until(end)
+        return Result(series, state, line(rows[-1]) if rows else {}, *costs)
 
     def _agenda(
         self, end: int, changes: Mapping[float, PyTree], save_every: float | None
@@ -293,6 +332,7 @@ class Run:
         notes = {
             "since": self._since,
             "ends": self._ends,
+            "changes": self._changed,
             "time": self.time,
             "rows": len(jax.tree.leaves(self.state)[0]),
             "devices": jax.device_count(),
@@ -355,7 +395,7 @@ class Run:
     def _identity(self, given: tuple, metrics: Sequence[PyTree]) -> dict[str, Any]:
         """Returns what makes this run another than any other, in words and JSON.
 
-        The number of devices is no part of it, nor what functions close over.
+        The number of devices is no part of it, nor the code of functions.
         """
         keys, members, state = given
         engine = self.engine
@@ -370,9 +410,9 @@ class Run:
             "beginning": self.begin,
             "dt": engine.dt,
             "every": self._every,
-            "plan": re.sub(r" at 0x[0-9a-f]+", "", engine.about),
+            **{name: _mark(x) for name, x in engine.about.items()},
             "members": digest(members),
-            "initial state": digest(everywhere(state)),
+            "initial state": digest(state),
             "shapes of the state": shapes(self._whole()),
             "metrics": [shapes(each) for each in metrics],
             "times of probes": [
@@ -380,6 +420,26 @@ class Run:
                 for x in self._probes
             ],
         }
+
+    def _note(
+        self, journal: Journal, changes: Mapping[float, PyTree], end: int
+    ) -> None:
+        """Notes changes for the journal; refuses one of a run that had others."""
+        check_times("changes", list(changes))
+        steps = {at: max(self._step_of(at), self.step) for at in sorted(changes)}
+        given = {str(step): digest(changes[at]) for at, step in steps.items()}
+        self._changed |= given
+        if self._saved is None:
+            return
+        due = range(self.step, min(end, self._saved.step))
+        before = self._saved.notes["changes"].items()
+        if {at: x for at, x in before if int(at) in due} != {
+            at: x for at, x in given.items() if int(at) in due
+        }:
+            raise ValueError(
+                f"the journal {journal.folder} is of another run: changes differ; name "
+                "another folder, or remove it"
+            )
 
     def _replayed(
         self, journal: Journal, saved: Saved, end: int, changes: Mapping[float, PyTree]
@@ -393,7 +453,7 @@ class Run:
             )
         for _, members in sorted(changes.items()):
             self.engine.set_members(members)
-        return self._result(end, None, 0, 0.0, 0.0, [])
+        return Replayed._make(self._result(end, None, 0, 0.0, 0.0, []))
 
     def _resume(self, journal: Journal, saved: Saved, end: int) -> str:
         """Goes on from what was saved; returns the words for that."""
@@ -401,7 +461,9 @@ class Run:
         notes, like = saved.notes, self._whole()
         found = journal.restore(saved.step, like, notes["rows"], engine.everywhere)
         if notes["rows"] != len(jax.tree.leaves(self.state)[0]):
-            found = engine.spread(engine.kept(found))
+            found = engine.kept(found)
+            state = engine.placed(found.pop("state"))
+            found = engine.spread(found) | {"state": state}
         self._begun = True
         self.step, self.state, self._total = saved.step, found["state"], found["total"]
         self._since = notes["since"]
@@ -432,8 +494,12 @@ def fit(
     progress: Progress | None = None,
     stop_at_divergence: bool = True,
 ) -> Result:
-    """Runs one replica per key to the horizon; a `Run` and its `to` in one call."""
-    check_distinct(keys, members, *(changes or {}).values())
+    """Runs one replica per key to the horizon; a `Run` and its `to` in one call.
+
+    What a journal is, and what it cannot compare, is told at `Run`.
+    """
+    if state is None:
+        check_distinct(keys, members, *(changes or {}).values())
     if progress:
         progress.compiling()
     run = Run(
@@ -454,6 +520,19 @@ def fit(
         checkpoint_every=checkpoint_every,
         progress=progress,
         stop_at_divergence=stop_at_divergence,
+    )
+
+
+def _mark(x: PyTree) -> Any:
+    """Returns words without addresses, lists of numbers, or a digest of arrays."""
+    if isinstance(x, str):
+        return re.sub(r" at 0x[0-9a-f]+", "", x)
+    return x if _is_numbers(x) else digest(x)
+
+
+def _is_numbers(x: Any) -> bool:
+    return isinstance(x, list | float) and (
+        isinstance(x, float) or all(map(_is_numbers, x))
     )
 
 

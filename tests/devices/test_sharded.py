@@ -25,7 +25,7 @@ from optsde.gradients import (
 )
 from optsde.mesh import largest_axis
 from optsde.optimizers.base import REGISTRY
-from optsde.run import Engine, exchange
+from optsde.run import Engine, Run, diagnosis, exchange
 
 N, IN, HIDDEN, OUT = 48, 8, 16, 3
 RULE = partial(largest_axis, least=HIDDEN + 1)  # matrices alone
@@ -262,6 +262,38 @@ def test_checkpoints_go_on_with_other_numbers_of_shards(tmp_path):
         np.testing.assert_allclose(two, one, rtol=1e-10, atol=1e-12)
     more = fit(4, shards=8, state=parts.state)
     assert more.state.params["a"].sharding.shard_shape((1, IN, HIDDEN))[2] == 2
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("x64")
+def test_split_replicas_go_on_with_fewer_devices(tmp_path, monkeypatch):
+    """Three on eight devices, in three rows of two; on four, in two, with one more."""
+    init, data = problem()
+    plan = plan_of(optsde.Adam(lr=0.01), average=optsde.EMA(0.5))
+    dynamics = optsde.discrete(plan, minibatch(losses, data), init)
+    fit = partial(optsde.fit, dynamics, KEYS, every=1, shards=2, sharded=RULE)
+    whole, devices = fit(4), jax.devices()
+    fit(2, journal=tmp_path)
+    monkeypatch.setattr("optsde.mesh.jax.devices", lambda *_: devices[:4])
+    run = Run(dynamics, KEYS, every=1, shards=2, sharded=RULE, journal=tmp_path)
+    run.to(3)
+    a = run.state.optimizer.direction.m["a"]
+    assert a.sharding.shard_shape(a.shape) == (2, IN, HIDDEN // 2)
+    parts = run.to(4)
+    for one, two in zip(numbers(whole.state), numbers(parts.state), strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-10, atol=1e-12)
+
+
+def test_a_start_is_looked_at_where_it_lies():
+    """Whether it is finite is found in parts, of which no device has all."""
+    engine = engines(hidden=64)[1]
+    params = engine.init(KEYS[:1]).params
+    text = diagnosis._finite.lower(params).compile().as_text()
+    assert "num_partitions=8" in text
+    assert "all-gather" not in text
+    assert diagnosis._finite(params).tolist() == [True]
+    spoilt = {**params, "a": params["a"].at[0, 3, 40].set(jnp.inf)}
+    assert diagnosis._finite(spoilt).tolist() == [False]
 
 
 def each(function):

@@ -19,11 +19,12 @@ from experiments.catapults import (
     threshold,
     toy,
 )
+from experiments.catapults import ntk as ntk_study
 from experiments.catapults.descent import Cycle
 from optsde import models
 from optsde.analysis import Spike
 from optsde.measure import ntk
-from optsde.run import Run, Task
+from optsde.run import Run, Task, journal
 from optsde.study import RunDir, UsageError
 from optsde.study.study import choose, run
 
@@ -102,6 +103,29 @@ def test_each_study_in_small(preset, tmp_path, monkeypatch):
     run_small(preset, tmp_path)
     again = json.loads((tmp_path / "summary.json").read_text())
     assert again["verdicts"] == summary["verdicts"]
+
+
+def test_spectra_that_were_interrupted_are_those_that_were_not(tmp_path, monkeypatch):
+    """Of the kernel at three times, after a stop before the last of them."""
+    monkeypatch.setattr(journal, "SHARE", np.inf)  # any save is worth it
+    settings = small("ntk")
+    task, spectra, times = ntk_study.build_task(settings), ntk_study.spectra, []
+    whole = ntk_study.trained(settings, task)
+
+    def stopping(*given):
+        times.append(len(times))
+        if len(times) == 3:
+            raise KeyboardInterrupt
+        return spectra(*given)
+
+    monkeypatch.setattr(ntk_study, "spectra", stopping)
+    with pytest.raises(KeyboardInterrupt), journal.journals_in(tmp_path):
+        ntk_study.trained(settings, task)
+    with journal.journals_in(tmp_path):
+        again = ntk_study.trained(settings, task)
+    assert {*whole} == {*ntk_study.NAMES, "loss"}
+    for name, numbers in whole.items():
+        np.testing.assert_array_equal(again[name], numbers)
 
 
 def test_any_task_of_squared_distance_can_be_taken():

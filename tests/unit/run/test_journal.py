@@ -3,7 +3,7 @@
 import json
 import resource
 import shutil
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ import pytest
 
 import optsde
 from optsde import measure
-from optsde.gradients import FunctionOracle
+from optsde.gradients import FunctionOracle, epochs, minibatch
 from optsde.run import Run, fit, journal, load_params
 from optsde.run.journal import Journal, journals_in
 from optsde.run.rows import Row
@@ -196,8 +196,14 @@ def test_parameters_are_those_of_the_newest_whole_save(folder, capsys):
     assert step == 20
     np.testing.assert_array_equal(params["w"], np.full((2, 3), 20))
     assert "30 is damaged" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="no checkpoint of step 30; 20, 30"):
+    with pytest.raises(ValueError, match=r"30 is damaged \(30/.*\); take step 20"):
         load_params(folder, 30)
+    with pytest.raises(ValueError, match="no checkpoint of step 40; 20, 30"):
+        load_params(folder, 40)
+    flip(folder / "rows/20.npz")
+    says = r"30 is damaged .*; .*20 is damaged .*; no other save is whole"
+    with pytest.raises(ValueError, match=says):
+        load_params(folder)
 
 
 def test_a_full_disk_is_one_error_and_the_saves_before_are_whole(folder):
@@ -216,6 +222,19 @@ def test_a_full_disk_is_one_error_and_the_saves_before_are_whole(folder):
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert not (folder / "40").exists()
     assert Journal(folder).open(IDENTITY, METRICS).step == 30
+
+
+def test_what_is_no_error_of_the_system_stays_what_it_is(folder, monkeypatch):
+    made = Journal(folder)
+    made.open(IDENTITY, METRICS)
+
+    def finish(*_):
+        raise ValueError("Out of range float values")
+
+    monkeypatch.setattr(made, "_finish", finish)
+    with pytest.raises(ValueError, match="Out of range float values"):
+        made.save(40, state(40), ROWS, {})
+    assert not (folder / "40").exists()
 
 
 def test_the_clock_of_saves(tmp_path, monkeypatch):
@@ -270,7 +289,9 @@ KEYS = jax.random.split(jax.random.key(0), 3)
 
 
 def train(folder=None, lr=0.1, horizon=20, keys=KEYS, writers=(), **options):
-    options = dict(every=2.0, probes=probes(), checkpoint_every=5.0) | options
+    options = dict(every=2.0, probes=probes()) | options
+    if folder is not None:
+        options = dict(checkpoint_every=5.0) | options
     return fit(dynamics(lr), keys, horizon, journal=folder, writers=writers, **options)
 
 
@@ -339,6 +360,105 @@ def test_a_journal_of_another_run_is_refused(tmp_path):
         ValueError, match="horizon 2 lies before the end of the journal"
     ):
         train(tmp_path, horizon=2)
+
+
+X = np.linspace(-1, 1, 12, dtype=np.float32).reshape(6, 2)
+
+
+def on(folder, horizon, *, x=X, start=None, schedule=None, sampler=None, **options):
+    """Runs on examples; two runs with other options are two runs."""
+
+    def losses(params, examples):
+        return (examples @ params) ** 2
+
+    def made(lr):
+        plan = optsde.Plan(
+            optimizer=optsde.SGD(lr=lr), batch_size=2, horizon=9, schedule=schedule
+        )
+        draws = sampler or partial(minibatch, group=None)
+        begin = jnp.ones(2) if start is None else start
+        return optsde.discrete(plan, draws(losses, x), begin)
+
+    return fit(made, KEYS, horizon, every=1.0, members=RATES, journal=folder, **options)
+
+
+RATES = jnp.array([0.1, 0.2, 0.3])
+
+
+def linear(end):
+    return lambda time: 1 - time / end
+
+
+OTHERS = {
+    "data": dict(x=X + np.float32(1e-6)),
+    "initial params": dict(start=jnp.array([1.0, 1.5])),
+    "schedule": dict(schedule=linear(60.0)),
+    "oracle": dict(sampler=epochs),
+    "changes": dict(changes={2.0: RATES / 4}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_journal_of_other_data_start_rates_or_draws_is_refused(tmp_path, name):
+    given = dict(schedule=linear(50.0), changes={2.0: RATES / 2})
+    if name == "changes":  # the second is of no number before the journal ends
+        more = given | dict(changes={2.0: RATES / 2, 5.0: RATES})
+    else:
+        more = given | dict(sampler=partial(minibatch, group=None, at_once=2))
+    on(tmp_path, 4, **given)
+    with pytest.raises(ValueError, match=f"another run: {name} differ; name another"):
+        on(tmp_path, 6, **given | OTHERS[name])
+    assert on(tmp_path, 6, **more).steps == 2
+
+
+def test_values_of_schedules_may_be_rounded_by_another_machine(folder):
+    saved = json.loads((folder / "30/manifest.json").read_text())["content"]["identity"]
+    assert journal._same(saved | {}, IDENTITY)
+    one = [[1.0, 0.5, float("nan")]]
+    assert journal._same(one, [[1.0, 0.5000001, float("nan")]])
+    assert not journal._same(one, [[1.0, 0.501, float("nan")]])
+    assert not journal._same(one, [])
+    assert not journal._same([["metrics"]], [["others"]])
+
+
+def test_a_state_that_the_journal_has_not_is_refused_in_words(tmp_path):
+    run = Run(dynamics(), KEYS, every=2.0, journal=tmp_path)
+    for end in (2, 4, 6):
+        run.to(end)
+    found = Run(dynamics(), KEYS, every=2.0, journal=tmp_path).to(4)
+    assert found.metrics["loss"].times.tolist() == [2, 4]
+    assert found.row["step"] == 4
+    for name in ("state", "memory"):
+        says = f"beyond the end of this call and has no {name} there.*by a probe"
+        with pytest.raises(ValueError, match=says):
+            getattr(found, name)
+
+
+def test_saves_without_a_journal_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"checkpoint_every=5.0: this run has no jour"):
+        train(checkpoint_every=5.0)
+    with journals_in(tmp_path):
+        train(horizon=6, checkpoint_every=5.0)
+
+
+def test_many_short_calls_are_saved_by_the_clock_too(tmp_path, monkeypatch):
+    """Each takes 1/8 s: a save, of 0.3 s, is worth it after more than 10 s."""
+    now = [0.0]
+    monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(journal, "GUESS", 0.3)
+    saves = []
+
+    def save(made, step, *_):
+        made._tick, made._seconds = now[0], 0.3
+        saves.append(step)
+
+    monkeypatch.setattr(Journal, "save", save)
+    with journals_in(tmp_path):
+        run = Run(dynamics(), KEYS, every=1.0)
+    for step in range(1, 251):
+        now[0] += 0.125
+        run.to(step)
+    assert saves == [82, 163, 244]
 
 
 def guided(folder=None, stop=99):

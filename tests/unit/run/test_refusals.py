@@ -49,6 +49,30 @@ def test_a_state_of_another_run(make, says):
         run(state=other)
 
 
+def test_a_state_goes_on_with_its_own_keys():
+    """So that those given may be equal; without a state these are the same run."""
+    dynamics = optsde.discrete(PLAN, lambda batch_size: ORACLE, 1.0)
+    same = jax.random.split(jax.random.key(0), 1)[jnp.zeros(2, int)]
+    with pytest.raises(ValueError, match="one key twice, for replicas 0 and 1"):
+        optsde.fit(dynamics, same, 8)
+    assert optsde.fit(dynamics, same, 8, state=state()).steps == 4
+    found = optsde.ensemble(dynamics, same, [8.0], lambda s: s.time, state=state())
+    assert found.values.tolist() == [[8.0], [8.0]]
+
+
+def test_members_may_be_keys():
+    def dynamics(key):
+        start = jax.random.normal(key, ())
+        return optsde.discrete(PLAN, lambda batch_size: ORACLE, start)
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    same = keys[jnp.zeros(2, int)]
+    ends = optsde.fit(dynamics, same, 8, members=keys).state.params
+    assert ends[0] != ends[1]
+    with pytest.raises(ValueError, match="one key twice"):
+        optsde.fit(dynamics, same, 8, members=same)
+
+
 def test_a_state_that_is_switched_goes_on():
     old = state()
     switched = jax.vmap(lambda memory: optsde.switch(memory, PLAN, COARSE))
