@@ -9,7 +9,7 @@ import pytest
 from faults import directories
 
 from optsde.run import files
-from optsde.study import RunDir, compare
+from optsde.study import RunDir, compare, provenance
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,11 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
         monkeypatch.setattr(files.os, name, note)
     files.write(tmp_path / "summary.json", "{}")
     assert done == ["fsync", "replace", "fsync"]
+
+
+def test_a_stamp_has_the_devices_of_all_processes(monkeypatch):
+    monkeypatch.setattr(provenance.jax, "devices", lambda: ["cpu:0", "cpu:1"])
+    monkeypatch.setattr(provenance.jax, "local_devices", lambda: ["cpu:0"])
+    monkeypatch.setattr(provenance.jax, "process_count", lambda: 2)
+    stamp = provenance.present()
+    assert (stamp["devices"], stamp["processes"]) == (["cpu:0", "cpu:1"], 2)
