@@ -275,7 +275,7 @@ TASKS = [
     ("task(test=(x[:5], y))", "test has|5|8"),
     ("task(train=(x[:0], y[:0]))", "train|0 examples"),
     ("task(test=(x[:0], y[:0]))", "test|0 examples"),
-    ("task(train=(x.tolist(), y))", "train holds a list"),
+    ("task(train=(x.tolist(), y))", "train=|needs arrays of one row"),
     ("task(train=(x, y + 0.5))", "cross_entropy|float"),
     ("task(train=None)", "train|NoneType"),
     ("task(train=x)", "train"),
