@@ -6,7 +6,6 @@ run.
 
 import itertools
 import json
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,10 +20,10 @@ from optsde.analysis import Estimate, estimate_or_exact, plus_minus, table
 from optsde.gradients import Draw
 from optsde.plans.plan import has_signal_rule
 from optsde.run import Series, Task
-from optsde.study import RunDir, provenance, refuse_divergence
+from optsde.study import RunDir, refuse_divergence
 from optsde.types import Schedule
 
-FILE = "prediction.json"
+PART = "prediction"
 
 
 class Foreseen(NamedTuple):
@@ -64,19 +63,16 @@ class Foreseen(NamedTuple):
 
 
 def foresee(s: Settings, rundir: RunDir, task: Task) -> Foreseen:
-    """Returns the prediction, made once and stored in prediction.json."""
-    file = rundir.path / FILE
-    if not file.exists():
-        with rundir.unfinished(FILE):
-            made = predict(s, task)
-            stored = made._asdict() | {"difference": _stored(made.difference)}
-            rundir.write(FILE, stored)
-            provenance.record(rundir.path, FILE)
-    stored: dict[str, Any] = json.loads(file.read_text())
+    """Returns the prediction, made once, and writes it for other programs."""
+
+    def make():
+        made = predict(s, task)
+        stored = made._asdict() | {"difference": _stored(made.difference)}
+        return {"json": np.array(json.dumps(stored))}
+
+    stored: dict[str, Any] = json.loads(str(rundir.once(PART, make)["json"]))
+    rundir.write(f"{PART}.json", stored)
     difference = stored.pop("difference")
-    # JSON has no infinity; the run directory writes null.
-    for name, value in stored.items():
-        stored[name] = math.inf if value is None else value
     return Foreseen(**stored, difference=_restored(difference))
 
 

@@ -49,15 +49,15 @@ def sde(
         length.
     """
     check_one_plan(plan)
-    if not isinstance(law, Law):
-        raise ValueError(
-            f"law is a {type(law).__name__}: needs a gradients.Law, such as "
-            "task.law(plan.batch_size)"
-        )
     if any(x is not None for x in (plan.before, plan.clip, plan.average)):
         raise ValueError(
             "an SDE is that of the optimizer alone: before, clip and average must be "
             "None"
+        )
+    if not isinstance(law, Law):
+        raise ValueError(
+            f"law is a {type(law).__name__}: needs a gradients.Law, such as "
+            "task.law(plan.batch_size)"
         )
     check_count("substeps", substeps)
     check_count("parts", parts)

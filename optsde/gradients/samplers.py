@@ -173,11 +173,14 @@ def _source(losses: Losses, data: PyTree) -> Any:
     """Returns the source of batches of `data`, whose arrays must be of one length.
 
     Losses that say which `labels` they take, as those of a `run.Task` do, are given no
-    others: the last of the arrays is that of the labels.
+    others: the last of the arrays is that of the labels. Those that the Task has
+    `checked` are not read again.
     """
     source = source_of(data)
-    labels, arrays = getattr(losses, "labels", None), arrays_of(source)
-    if labels is not None and arrays:
+    labels = getattr(losses, "labels", None)
+    arrays = jax.tree.leaves(data) if source.stream is None else arrays_of(source)
+    checked = {id(x) for x in getattr(losses, "checked", ())}
+    if labels is not None and arrays and id(arrays[-1]) not in checked:
         check_labels("data", arrays[-1], *labels)
     return source
 

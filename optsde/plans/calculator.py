@@ -111,6 +111,8 @@ def answer(
             f"warmup={warmup:g}: needs a number of steps; leave out a share of all "
             "steps, which stays as it is"
         )
+    if warmup is not None and steps is not None and warmup > steps:
+        raise ValueError(f"warmup={warmup:g}: needs at most all steps, {steps:g}")
     after, form, note = scaled(before, kappa, memory)
     average = after.average
     run: dict[str, Scalar | None] = dict(

@@ -80,7 +80,7 @@ def from_optax(
     >>> plan.clip, round(plan.optimizer.lr, 6), plan.optimizer.weight_decay
     (1.0, 0.0003, 0.1)
     """
-    if not isinstance(chain, optax.GradientTransformation):
+    if not isinstance(chain, optax.GradientTransformation | optax.MultiSteps):
         raise ValueError(
             f"chain={shown(chain)}: needs an optax transform, such as optax.adam(1e-3)"
         )

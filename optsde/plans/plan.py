@@ -115,7 +115,7 @@ class Plan:
                 )
             self.average.checked()
             if isinstance(self.average, SWA):
-                needs = f"a time before the horizon, {self.horizon:g}"
+                needs = f"a time up to the horizon, {self.horizon:g}"
                 check_number("start", self.average.start, needs, 0, self.horizon)
         if self.steps > LARGEST:
             raise ValueError(

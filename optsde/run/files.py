@@ -1,17 +1,22 @@
 """Files that are written whole, and read only if they are what was written.
 
-A file is written beside its place and then moved there, so that a process that is
-killed leaves the old one or the new one. No link is followed in writing. Arrays are an
-npz archive whose comment is a digest of all that comes before it: `numpy.load` reads
-it as any other, and no byte of it can change unseen.
+A file is written beside its place, put on the disk, and then moved there, so that a
+process that is killed, or a host that fails, leaves the old one or the new one. No link
+is followed in writing. Arrays are an npz archive whose comment is a digest of all that
+comes before it: `numpy.load` reads it as any other, and no byte of it can change
+unseen.
 """
 
 import hashlib
 import io
+import json
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +32,42 @@ def write(path: Path, content: bytes | str) -> None:
     try:
         with open(partial, "xb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    _keep_names(path.parent)
+
+
+def _keep_names(folder: Path) -> None:
+    """Puts on the disk what files a folder has, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def json_of(content: Any, indent: int | None = None) -> str:
+    """Returns lines of JSON, with null for numbers that it has not: NaN, infinities.
+
+    >>> json_of({"loss": [np.float32(0.5), np.nan]})
+    '{"loss": [0.5, null]}\\n'
+    """
+    return json.dumps(_plain(content), indent=indent) + "\n"
+
+
+def _plain(content):
+    if isinstance(content, Mapping):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    if isinstance(content, np.generic):
+        content = content.item()
+    return None if isinstance(content, float) and not isfinite(content) else content
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

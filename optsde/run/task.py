@@ -99,8 +99,9 @@ class Task:
 
         Without a key they are those of the net without dropout.
         """
-        losses = models.supervised(self.model, self.loss, self.prepare)
-        losses.labels = self._labels  # type: ignore[attr-defined]
+        losses: Any = models.supervised(self.model, self.loss, self.prepare)
+        losses.labels = self._labels
+        losses.checked = [targets for _, targets in self._sets().values()]
         return losses
 
     def init(self, key: jax.Array) -> PyTree:
@@ -220,19 +221,7 @@ class Task:
                     f"{name} is a {type(examples).__name__}: needs two arrays, inputs "
                     "and targets"
                 )
-            inputs, targets = examples
-            for x in (inputs, targets):
-                if not getattr(x, "shape", ()):
-                    raise ValueError(
-                        f"{name} holds a {type(x).__name__}, and inputs and targets "
-                        "are arrays of one row for each example: give np.asarray of it"
-                    )
-            if len(inputs) != len(targets):
-                raise ValueError(
-                    f"{name} has {len(inputs)} inputs and {len(targets)} targets: give "
-                    "one target for each"
-                )
-            check_rows(name, (inputs, targets))
+            check_rows(name, tuple(examples))
 
     def _check_shapes(self) -> None:
         """Refuses outputs, targets and losses that do not fit together."""

@@ -45,7 +45,7 @@ class JsonLines:
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115
 
     def write(self, row: Row) -> None:
-        self._file.write(_line(row))
+        self._file.write(files.json_of(row))
 
     def close(self) -> None:
         self._file.close()
@@ -204,11 +204,7 @@ def read(path: Path) -> dict[str, list]:
 def write_lines(path: Path, rows: Iterable[Row]) -> None:
     """Writes a metrics.jsonl of these rows, which is whole whenever it is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, "".join(map(_line, rows)))
-
-
-def _line(row: Row) -> str:
-    return json.dumps({k: _finite(v) for k, v in row.items()}) + "\n"
+    files.write(path, "".join(map(files.json_of, rows)))
 
 
 def _lines(path: Path) -> list[tuple[str, dict]]:
@@ -217,9 +213,3 @@ def _lines(path: Path) -> list[tuple[str, dict]]:
         return []
     lines = path.read_text().splitlines(keepends=True)
     return [(line, json.loads(line)) for line in lines if line.endswith("\n")]
-
-
-def _finite(value):
-    if isinstance(value, list):
-        return [_finite(x) for x in value]
-    return value if math.isfinite(value) else None

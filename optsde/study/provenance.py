@@ -40,12 +40,16 @@ def _code() -> dict[str, Any]:
 
 
 def present() -> dict[str, Any]:
-    """Returns the stamp of now: revision, digest of the code, versions, devices."""
+    """Returns the stamp of now: revision, digest of the code, versions, devices.
+
+    The devices are those of all processes.
+    """
     return {
         **_code(),
         "python": sys.version.split()[0],
         "x64": bool(jax.config.read("jax_enable_x64")),
-        "devices": [str(device) for device in jax.local_devices()],
+        "devices": [str(device) for device in jax.devices()],
+        "processes": jax.process_count(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

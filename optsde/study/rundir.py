@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from math import isfinite
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
@@ -37,6 +36,7 @@ from optsde.study.shapes import UsageError
 
 CRASH = "crash.log"
 NOTES = {"config.json", "meta.json", provenance.FILE, "summary.json", CRASH, lock.NAME}
+MARKS = {"summary.json": {"experiment", "status"}, "meta.json": {"argv", "sources"}}
 UNFINISHED = "unfinished"  # the folder of journals
 
 
@@ -134,9 +134,11 @@ class RunDir:
         with overheard() as others, self._ending(others):
             self.begin()
             yield
-            if others:
-                files.write(self.path / CRASH, "".join(others))
+            if others and self._lock is None:
+                print(*others, sep="", file=sys.stderr)
+            elif others:
                 place = self.path / CRASH
+                files.write(place, "".join(others))
                 print(f"note: errors in other threads; see {place}", file=sys.stderr)
 
     @contextmanager
@@ -299,11 +301,11 @@ class RunDir:
         self, parts: Sequence[str], make: Callable[[], Mapping[str, Arrays]]
     ) -> dict[str, dict[str, np.ndarray]]:
         """Returns the arrays of parts that are made together, if any is missing."""
-        kept = hosts.told(lambda: self._parts.read(parts))
+        kept = hosts.told(lambda: self._kept(parts))
         for name in kept:
             print(f"{name}: read from {self.path}", flush=True)
         if missing := [name for name in parts if name not in kept]:
-            with self.unfinished(missing[0]):
+            with self.unfinished(parts[0]):
                 made = make()
                 self.keep_all({name: made[name] for name in missing})
             kept |= hosts.told(lambda: self._parts.read(missing))
@@ -314,7 +316,7 @@ class RunDir:
         """Within it every run has a journal, in unfinished/; left without an error, it
         removes that folder: what comes of the runs must be kept by then.
         """
-        folder = self.path / UNFINISHED / Path(file_of(part)).stem
+        folder = self._unfinished(part)
 
         def begin():
             for place in (folder.parent, folder):
@@ -323,17 +325,32 @@ class RunDir:
             folder.mkdir(parents=True, exist_ok=True)
             provenance.record(folder, part)
 
-        def end():
-            # With what code it was begun, where that was another command.
-            provenance.copy_earlier(folder, self.path)
-            shutil.rmtree(folder)
-            if not any(folder.parent.iterdir()):
-                folder.parent.rmdir()
-
         hosts.told(begin)
         with journals_in(folder):
             yield
-        hosts.told(end)
+        hosts.told(lambda: self._finished(part))
+
+    def _unfinished(self, part: str) -> Path:
+        return self.path / UNFINISHED / Path(file_of(part)).stem
+
+    def _finished(self, part: str) -> None:
+        """Removes the journals of a part, but for what code it was begun with."""
+        folder = self._unfinished(part)
+        provenance.copy_earlier(folder, self.path)
+        shutil.rmtree(folder)
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+
+    def _kept(self, parts: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """Returns the parts that are kept.
+
+        Where all are, so that nothing runs, their journals go: a kill may have come
+        after the parts were kept and before that.
+        """
+        kept = self._parts.read(parts)
+        if len(kept) == len(parts) and self._unfinished(parts[0]).is_dir():
+            self._finished(parts[0])
+        return kept
 
     def part(self, name: str) -> dict[str, np.ndarray] | None:
         """Returns the arrays that `keep` has kept by this name; None if it has not."""
@@ -367,8 +384,8 @@ class RunDir:
     def write_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes metrics.jsonl anew, of what is kept: a line for each row."""
         if hosts.first():
-            lines = [json.dumps(_plain(dict(row))) + "\n" for row in rows]
-            files.write(self.path / "metrics.jsonl", "".join(lines))
+            lines = "".join(map(files.json_of, rows))
+            files.write(self.path / "metrics.jsonl", lines)
 
     def figure(self, name: str) -> Path:
         """Returns the file of a figure, a PNG unless its name has a suffix."""
@@ -390,18 +407,7 @@ class RunDir:
         """Writes one JSON file, which is whole whenever it is there."""
         if not hosts.first():
             return
-        files.write(self.path / name, json.dumps(_plain(content), indent=2) + "\n")
-
-
-def _plain(content):
-    """Plain Python numbers, with null for those that JSON has not: NaN, infinities."""
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
-    if isinstance(content, np.generic):
-        content = content.item()
-    return None if isinstance(content, float) and not isfinite(content) else content
+        files.write(self.path / name, files.json_of(content, indent=2))
 
 
 def _others(path: Path) -> list[Path]:
@@ -414,7 +420,7 @@ def _others(path: Path) -> list[Path]:
 
 def _came_to_nothing(path: Path) -> bool:
     """Tells whether a run left no more than notes: no part, no row and no save."""
-    return not any(
+    return _began(path) and not any(
         file.name == MANIFEST
         if file.relative_to(path).parts[0] == UNFINISHED
         else not _is_note(file)
@@ -423,8 +429,20 @@ def _came_to_nothing(path: Path) -> bool:
     )
 
 
+def _began(path: Path) -> bool:
+    """Tells whether a run has written here, and not another program a config.json."""
+    return any(_has(path / name, keys) for name, keys in MARKS.items())
+
+
+def _has(file: Path, keys: set[str]) -> bool:
+    try:
+        return keys <= read_object(file).keys()
+    except ValueError:
+        return False
+
+
 def _is_note(file: Path) -> bool:
-    empty = file.suffix == ".jsonl" and not file.stat().st_size
+    empty = file.name == "metrics.jsonl" and not file.stat().st_size
     return file.name in NOTES or file.suffix == files.PARTIAL or empty
 
 

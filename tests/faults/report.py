@@ -8,7 +8,7 @@ import collections
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.faults import calls, commands
+from tests.faults import calls, commands, main_commands
 from tests.faults.outcomes import KINDS, LINE, outcome
 
 SECONDS = 20
@@ -32,6 +32,9 @@ def cases() -> Iterator[tuple[str, str, Callable[[], object], tuple[str, ...]]]:
     for command, words in commands.coupled():
         call = lambda command=command: commands.check(command, True)  # noqa: E731
         yield "settings together", str(command), call, tuple(words.split("|"))
+    for line, words in main_commands.TABLE.items():
+        call = lambda line=line: main_commands.call(line)  # noqa: E731
+        yield "python -m optsde", line, call, tuple(words.split("|"))
 
 
 def main() -> None:

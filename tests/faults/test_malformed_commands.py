@@ -1,10 +1,10 @@
-"""Every setting of every study refuses malformed values in one clear line."""
+"""Every setting of every study, and python -m optsde, refuse what is malformed."""
 
 import itertools
 
 import pytest
 
-from tests.faults import commands
+from tests.faults import commands, main_commands
 from tests.faults.outcomes import LINE, SILENT, outcome
 
 
@@ -34,3 +34,11 @@ def _full(command):
 def test_settings_that_go_together(command, words):
     found = outcome(lambda: commands.check(command, build=True), words.split("|"))
     assert found.kind == LINE, found
+
+
+@pytest.mark.parametrize(("command", "words"), main_commands.TABLE.items())
+def test_what_is_asked_of_the_rule(command, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = outcome(lambda: main_commands.call(command), words.split("|"))
+    assert found.kind == LINE, found
+    assert not list(tmp_path.iterdir())

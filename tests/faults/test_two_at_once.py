@@ -4,9 +4,11 @@ import errno
 import fcntl
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
@@ -30,7 +32,7 @@ def test_a_second_process_is_refused_and_changes_nothing(place):
         assert (code, out, err.count("\n")) == (2, "", 1)
         who = f"is in use by process {os.getpid()} on {socket.gethostname()} since 2"
         assert who in err
-        assert "pytest" in err
+        assert f"({shlex.join(sys.argv)[:500]}); wait for it" in err
         assert directories.tree(place) == before
     assert compare.main([str(place / "run")] * 2) == 0  # reading needs no lock
     held.release()

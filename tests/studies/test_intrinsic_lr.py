@@ -73,7 +73,7 @@ def test_presets_pass_their_own_checks(preset):
         ("swa", dict(seeds=5), "seeds=5: needs an even number from 4 on"),
         ("decay", dict(drop_at=80), "at least 2.5/λ_e′ = 25000 steps after drop_at"),
         ("only_the_last", dict(LATE, middle_lr=2.0), "a number from lr to large_lr"),
-        ("swa", dict(memories=100.0, seeds=4), "100000 steps, in the last 80%"),
+        ("swa", dict(memories=100.0, seeds=4), "100000 steps, in 80% of the run"),
         ("full_batch", dict(steps=40), "steps=40: needs at least 1000"),
         ("sphere", dict(lrs=(2.0, 0.1, 0.1, 0.1)), "times decays below 0.1"),
     ],

@@ -308,11 +308,25 @@ def test_a_prediction_is_stored_and_read_again(tmp_path, monkeypatch):
     np.testing.assert_equal(again.difference.lag.se, made.difference.lag.se)
     none = made._replace(difference=None)
     monkeypatch.setattr(prediction, "predict", lambda *_: none)
-    (tmp_path / "prediction.json").unlink()
+    (tmp_path / "curves" / "prediction.npz").unlink()
     foresee(s, RunDir(tmp_path, "scaling", {}), None)
     again = foresee(s, RunDir(tmp_path, "scaling", {}), None)
     assert again == none
     assert "limit" not in again.summary(5.0)
+
+
+def test_a_prediction_of_which_a_byte_is_wrong_is_named(tmp_path, monkeypatch):
+    """prediction.json is for other programs, and nothing is read from it."""
+    s, made = tiny(), foreseen(1.0, 2.0, kappa=5.0)
+    monkeypatch.setattr(prediction, "predict", lambda *_: made)
+    foresee(s, RunDir(tmp_path, "scaling", {}), None)
+    written = tmp_path / "prediction.json"
+    written.write_text(written.read_text().replace("5.0", "6.0"))
+    assert foresee(s, RunDir(tmp_path, "scaling", {}), None).kappa == 5.0
+    part = tmp_path / "curves" / "prediction.npz"
+    part.write_bytes(part.read_bytes().replace(b"5", b"6", 1))
+    with pytest.raises(ValueError, match=r"prediction\.npz is damaged"):
+        foresee(s, RunDir(tmp_path, "scaling", {}), None)
 
 
 @pytest.mark.full

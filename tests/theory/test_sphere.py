@@ -123,5 +123,5 @@ def test_settings_that_it_has_not_are_refused():
         ValueError, match="schedule, boost, before, clip and average must be"
     ):
         both(plan_of(0.1, 0.01, clip=1.0), 1.0, start)
-    with pytest.raises(ValueError, match="substeps=0 must be an integer"):
+    with pytest.raises(ValueError, match="substeps=0: needs a whole number from 1"):
         both(plan_of(0.1, 0.01), 1.0, start, substeps=0)

@@ -129,6 +129,7 @@ def test_averages_of_the_weights():
     for average, expected in [
         (EMA(0.9), ema),
         (SWA(4, 4), path[[4, 8, 12, 16]].mean(0)),
+        (SWA(16, 4), path[16]),  # at the horizon: the last point alone
     ]:
         base = plan(optsde.SGD(lr=0.1), 16.0, average=average)
         dynamics = optsde.discrete(base, sampler(1.0), THETA0)

@@ -393,6 +393,10 @@ def test_explain_refuses_two_optimizers():
         (dict(noise_gain=math.nan), "noise_gain=nan: needs a positive number"),
         (dict(average=SWA(start=0.0, every=0.0)), "every=0.0: needs a positive time"),
         (dict(average=SWA(start=math.nan, every=1.0)), "start=nan: needs a time"),
+        (
+            dict(average=SWA(start=1e9, every=1.0)),
+            r"start=1000000000.0: needs a time up to the horizon",
+        ),
         (dict(clip=-1.0), "clip=-1.0: needs a positive norm"),
         (dict(average=EMA(1.5)), "decay=1.5: needs 0 ≤ decay < 1"),
         (dict(optimizer=optsde.SGD(lr=-1.0)), "lr=-1.0: needs a positive number"),

@@ -62,7 +62,10 @@ def test_restarts_are_cosines_joined(stretch):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: schedules.one_cycle(100, rise=1), "rise=1 must lie between 0 and 1"),
+        (
+            lambda: schedules.one_cycle(100, rise=1),
+            "rise=1: needs a share of the horizon",
+        ),
         (
             lambda: schedules.restarts(10, stretch=0.5),
             "stretch=0.5: needs a number ≥ 1",
@@ -72,7 +75,7 @@ def test_restarts_are_cosines_joined(stretch):
         (lambda: schedules.linear(np.inf), "horizon=inf: needs a positive length"),
         (lambda: schedules.warmup(NAN), "time=nan: needs a time ≥ 0"),
         (lambda: schedules.exponential_warmup(9.0, start=0.0), "start=0.0: needs"),
-        (lambda: schedules.milestones([1.0, NAN]), "times=nan: needs times"),
+        (lambda: schedules.milestones([1.0, NAN]), "times=nan: needs a list of times"),
         (lambda: schedules.cyclic(0.0), "period=0.0: needs a positive length"),
         (lambda: schedules.absolute(lambda t: t, 0.0), "lr=0.0: needs a positive"),
     ],

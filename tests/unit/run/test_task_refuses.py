@@ -33,9 +33,9 @@ def mean_loss(outputs, targets):
     [
         (dict(loss=mean_loss), r"loss of 3 examples has the shape \[\]: return the"),
         (dict(model=function(squeezed)), r"outputs of 3 examples have the shape \[9\]"),
-        (dict(train=(X.tolist(), Y)), "train holds a list, and inputs and targets are"),
-        (dict(train=(X, Y[:-1])), "train has 10 inputs and 9 targets: give one"),
-        (dict(test=(X[:4], Y)), "test has 4 inputs and 10 targets: give one"),
+        (dict(train=(X.tolist(), Y)), "needs arrays of one row for each example"),
+        (dict(train=(X, Y[:-1])), "train has arrays of 9 and 10 rows: give one"),
+        (dict(test=(X[:4], Y)), "test has arrays of 4 and 10 rows: give one"),
         (dict(train=(X, Y - 1)), "train has labels from -1 to 1, and 3 outputs take 0"),
         (
             dict(train=(X, Y + 1), augment=lambda keys, examples: examples),
@@ -63,6 +63,20 @@ def test_one_line_says_what_to_return(changes, message):
     with pytest.raises(ValueError, match=message) as refusal:
         Task(**given | changes)
     assert "\n" not in str(refusal.value)
+
+
+def test_labels_are_read_once(monkeypatch):
+    """And those of other data than the task's are read all the same."""
+    task = Task(nn.Dense(3), models.cross_entropy, train=(X, Y), test=(X, Y))
+    read = []
+    monkeypatch.setattr(
+        gradients.samplers, "check_labels", lambda *found: read.append(found)
+    )
+    gradients.minibatch(task.losses, task.train)
+    gradients.full_batch(task.losses, task.test)
+    assert not read
+    gradients.epochs(task.losses, (X, Y.copy()))
+    assert len(read) == 1
 
 
 def test_tokens_that_do_not_count_are_no_labels():
