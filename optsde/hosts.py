@@ -4,7 +4,7 @@ On several hosts the same program runs in several processes, each with devices o
 own, which `jax.distributed` joins to one mesh. All compute; process 0 alone decides,
 writes and prints. A process by itself is process 0.
 
-What is a *meeting* here must be reached by all processes, at the same place.
+What is *collective* here must be called by all processes, at the same place.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from optsde.types import PyTree
 
 PATIENCE = 30  # seconds without a sign after which a process is taken for lost
 
-Said = TypeVar("Said")
+Value = TypeVar("Value")
 
 
 def connect(
@@ -95,17 +95,17 @@ def several() -> bool:
     return jax.process_count() > 1
 
 
-def everyones(numbers: Any) -> np.ndarray:
-    """Returns the numbers that each process gives, [processes, …]: a meeting."""
+def all_gather(numbers: Any) -> np.ndarray:
+    """Returns the numbers that each process gives, [processes, …]: collective."""
     if not several():
         return np.asarray(numbers)[None]
     return multihost_utils.process_allgather(np.asarray(numbers))
 
 
 def check_alike(what: str, value: Any) -> None:
-    """Refuses to go on where processes differ in what they were given: a meeting."""
+    """Refuses to go on where processes differ in what they were given: collective."""
     digest = hashlib.sha256(repr(value).encode()).digest()[:4]
-    numbers = everyones(np.frombuffer(digest, np.int32)).ravel()
+    numbers = all_gather(np.frombuffer(digest, np.int32)).ravel()
     if others := np.flatnonzero(numbers != numbers[0]).tolist():
         raise ValueError(
             f"process {others[0]} has other {what} than process 0: run the same "
@@ -113,28 +113,28 @@ def check_alike(what: str, value: Any) -> None:
         )
 
 
-def told(say: Callable[[], Said]) -> Said:
-    """Returns what `say` returns at process 0, which alone calls it: a meeting.
+def broadcast(make: Callable[[], Value]) -> Value:
+    """Returns what `make` returns at process 0, which alone calls it: collective.
 
     An error that it raises there is raised everywhere.
     """
     if not several():
-        return say()
+        return make()
     message, error = b"", None
     if first():
         try:
-            message = pickle.dumps((say(), None))
+            message = pickle.dumps((make(), None))
         except Exception as caught:
             error, message = caught, pickle.dumps((None, _sendable(caught)))
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
     room = np.zeros(1 << size.bit_length(), np.uint8)  # few shapes to compile
     room[: len(message)] = np.frombuffer(message, np.uint8)
-    heard = multihost_utils.broadcast_one_to_all(room)[:size].tobytes()
+    received = multihost_utils.broadcast_one_to_all(room)[:size].tobytes()
     if error is not None:
         raise error
-    value, there = pickle.loads(heard)
-    if there is not None:
-        raise there
+    value, raised = pickle.loads(received)
+    if raised is not None:
+        raise raised
     return value
 
 
@@ -168,9 +168,9 @@ def placed(tree: PyTree, sharding: NamedSharding) -> PyTree:
 
 
 def everywhere(tree: PyTree) -> PyTree:
-    """Returns arrays of which each process has all, on a device of its own: a meeting.
+    """Returns arrays of which each process has all, on a device of its own: collective.
 
-    So numpy can read them, and what is done with them is no meeting. Those that lie
+    So numpy can read them, and what is done with them is not collective. Those that lie
     within this process stay as they are.
     """
     leaves, structure = jax.tree.flatten(tree)
@@ -186,7 +186,7 @@ def everywhere(tree: PyTree) -> PyTree:
 
 
 def gathered(tree: PyTree) -> PyTree:
-    """Returns arrays as numpy's, also those that span processes: a meeting."""
+    """Returns arrays as numpy's, also those that span processes: collective."""
     return jax.device_get(everywhere(tree))
 
 

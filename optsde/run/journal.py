@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from optsde.hosts import first, gathered, key_numbers, told, with_keys
+from optsde.hosts import broadcast, first, gathered, key_numbers, with_keys
 from optsde.run import files
 from optsde.run.rows import Row
 from optsde.types import PyTree
@@ -118,17 +118,17 @@ class Journal:
     ) -> None:
         """Saves the state, the rows that are new, and notes; none of it if it fails.
 
-        Raises OSError where it cannot be written. A meeting, of all processes.
+        Raises OSError where it cannot be written. Collective.
         """
         if step == self._last:
             return
         begun, place = time.monotonic(), self.folder / str(step)
         try:
-            told(lambda: _make_anew(place))
+            broadcast(lambda: _make_anew(place))
             with _orbax() as (ocp, checkpointer):
                 args = ocp.args.StandardSave(jax.tree.map(_plain, state))
                 checkpointer.save((place / STATE).absolute(), args=args)
-            told(lambda: self._finish(step, rows[self._rows :], notes))
+            broadcast(lambda: self._finish(step, rows[self._rows :], notes))
         except (OSError, ValueError) as error:
             if first():
                 shutil.rmtree(place, ignore_errors=True)
@@ -164,14 +164,14 @@ class Journal:
     def open(
         self, identity: Mapping[str, Any], metrics: Mapping[str, PyTree]
     ) -> Saved | None:
-        """Returns the newest whole save, and removes what lies beyond it: a meeting.
+        """Returns the newest whole save, and removes what lies beyond it: collective.
 
         Args:
           identity: what makes the run this run, in JSON.
           metrics: shapes of the metrics of a row, by name.
         """
         self._identity = json.loads(json.dumps(identity))
-        found = told(lambda: self._newest(metrics))
+        found = broadcast(lambda: self._newest(metrics))
         if found is not None:
             self._rows, self._last = len(found.rows), found.step
         return found
@@ -316,7 +316,7 @@ def load_params(folder: Path, step: int | None = None) -> tuple[int, PyTree]:
 
 
 def digest(tree: PyTree) -> str:
-    """Returns a checksum of the arrays of a tree, shapes and types too: a meeting.
+    """Returns a checksum of the arrays of a tree, shapes and types too: collective.
 
     Each is read by itself, so that no device has more than one of them whole.
     """

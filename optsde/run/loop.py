@@ -24,7 +24,7 @@ import numpy as np
 
 from optsde.checks import shown
 from optsde.dynamics.discrete import Dynamics
-from optsde.hosts import everyones, everywhere, first, gathered, several, told
+from optsde.hosts import all_gather, broadcast, everywhere, first, gathered, several
 from optsde.measure.probe import Probe, Times
 from optsde.mesh import SplitRule
 from optsde.run.engine import Engine
@@ -259,7 +259,7 @@ class Run:
                 rows.flush()
                 jax.block_until_ready(self.state)
                 if journal is not None and (
-                    stopping or journal.lasting or told(journal.is_worth_it)
+                    stopping or journal.lasting or broadcast(journal.is_worth_it)
                 ):
                     self._save()
                 seconds = time.monotonic() - begun
@@ -590,7 +590,7 @@ class _Pace:
 
     def agree(self, step: int, stop: bool, save: bool) -> tuple[bool, bool]:
         """Sets how far to go from a step; returns whether to stop and to save."""
-        steps, stops, saves = everyones([self._steps, stop, save]).T
+        steps, stops, saves = all_gather([self._steps, stop, save]).T
         self.until = step + int(steps[0])
         return bool(stops.any()), bool(saves[0])
 

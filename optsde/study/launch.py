@@ -134,7 +134,7 @@ class Package:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             run(study, settings, rundir, command.task, self.style, command.writers)
-            hosts.told(lambda: None)  # the last words of process 0 are written
+            hosts.broadcast(lambda: None)  # the last words of process 0 are written
         except UsageError as error:
             sys.exit(self._complain(str(error), 2))
         except DivergedError as error:

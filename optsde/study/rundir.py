@@ -83,7 +83,7 @@ class RunDir:
         """
         settings = json.loads(json.dumps(config.to_dict()))
         rundir = cls(path, study, settings, sources, fresh)
-        hosts.told(rundir._check)
+        hosts.broadcast(rundir._check)
         return rundir
 
     def _check(self) -> None:
@@ -166,9 +166,9 @@ class RunDir:
         meta.json has revision, versions, devices and command. Where parts are there
         already, it stays that of their beginning.
         """
-        hosts.told(self._begin)
+        hosts.broadcast(self._begin)
         sees = (self.path / "config.json").exists()
-        if blind := np.flatnonzero(~hosts.everyones(sees)).tolist():
+        if blind := np.flatnonzero(~hosts.all_gather(sees)).tolist():
             raise UsageError(
                 f"--workdir={self.path}: process {blind[0]} does not see what process "
                 "0 wrote there; name a directory that all of them share"
@@ -301,14 +301,14 @@ class RunDir:
         self, parts: Sequence[str], make: Callable[[], Mapping[str, Arrays]]
     ) -> dict[str, dict[str, np.ndarray]]:
         """Returns the arrays of parts that are made together, if any is missing."""
-        kept = hosts.told(lambda: self._kept(parts))
+        kept = hosts.broadcast(lambda: self._kept(parts))
         for name in kept:
             print(f"{name}: read from {self.path}", flush=True)
         if missing := [name for name in parts if name not in kept]:
             with self.unfinished(parts[0]):
                 made = make()
                 self.keep_all({name: made[name] for name in missing})
-            kept |= hosts.told(lambda: self._parts.read(missing))
+            kept |= hosts.broadcast(lambda: self._parts.read(missing))
         return {name: kept[name] for name in parts}
 
     @contextmanager
@@ -325,10 +325,10 @@ class RunDir:
             folder.mkdir(parents=True, exist_ok=True)
             provenance.record(folder, part)
 
-        hosts.told(begin)
+        hosts.broadcast(begin)
         with journals_in(folder):
             yield
-        hosts.told(lambda: self._finished(part))
+        hosts.broadcast(lambda: self._finished(part))
 
     def _unfinished(self, part: str) -> Path:
         return self.path / UNFINISHED / Path(file_of(part)).stem
@@ -354,7 +354,7 @@ class RunDir:
 
     def part(self, name: str) -> dict[str, np.ndarray] | None:
         """Returns the arrays that `keep` has kept by this name; None if it has not."""
-        return hosts.told(lambda: self._parts.read([name])).get(name)
+        return hosts.broadcast(lambda: self._parts.read([name])).get(name)
 
     def keep(self, name: str, arrays: Arrays) -> None:
         """Keeps the arrays of a part: all of them, or none if interrupted."""
@@ -369,7 +369,7 @@ class RunDir:
                 provenance.record(self.path, name)
             self._recorded |= parts.keys()
 
-        hosts.told(write)
+        hosts.broadcast(write)
 
     def curves(self) -> dict[str, np.ndarray]:
         """Returns the arrays of all parts by PART/NAME."""

@@ -120,7 +120,8 @@ def test_a_command_in_two_processes(tmp_path):
     two, one = (read_rows(tmp_path / name) for name in ("two", "one"))
     assert two.keys() == one.keys()
     for name in one:
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, err_msg=name)
+        columns = [np.array(x[name], float) for x in (two, one)]  # None is NaN
+        np.testing.assert_allclose(*columns, rtol=1e-4, err_msg=name)
     again = ended(both("fullbatch", *row, f"--workdir={tmp_path / 'two'}"))
     assert [code for code, *_ in again] == [0, 0]
     assert "read from" in again[0][1]
@@ -176,7 +177,9 @@ def test_a_launcher_tells_who_they_are(tmp_path):
                 uri = f"{job * 4096}.0;tcp://127.0.0.1:1"
                 told = dict(OPEN_MPI, OMPI_MCA_orte_hnp_uri=uri)
                 told |= dict(OMPI_COMM_WORLD_RANK=i, OMPI_COMM_WORLD_LOCAL_RANK=i)
-            said = "print(hosts.index(), jax.process_count(), hosts.told(lambda: 5))"
+            said = (
+                "print(hosts.index(), jax.process_count(), hosts.broadcast(lambda: 5))"
+            )
             program = f"import jax; from optsde import hosts; hosts.connect(); {said}"
             processes.append(start([sys.executable, "-c", program], 1, **told))
         found = ended(processes)
@@ -190,7 +193,7 @@ def test_an_error_of_process_0_is_raised_in_all():
         from optsde import hosts
         hosts.connect(sys.argv[1], 2, int(sys.argv[2]))
         def refuse(): raise ValueError(f"no, says {hosts.index()}")
-        try: hosts.told(refuse)
+        try: hosts.broadcast(refuse)
         except ValueError as error: print(error)
     """
     meet = f"127.0.0.1:{a_port()}"

@@ -17,8 +17,8 @@ def test_alone_it_is_process_0():
 
 
 def test_alone_it_tells_itself():
-    assert hosts.told(lambda: {"a": 1}) == {"a": 1}
-    np.testing.assert_array_equal(hosts.everyones([3, 4]), [[3, 4]])
+    assert hosts.broadcast(lambda: {"a": 1}) == {"a": 1}
+    np.testing.assert_array_equal(hosts.all_gather([3, 4]), [[3, 4]])
     tree = {"x": jnp.arange(3.0)}
     np.testing.assert_array_equal(hosts.gathered(tree)["x"], [0, 1, 2])
     assert hosts.everywhere(tree)["x"] is tree["x"]
