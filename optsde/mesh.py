@@ -89,7 +89,7 @@ def _devices_of(process: int) -> list[jax.Device]:
 
 def shards_for(replicas: int) -> int:
     """Returns how many devices may share each of so few replicas, at least 1."""
-    count = jax.device_count()
+    count = len(jax.devices())
     fitting = range(1, count // replicas + 1)
     return max((n for n in fitting if _rows(replicas, n) * n <= count), default=1)
 
@@ -98,7 +98,7 @@ def _rows(replicas: int, shards: int) -> int:
     """Returns how many rows of devices have replicas, so that processes have equally
     many devices.
     """
-    rows = min(jax.device_count() // shards, replicas)
+    rows = min(len(jax.devices()) // shards, replicas)
     while rows * shards % jax.process_count():
         rows += 1
     return rows
