@@ -18,6 +18,7 @@ from optsde.gradients import (
     FunctionOracle,
     Penalty,
     epochs,
+    diagonal,
     from_covariance,
     full_batch,
     minibatch,
@@ -336,6 +337,6 @@ def test_rules_and_dynamics_that_cannot_be_split():
     wrong = re.escape("splits c of shape [16, 3] along axis 1: return one that 8")
     with pytest.raises(ValueError, match=wrong):
         fit(dynamics, sharded=lambda path, shape, shards: len(shape) - 1)
-    law = from_covariance(jnp.eye(2), lambda x: x, 1)
+    law = from_covariance(jnp.sum, diagonal(lambda p: p), 1)
     with pytest.raises(ValueError, match="takes its parameters whole, as SDEs do"):
         fit(sde(plan, law, jnp.ones(2)), sharded=RULE)
