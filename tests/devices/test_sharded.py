@@ -17,8 +17,8 @@ from optsde.dynamics import sde
 from optsde.gradients import (
     FunctionOracle,
     Penalty,
-    epochs,
     diagonal,
+    epochs,
     from_covariance,
     full_batch,
     minibatch,
