@@ -44,11 +44,14 @@ def top_eigenvalues(
 ) -> Eigenpairs:
     """The largest eigenvalues (the most positive ones), as many as there are vectors.
 
-    One after the other, each orthogonal to those before it: Lanczos with full
-    reorthogonalisation in `dimension` products, begun anew from the vector it found
-    until the residual is below the tolerance, or `restarts` times. In the end the map
-    is diagonalised within what was found. The residuals that are returned are computed
-    there: they say whether the tolerance was met. A value is off by residual²/gap.
+    Lanczos with full reorthogonalisation from the sum of the vectors, `dimension`
+    products at a time, until the residuals are below the tolerance, or `restarts` times
+    for each eigenvalue. It holds dimension + 3·(count − 1) vectors, and when these are
+    full goes on from the best of them (thick restarts, Wu and Simon 2000). One start
+    finds one vector of each eigenvalue; so, where several are asked for, a random
+    direction joins in when they are found (a band, Ruhe 1979), and they must outlast
+    half as many products again. The residuals that are returned say whether the
+    tolerance was met. A value is off by residual²/gap.
     vectors: where to begin, such as those of the last call, leaves [count, ...]. Some
     noise from `key` is added, for what has grown since in other directions.
     """
@@ -60,53 +63,41 @@ def top_eigenvalues(
     count, size = starts.shape
     if count > size:
         raise ValueError(f"{count} eigenvalues were asked for, and there are {size}")
-    dimension = min(dimension, size)
-    fresh = FRESH * _unit(jax.random.normal(key, starts.shape, starts.dtype))
-    starts = _unit(starts) + fresh
-    bound = tolerance / count**0.5
+    room = min(dimension + 3 * (count - 1), size)
 
-    def next_one(number, carry):
-        found, largest, turns = carry
+    def noise(number):
+        fresh = jax.random.fold_in(key, number)
+        return _unit(jax.random.normal(fresh, (size,), starts.dtype))
 
-        def search(carry):
-            turn, start, *_ = carry
-            basis, matrix, out = _krylov(remaining, project(start), dimension)
-            values, s = _eigh(matrix)
-            scale = jnp.maximum(largest, jnp.abs(values[-1]))
-            missed = jnp.linalg.norm(out * s[:, -1])
-            again = missed > bound * scale  # not where they are NaN
-            return turn + 1, s[:, -1] @ basis, scale, again
+    def grow(number, band):
+        return band.grown(apply, noise(number))
 
-        def project(x):
-            return x - (found @ x) @ found
+    def search(carry):
+        turn, products, band, joined, met = carry
+        full = band.done == room
+        band = jax.lax.cond(full, lambda b: b.restarted(2 * count - 1), _same, band)
+        joins = met & ~joined
+        band = jax.lax.cond(joins, lambda b: b.joined(noise(-turn)), _same, band)
+        steps = jnp.where(joins, -(-dimension // 2), dimension)
+        steps = jnp.minimum(steps, room - band.done)
+        band = jax.lax.fori_loop(products, products + steps, grow, band)
+        _, _, residuals = band.pairs(count)
+        met = (band.done >= count) & jnp.all(residuals <= tolerance)
+        return turn + 1, products + steps, band, joined | joins, met
 
-        def remaining(x):
-            """Returns A x without the part along the vectors found so far."""
-            return project(apply(project(x)))
+    def goes_on(carry):
+        turn, _, band, joined, met = carry
+        sure = met & (joined | (count == 1) | (band.done == size))
+        finite = jnp.isfinite(band.matrix).all()
+        return ~sure & finite & (turn < restarts * count)
 
-        def unmet(carry):
-            turn, *_, again = carry
-            return again & (turn < restarts)
-
-        first = search((0, starts[number]))
-        turn, vector, largest, _ = jax.lax.while_loop(unmet, search, first)
-        return found.at[number].set(_unit(vector)), largest, turns + turn
-
-    nothing = jnp.zeros_like(starts), jnp.zeros((), starts.dtype), 0
-    found, _, turns = jax.lax.fori_loop(0, count, next_one, nothing)
-    found = _orthogonal(found.T).T
-    images = jax.lax.map(apply, found)
-    inner = found @ images.T
-    values, s = _eigh(0.5 * (inner + inner.T))
-    values, s = values[::-1], s[:, ::-1]
-    missed = jnp.linalg.norm(s.T @ images - values[:, None] * (s.T @ found), axis=1)
-    scale = jnp.max(jnp.abs(values))
-    return Eigenpairs(
-        values=values,
-        vectors=jax.vmap(unravel)(s.T @ found),
-        residuals=missed / jnp.where(scale > 0, scale, 1),
-        products=turns * dimension + count,
-    )
+    start = jnp.sum(_unit(starts), axis=0)
+    band = _Band.beginning(_unit(start) + FRESH * noise(2**30), room)
+    first = search((0, 0, band, jnp.array(False), jnp.array(False)))
+    _, products, band, *_ = jax.lax.while_loop(goes_on, search, first)
+    values, s, residuals = band.pairs(count)
+    found = jax.vmap(unravel)(s @ band.vectors)
+    return Eigenpairs(values, found, residuals, products)
 
 
 def trace(
@@ -173,6 +164,115 @@ def spectral_density(
 FRESH = 0.1  # the noise in a warm start, against 1
 
 
+class _Band(NamedTuple):
+    """A space that products of a map span, and the map within it, as it grows.
+
+    The images of the first `done` vectors lie in the span of the first `filled`.
+    """
+
+    vectors: jax.Array  # [room + 2, size], orthonormal, then zero
+    matrix: jax.Array  # [room + 2, room + 2], of the map; its columns that are done
+    done: jax.Array
+    filled: jax.Array
+
+    @classmethod
+    def beginning(cls, start: jax.Array, room: int) -> "_Band":
+        """Returns the band of one vector, with room for so many that are done."""
+        vectors = jnp.zeros((room + 2, start.size), start.dtype)
+        matrix = jnp.zeros((room + 2, room + 2), start.dtype)
+        zero = jnp.int32(0)
+        return cls(vectors.at[0].set(_unit(start)), matrix, zero, zero + 1)
+
+    def joined(self, vector: jax.Array) -> "_Band":
+        """Adds a vector's part outside; nothing where the space is whole."""
+        away, _ = self._outside(vector)
+        length = jnp.linalg.norm(away)
+        lost = length <= _rounding(vector.dtype) * jnp.linalg.norm(vector)
+        away = jnp.where(lost, 0, away / length)
+        vectors = self.vectors.at[self.filled].set(away)
+        return self._replace(vectors=vectors, filled=self.filled + ~lost)
+
+    def grown(self, apply: Callable, noise: jax.Array) -> "_Band":
+        """Takes the product with the next vector; noise goes on where it stays inside.
+
+        There Lanczos would divide by rounding noise or zero.
+        """
+        image = apply(self.vectors[self.done])
+        away, inside = self._outside(image)
+        length = jnp.linalg.norm(away)
+        matrix = self.matrix.at[:, self.done].set(inside)
+        scale = jnp.max(jnp.abs(matrix))
+        closed = length <= _rounding(image.dtype) * scale
+        matrix = matrix.at[self.filled, self.done].set(jnp.where(closed, 0, length))
+        band = self._replace(matrix=matrix, done=self.done + 1)
+        alone = band.filled == band.done
+        return jax.lax.cond(
+            closed,
+            lambda b: jax.lax.cond(alone, lambda c: c.joined(noise), _same, b),
+            lambda b: b._replace(
+                vectors=b.vectors.at[b.filled].set(away / length), filled=b.filled + 1
+            ),
+            band,
+        )
+
+    def pairs(self, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns the largest eigenvalues within, what mixes the vectors, residuals."""
+        values, s = self._ritz()
+        values, s = values[::-1][:count], s[:, ::-1][:, :count]
+        outside = jnp.arange(len(s)) >= self.done
+        missed = jnp.linalg.norm((self.matrix @ s) * outside[:, None], axis=0)
+        scale = jnp.max(jnp.abs(values))
+        return values, s.T, missed / jnp.where(scale > 0, scale, 1)
+
+    def restarted(self, most: int) -> "_Band":
+        """Returns the band of its best vectors, with what waited for its product."""
+        values, s = self._ritz()
+        kept = min(most, len(s) - 3)
+        best = s[:, ::-1][:, :kept]
+        waiting = jnp.stack([self._at(self.done), self._at(self.done + 1)])
+        number = jnp.minimum(self.filled - self.done, 2)
+        vectors = jnp.zeros_like(self.vectors)
+        vectors = vectors.at[:kept].set(best.T @ self.vectors)
+        vectors = vectors.at[kept : kept + 2].set(waiting)
+        coupling = jax.lax.dynamic_slice_in_dim(self.matrix @ best, self.done, 2)
+        matrix = jnp.zeros_like(self.matrix)
+        matrix = matrix.at[:kept, :kept].set(jnp.diag(values[::-1][:kept]))
+        matrix = matrix.at[kept : kept + 2, :kept].set(coupling)
+        return _Band(vectors, matrix, jnp.int32(kept), kept + number)
+
+    def _ritz(self) -> tuple[jax.Array, jax.Array]:
+        """Returns the eigenpairs within the vectors that are done, rising.
+
+        What is not done yet counts as a diagonal far below every eigenvalue.
+        """
+        done = jnp.arange(len(self.matrix)) < self.done
+        inner = jnp.where(done[:, None] & done[None], self.matrix, 0)
+        below = -4 * jnp.max(jnp.abs(inner)) - 1
+        values, s = _eigh(0.5 * (inner + inner.T) + jnp.diag(jnp.where(done, 0, below)))
+        return values, jnp.where(done[:, None], s, 0)
+
+    def _outside(self, vector: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns a vector without its part in the space, and that part's coordinates.
+
+        Taken away twice, since once leaves rounding.
+        """
+        first = self.vectors @ vector
+        vector = vector - first @ self.vectors
+        second = self.vectors @ vector
+        return vector - second @ self.vectors, first + second
+
+    def _at(self, number: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_index_in_dim(self.vectors, number, keepdims=False)
+
+
+def _same(band: _Band) -> _Band:
+    return band
+
+
+def _rounding(dtype: Any) -> float:
+    return 100 * float(jnp.finfo(dtype).eps)
+
+
 def _krylov(apply, start: jax.Array, dimension: int):
     """Returns (orthonormal basis in rows, the map within it, lengths out of it).
 
@@ -228,7 +328,6 @@ def _one_by_one(function: Callable) -> Callable:
 
 
 _eigh = _one_by_one(lambda matrix: tuple(jnp.linalg.eigh(matrix)))
-_orthogonal = _one_by_one(lambda matrix: jnp.linalg.qr(matrix)[0])
 
 
 def _unit(x: jax.Array) -> jax.Array:
