@@ -27,7 +27,7 @@ from optsde.gradients.oracle import (
     Sampler,
 )
 from optsde.gradients.penalty import Penalty, penalized
-from optsde.gradients.per_example import all_dense, by_blocks, by_layers
+from optsde.gradients.per_example import all_dense, by_blocks, by_layers, layers_of
 from optsde.gradients.samplers import epochs, full_batch, minibatch
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "gaussian",
     "heavy_tailed",
     "heavy_tailed_law",
+    "layers_of",
     "minibatch",
     "penalized",
     "signed_mix",

@@ -65,31 +65,19 @@ def by_layers(model: nn.Module, loss: Callable, data: PyTree, block: int = 512):
     `loss(outputs, targets)` gives the loss of each example. One forward and one
     backward pass yield all three sums.
     """
-    shapes = jax.eval_shape(model.init, jax.random.key(0), data[0][:1])
-    if reason := _other_layers(model, shapes, data[0][:1]):
-        raise ValueError(reason)
+    layers = layers_of(model, data[0][:1])
 
     def sums_of_block(params, examples, mask, weights) -> Sums:
         inputs, targets = examples
         weights = jnp.zeros_like(mask) if weights is None else weights
 
-        def total(taps):
-            variables = {"params": params, "perturbations": taps}
-            outputs, recorded = model.apply(
-                variables, inputs, mutable=["intermediates"]
-            )
-            return mask @ loss(outputs, targets), recorded["intermediates"]
+        def total(outputs):
+            return mask @ loss(outputs, targets)
 
-        rows, dtype = len(mask), jnp.result_type(*jax.tree.leaves(params))
-        taps = jax.tree.map(
-            lambda s: jnp.zeros((rows, *s.shape[1:]), dtype), shapes["perturbations"]
-        )
-        (value, recorded), deltas = jax.value_and_grad(total, has_aux=True)(taps)
-
+        value, pairs = layers(params, inputs, total)
         grad, square, weighted = {}, {}, {}
         for path, layer in _layers(params).items():
-            x = _at(recorded, path)["inputs"][0]
-            d = _at(deltas, path)["outputs"]
+            x, d = pairs[path]
             wd = weights[:, None] * d
             grad[path] = _outer(layer, x, d)
             square[path] = _outer(layer, x * x, d * d)
@@ -98,6 +86,42 @@ def by_layers(model: nn.Module, loss: Callable, data: PyTree, block: int = 512):
         return Sums(value, unflatten(grad), unflatten(square), unflatten(weighted))
 
     return _over_blocks(sums_of_block, data, block)
+
+
+LayersOf = Callable[[PyTree, jax.Array, Callable], tuple[jax.Array, dict]]
+
+
+def layers_of(model: nn.Module, inputs: jax.Array) -> LayersOf:
+    """Returns what looks into the layers of a model of `optsde.models.Dense` alone.
+
+    It is a function (params, inputs, scalar) -> (scalar(outputs), pairs). For each
+    layer, by its path in the parameters, the pair has its inputs, and the derivatives
+    of the scalar by its outputs. A model with other layers is refused.
+    """
+    shapes = jax.eval_shape(model.init, jax.random.key(0), inputs[:1])
+    if reason := _other_layers(model, shapes, inputs[:1]):
+        raise ValueError(reason)
+
+    def of_inputs(params, inputs, scalar):
+        def total(taps):
+            variables = {"params": params, "perturbations": taps}
+            outputs, recorded = model.apply(
+                variables, inputs, mutable=["intermediates"]
+            )
+            return scalar(outputs), recorded["intermediates"]
+
+        rows, dtype = len(inputs), jnp.result_type(*jax.tree.leaves(params))
+        taps = jax.tree.map(
+            lambda s: jnp.zeros((rows, *s.shape[1:]), dtype), shapes["perturbations"]
+        )
+        (value, recorded), deltas = jax.value_and_grad(total, has_aux=True)(taps)
+        pairs = {
+            path: (_at(recorded, path)["inputs"][0], _at(deltas, path)["outputs"])
+            for path in _layers(params)
+        }
+        return value, pairs
+
+    return of_inputs
 
 
 def _outer(layer: dict, x: jax.Array, d: jax.Array) -> dict:

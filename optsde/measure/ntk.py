@@ -6,14 +6,17 @@ learning rate 2/(s‖K‖).
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from optsde.checks import check_count, check_rows
+from optsde.gradients import layers_of
 from optsde.measure.probe import Probe
 from optsde.types import PyTree, Scalar
 
@@ -38,8 +41,7 @@ def kernel(
     their sum over outputs. Besides K it takes the memory of the jacobians of two blocks
     of examples, 2·block·c numbers for each parameter.
     """
-    if form not in FORMS:
-        raise ValueError(f"form={form!r} is none of {', '.join(FORMS)}")
+    _check_form(form)
     if block < 1:
         raise ValueError(f"block={block} must be at least 1")
     n = x.shape[0]
@@ -60,6 +62,39 @@ def kernel(
 
     parts = jax.lax.map(against_all, blocks)  # [block, other block, …]
     return _joined(parts, form, n)
+
+
+def kernel_by_layers(
+    model: nn.Module, params: PyTree, x: jax.Array, form: str = "full"
+) -> jax.Array:
+    """Returns the kernel K of a model of `optsde.models.Dense` layers, as `kernel`.
+
+    No jacobian is formed: with the inputs x_i of a layer, and the derivatives δ_i of
+    the outputs by the layer's own, its part of K is (x_i·x_j + 1)(δ_i·δ_j), without the
+    1 if it has no bias. It costs a backward pass for each output. Other models are
+    refused.
+    """
+    _check_form(form)
+    layers = layers_of(model, x)
+    outputs = jax.eval_shape(lambda p: model.apply({"params": p}, x), params).shape[1]
+
+    def of_output(direction):
+        _, pairs = layers(params, x, lambda y: jnp.sum(y @ direction))
+        given = {path: inputs for path, (inputs, _) in pairs.items()}
+        return given, {path: deltas for path, (_, deltas) in pairs.items()}
+
+    units = jnp.eye(outputs, dtype=jnp.result_type(*jax.tree.leaves(params)))
+    given, deltas = jax.vmap(of_output, out_axes=(None, 1))(units)
+    left, _, right = FORMS[form].partition("->")
+    one, two = left.split(",")
+
+    def part(path):
+        biased = "bias" in functools.reduce(operator.getitem, path, params)
+        alike = given[path] @ given[path].T + biased
+        bent = jnp.einsum(f"{one}p,{two}p->{right}", deltas[path], deltas[path])
+        return jnp.einsum(f"ij,{right}->{right}", alike, bent)
+
+    return functools.reduce(jnp.add, map(part, given))
 
 
 def exact_kernel(
@@ -191,6 +226,11 @@ def ntk_probe(
         return ProbeMemory(_random_like(shape), jnp.int32(0))
 
     return Probe(observe, init, x)
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMS:
+        raise ValueError(f"form={form!r} is none of {', '.join(FORMS)}")
 
 
 def _product(left: PyTree, right: PyTree, form: str) -> jax.Array:

@@ -54,6 +54,26 @@ def test_kernel_is_that_of_the_dense_jacobian(form, block):
     np.testing.assert_allclose(got, np.einsum(sums[form], full), atol=1e-10)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("form", ["full", "outputs", "trace"])
+@pytest.mark.parametrize("options", [{}, {"parametrization": "ntk"}], ids=str)
+def test_kernel_by_layers_is_the_same(form, options):
+    model, apply = net(**options)
+    _, *given = case(**options)
+    params, x = in_float64(*given)
+    got = jax.jit(partial(ntk.kernel_by_layers, model, form=form))(params, x)
+    expected = jax.jit(partial(ntk.kernel, apply, form=form))(params, x)
+    np.testing.assert_allclose(got, expected, atol=1e-10)
+
+
+def test_kernel_by_layers_of_other_layers_is_refused():
+    model = models.build("smallconv", 3)
+    images = jnp.zeros((2, 8, 8, 1))
+    params = models.init_params(model, jax.random.key(0), images)
+    with pytest.raises(ValueError, match="by_layers needs every parameter"):
+        ntk.kernel_by_layers(model, params, images)
+
+
 def test_float64_without_being_asked_for():
     apply, params, x = case()
     exact = ntk.exact_kernel(apply, params, x, block=4)
