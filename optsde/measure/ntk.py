@@ -23,6 +23,7 @@ from optsde.types import PyTree, Scalar
 Apply = Callable[[PyTree, jax.Array], jax.Array]
 
 FORMS = {"full": "ik,jl->ikjl", "outputs": "ik,jk->kij", "trace": "ik,jk->ij"}
+SWAPS = {"full": (2, 3, 0, 1), "outputs": (0, 2, 1), "trace": (1, 0)}  # i with j
 LOSSES = {
     "half_sum": lambda n, c: 1.0,  # ½ Σ|f − y|²
     "half_mean": lambda n, c: 1 / n,  # the mean of models.squared_error
@@ -56,12 +57,16 @@ def kernel(
 
         return jax.vmap(of_one)(examples)
 
-    def against_all(examples):
-        left = jacobian(examples)
-        return jax.lax.map(lambda other: _product(left, jacobian(other), form), blocks)
+    def of_pair(pair):
+        left, right = (jacobian(blocks[number]) for number in pair)
+        return _product(left, right, form)
 
-    parts = jax.lax.map(against_all, blocks)  # [block, other block, …]
-    return _joined(parts, form, n)
+    above = np.triu_indices(count)  # K is symmetric
+    parts = jax.lax.map(of_pair, tuple(map(jnp.asarray, above)))
+    swapped = parts.transpose(0, *(1 + x for x in SWAPS[form]))
+    whole = jnp.zeros((count, count, *parts.shape[1:]), parts.dtype)
+    whole = whole.at[above].set(parts).at[above[::-1]].set(swapped)
+    return _joined(whole, form, n)
 
 
 def kernel_by_layers(
