@@ -35,7 +35,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 from optsde.analysis.statistics import Estimate, Interval, interval, jackknife
 from optsde.analysis.tables import table, with_interval
@@ -156,6 +155,8 @@ def loss_difference(
         raise ValueError(
             f"at={at}: needs a curve from time 0 and measurements to the last of these"
         )
+    from scipy.interpolate import PchipInterpolator  # a third of a second
+
     slowed = slowed[..., [kappa > 1 for kappa in noises.kappas]]
     clock = _clock(plan, times[-1])
 
