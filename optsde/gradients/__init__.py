@@ -27,7 +27,7 @@ from optsde.gradients.oracle import (
     Sampler,
 )
 from optsde.gradients.penalty import Penalty, penalized
-from optsde.gradients.per_example import all_dense, by_blocks, by_layers, layers_of
+from optsde.gradients.per_example import by_blocks, by_layers, layers_of
 from optsde.gradients.samplers import epochs, full_batch, minibatch
 
 __all__ = [
@@ -43,7 +43,6 @@ __all__ = [
     "Penalty",
     "Sampler",
     "Use",
-    "all_dense",
     "by_blocks",
     "by_layers",
     "dense",

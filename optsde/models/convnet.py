@@ -61,7 +61,7 @@ class ConvNet(nn.Module):
         """Returns the logits of features [n, d]."""
         if self.fixed_head:
             return x @ init(jax.random.key(0), (x.shape[-1], self.classes))
-        return Dense(self.classes, init, name="head")(x)
+        return Dense(self.classes, kernel_init=init, name="head")(x)
 
 
 SCALE_INVARIANT = dict(affine=False, eps=0.0, fixed_head=True)

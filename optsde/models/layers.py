@@ -18,26 +18,19 @@ from flax.linen.dtypes import promote_dtype
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-class Dense(nn.Module):
-    """A dense layer x W + b, whose inputs and output gradients can be read.
+class Dense(nn.Dense):
+    """A dense layer x W + b: nn.Dense with these defaults and parametrizations."""
 
-    The inputs are sown into `intermediates`, and `perturbations` are added to the
-    outputs, where those collections are mutable; else nothing is added or kept.
-    """
-
-    features: int
     kernel_init: Callable = nn.initializers.he_normal()
-    use_bias: bool = True
+    param_dtype: Any = float  # of the width that jax is set to
     parametrization: str = "standard"
-    dtype: Any = None
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x, kernel = _parametrize(self, x, (x.shape[-1], self.features))
-        self.sow("intermediates", "inputs", x)
-        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        y = _add_bias(self, x @ kernel)
-        return self.perturb("outputs", y)
+    def __post_init__(self):
+        self.kernel_init = _kernel_init(self)
+        super().__post_init__()
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        return super().__call__(_scale(self, inputs, inputs.shape[-1]))
 
 
 class Conv(nn.Module):
@@ -67,29 +60,28 @@ class Conv(nn.Module):
             allowed = ", ".join(["auto", *_FORMS])
             raise ValueError(f"form={form!r} is none of {allowed}")
         shape = (self.size, self.size, x.shape[-1], self.features)
-        x, kernel = _parametrize(self, x, shape)
+        x = _scale(self, x, math.prod(shape[:-1]))
+        kernel = self.param("kernel", _kernel_init(self), shape)
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        return _add_bias(self, _FORMS[form](x, kernel, self.stride))
+        y = _FORMS[form](x, kernel, self.stride)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        y, bias = promote_dtype(y, bias, dtype=self.dtype)
+        return y + jnp.broadcast_to(bias, y.shape)
 
 
-def _parametrize(layer: Dense | Conv, x: jax.Array, shape: tuple[int, ...]):
-    """The inputs, scaled as the parametrization wants, and the kernel."""
-    if layer.parametrization == "standard":
-        return x, layer.param("kernel", layer.kernel_init, shape)
-    if layer.parametrization == "ntk":
-        kernel = layer.param("kernel", nn.initializers.normal(1.0), shape)
-        return x * math.prod(shape[:-1]) ** -0.5, kernel
-    raise ValueError(
-        f"parametrization={layer.parametrization!r} is none of standard, ntk"
-    )
+def _kernel_init(layer: Dense | Conv) -> Callable:
+    if layer.parametrization not in ("standard", "ntk"):
+        raise ValueError(
+            f"parametrization={layer.parametrization!r} is none of standard, ntk"
+        )
+    ntk = layer.parametrization == "ntk"
+    return nn.initializers.normal(1.0) if ntk else layer.kernel_init
 
 
-def _add_bias(layer: Dense | Conv, y: jax.Array) -> jax.Array:
-    if not layer.use_bias:
-        return y
-    bias = layer.param("bias", nn.initializers.zeros, (layer.features,))
-    y, bias = promote_dtype(y, bias, dtype=layer.dtype)
-    return y + jnp.broadcast_to(bias, y.shape)
+def _scale(layer: Dense | Conv, x: jax.Array, fan_in: int) -> jax.Array:
+    return x * fan_in**-0.5 if layer.parametrization == "ntk" else x
 
 
 def _direct(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

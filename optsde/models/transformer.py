@@ -79,12 +79,14 @@ class _Layer(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         n, size, width = x.shape
         dense = functools.partial(Dense, dtype=self.dtype)
-        qkv = dense(3 * width, _normal(0.02), name="qkv")(LayerNorm()(x))
+        qkv = dense(3 * width, kernel_init=_normal(0.02), name="qkv")(LayerNorm()(x))
         q, k, v = jnp.split(qkv.reshape(n, size, 3 * self.heads, -1), 3, axis=2)
         y = _attend(q, k, v, self.causal).reshape(n, size, width)
-        x = x + dense(width, self.residual_init, name="out")(y)
-        y = nn.gelu(dense(4 * width, _normal(0.02), name="up")(LayerNorm()(x)))
-        return x + dense(width, self.residual_init, name="down")(y)
+        x = x + dense(width, kernel_init=self.residual_init, name="out")(y)
+        y = nn.gelu(
+            dense(4 * width, kernel_init=_normal(0.02), name="up")(LayerNorm()(x))
+        )
+        return x + dense(width, kernel_init=self.residual_init, name="down")(y)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Array:

@@ -15,7 +15,7 @@ from optsde.checks import check_count, check_labels, check_rows
 from optsde.data.dataset import Array
 from optsde.data.resident import arrays_of, source_of
 from optsde.data.stream import Stream
-from optsde.gradients import Augment, Law, all_dense, by_blocks, by_layers, from_data
+from optsde.gradients import Augment, Law, by_blocks, by_layers, from_data
 from optsde.gradients.groups import mean_over
 from optsde.measure.probe import Probe, Times, probe
 from optsde.models import Net
@@ -124,12 +124,11 @@ class Task:
                 "independent ones; use another norm, such as group"
             )
         inputs, targets = source.arrays
-        prepared = self.prepare(inputs)
         module = self.net.module
-        if module is not None and all_dense(module, prepared):
-            sums = by_layers(module, self.loss, (prepared, targets))
-        else:
+        if module is None:
             sums = by_blocks(self.losses, source.arrays)
+        else:
+            sums = by_layers(module, self.loss, (self.prepare(inputs), targets))
         return from_data(self.losses, source.arrays, batch_size, sums)
 
     def train_loss(self, rows: int = 2048, times: Times = None) -> Probe:

@@ -99,22 +99,6 @@ def test_sums_against_each_gradient(problem, kind, block):
     np.testing.assert_allclose(flat(sums.weighted), w @ g, rtol=1e-9, atol=1e-13)
 
 
-def test_by_layers_refuses_other_layers(problem):
-    import flax.linen as nn
-
-    with pytest.raises(ValueError, match="layers_0 is another kind: use by_blocks"):
-        by_layers(nn.Sequential([nn.Dense(3)]), cross_entropy, problem[3])
-
-    class Twice(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            layer = Dense(5)
-            return layer(layer(x))
-
-    with pytest.raises(ValueError, match="each layer called once"):
-        by_layers(Twice(), cross_entropy, problem[3])
-
-
 @pytest.mark.parametrize("kind", ["blocks", "layers"])
 def test_sums_keep_the_dtype_of_the_parameters(problem, kind):
     model, losses, params, (x, y) = problem

@@ -70,7 +70,7 @@ def test_kernel_by_layers_of_other_layers_is_refused():
     model = models.build("smallconv", 3)
     images = jnp.zeros((2, 8, 8, 1))
     params = models.init_params(model, jax.random.key(0), images)
-    with pytest.raises(ValueError, match="by_layers needs every parameter"):
+    with pytest.raises(ValueError, match="this needs every parameter in"):
         ntk.kernel_by_layers(model, params, images)
 
 

@@ -28,21 +28,15 @@ def moments(law, params):
     return jax.jit(law.moments)(params, dw)
 
 
-def test_a_law_is_that_of_the_examples_whatever_the_net():
-    dense = task(models.MLP((8, 10)))
-    assert gradients.all_dense(dense.model, dense.prepare(dense.plain))
-    params = dense.init(jax.random.key(0))
-    by_blocks = gradients.from_data(dense.losses, dense.train, 8)
-    ours, theirs = (moments(x, params) for x in (dense.law(8), by_blocks))
+@pytest.mark.parametrize("net", [models.MLP((8, 10)), models.SmallConv(10, width=2)])
+def test_a_law_is_that_of_the_examples_whatever_the_net(net):
+    whole = task(net)
+    params = whole.init(jax.random.key(0))
+    by_blocks = gradients.from_data(whole.losses, whole.train, 8)
+    ours, theirs = (moments(x, params) for x in (whole.law(8), by_blocks))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6), ours, theirs
     )
-
-    conv = task(models.SmallConv(10, width=2), size=8)
-    assert not gradients.all_dense(conv.model, conv.prepare(conv.plain))
-    params = conv.init(jax.random.key(0))
-    losses = conv.losses(params, conv.train)
-    np.testing.assert_allclose(moments(conv.law(8), params).loss, losses.mean(), 1e-5)
 
 
 def test_the_statistics_of_many_sorted_examples_are_of_all_classes():
