@@ -81,7 +81,7 @@ def from_data(
     Σ^{1/2} dW = Σ_i dW_i (g_i − ḡ)/√(n·batch_size) with one Brownian motion for each
     example: the gradient of a randomly weighted full-batch loss. It costs about one
     full-batch gradient, and Σ is never formed. `sums` says how to add up over examples
-    (default `by_blocks`; `by_layers` is faster where the model allows it). Losses of
+    (default `by_blocks`; `by_layers` is faster, for Linen modules). Losses of
     examples that interact, as through BatchNorm, are refused (`interaction_check`), and
     so are those with dropout, whose masks are a second source of noise.
     """

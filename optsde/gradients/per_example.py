@@ -79,7 +79,7 @@ def by_layers(
       model: called as model(inputs).
       loss: (outputs, targets) -> the loss of each example.
       data: (inputs, targets).
-      block: examples at once; by default 512, and 32 where gradients are formed, of
+      block: examples at once; by default 128, and 32 where gradients are formed, of
         which those of a block are in memory.
     """
     inputs, _ = data
@@ -91,13 +91,16 @@ def by_layers(
         )
     dense = _dense_layers(model, params, inputs)
     if block is None:
-        block = 32 if _others(params, dense) else 512
+        block = 32 if _others(params, dense) else 128
 
     def sums_of_block(params, examples, mask, weights) -> Sums:
         def of_one(example):
             inputs, targets = jax.tree.map(lambda x: x[None], example)
-            scalar = lambda outputs: of_each(loss, outputs, targets)[0]  # noqa: E731
-            return _derivatives(model, dense, params, inputs, scalar)
+
+            def loss_of(outputs):
+                return of_each(loss, outputs, targets)[0]
+
+            return _derivatives(model, dense, params, inputs, loss_of)
 
         losses, pairs, formed = jax.vmap(of_one)(examples)
         mask = mask.astype(losses.dtype)

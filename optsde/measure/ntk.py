@@ -72,7 +72,7 @@ def kernel(
 def kernel_by_layers(
     model: nn.Module, params: PyTree, x: jax.Array, form: str = "full"
 ) -> jax.Array:
-    """Returns the kernel K of a model of `optsde.models.Dense` layers, as `kernel`.
+    """Returns the kernel K of a model of dense layers (nn.Dense), as `kernel`.
 
     No jacobian is formed: with the inputs x_i of a layer, and the derivatives δ_i of
     the outputs by the layer's own, its part of K is (x_i·x_j + 1)(δ_i·δ_j), without the
