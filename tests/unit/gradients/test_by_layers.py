@@ -146,3 +146,25 @@ def test_what_is_refused_is_named():
     params = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}
     with pytest.raises(ValueError, match="return the loss of each"):
         mean(params)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "bound"), [("convnet", 1.4), ("Dense", 3)])
+def test_operations_in_gradients(name, bound):
+    """At most 1.4 for a small convnet, whose gradients of examples are sums over 9
+    and more positions; for one dense layer three products and a forward pass for two.
+    """
+    model, x = CASES[name]
+    data = x, jnp.arange(N) % 3
+    params = init_params(model, jax.random.key(0), x)
+    losses = supervised(model, cross_entropy)
+
+    def operations(function):
+        compiled = jax.jit(function).lower(params, jnp.ones(N)).compile()
+        return compiled.cost_analysis()["flops"]
+
+    def gradient(params, w):
+        return jax.value_and_grad(lambda p: jnp.sum(losses(p, data)))(params)
+
+    sums = by_layers(model, cross_entropy, data)
+    assert operations(sums) <= bound * operations(gradient)
