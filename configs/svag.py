@@ -26,19 +26,24 @@ PRESETS = {
     "digits_rmsprop": Preset(
         "RMSprop",
         curves.Settings(
-            optimizer=optsde.RMSprop(lr=1e-3, beta=0.99), known_false=(GAP,)
+            optimizer=optsde.RMSprop(lr=1e-3, beta=0.99),
+            sde_pairs=32,
+            known_false=(GAP,),
         ),
     ),
     "digits_adagrad": Preset(
         "AdaGrad",
         curves.Settings(
             optimizer=optsde.AdaGrad(lr=1e-2, s0=1e-3),
+            sde_pairs=32,
             known_false=(GAP, f"{GAP}_with_signal"),
         ),
     ),
     "digits_sgd": Preset(
         "SGD, where SVAG(ℓ) is κ = 1/ℓ",
-        curves.Settings(optimizer=optsde.SGD(lr=0.1), seeds=128, sde_seeds=128),
+        curves.Settings(
+            optimizer=optsde.SGD(lr=0.1), seeds=128, sde_seeds=128, sde_pairs=128
+        ),
     ),
     "digits_momentum": Preset(
         "SGD with momentum, 1 − β scaled with κ",
@@ -46,6 +51,7 @@ PRESETS = {
             optimizer=optsde.Momentum(lr=0.1, beta=0.9),
             seeds=128,
             sde_seeds=64,
+            sde_pairs=64,
             known_false=("sde_has_converged",),  # .9 [.8, 1.1] %: open at ±1
         ),
     ),

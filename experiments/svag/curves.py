@@ -2,7 +2,8 @@
 
 Li, Malladi and Arora (2021) and Malladi et al. (2022) compare plain runs with SVAG(ℓ),
 which approaches the SDE; here the SDE is integrated too, with the exact covariance of
-the data, at two step sizes from which the limit is extrapolated. Discrete runs with
+the data, at two step sizes from which the limit is extrapolated: few of its paths at
+the finer one, since the two differ little on one path (Giles 2008). Discrete runs with
 Gaussian noise of that covariance tell apart why a run leaves its SDE: the shape of its
 noise, or its finite steps. Runs at smaller batches by the scaling rule belong on SVAG
 of the same κ. The train loss of all stands on one clock, the steps of the base run.
@@ -62,7 +63,7 @@ from optsde.study.tasks import TaskSettings, build_task
 Curves = dict[str, np.ndarray]  # of each arm, train loss [seeds, grid]
 SHOWN_TIMES = 4  # columns of the table
 TASK = ("widths",)  # settings of the built-in task, besides those of all studies
-COARSE = "_coarse"  # ends the name of an SDE's arm at twice its step
+COARSE = "_coarse"  # ends the name of an SDE's arm at twice its step, in all seeds
 
 
 class Settings(TaskSettings, Seeds):
@@ -89,6 +90,11 @@ class Settings(TaskSettings, Seeds):
         at_least=2,
         needs="at least 2, for standard errors",
     )
+    sde_pairs: int = setting(
+        8,
+        "at most so many of these also at half the step, on the same paths",
+        at_least=2,
+    )
     init_seed: int = seed_setting(0, "of the initial point, the same for all runs")
     times: Integers = setting(
         tuple(range(50, 401, 50)),
@@ -100,7 +106,8 @@ class Settings(TaskSettings, Seeds):
     curve_every: int = setting(10, "steps between points of the figure", at_least=1)
     substeps: int = setting(
         2,
-        "Euler–Maruyama steps of the SDE in a base step; half as many run besides",
+        "Euler–Maruyama steps of the SDE in a base step, of those pairs; half as many "
+        "of all",
         at_least=2,
         multiple_of=2,
     )
@@ -185,6 +192,8 @@ def is_adaptive(s: Settings) -> bool:
 
 def arm_label(s: Settings, name: str) -> str:
     """Returns the words for an arm in tables and legends."""
+    if name.endswith(COARSE):
+        return f"{arm_label(s, name.removesuffix(COARSE))}, twice the step"
     if name.startswith("ell"):
         return f"SVAG ℓ = {name.removeprefix('ell')}"
     if name.startswith("batch"):
@@ -220,6 +229,8 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Curves:
         seeds = s.seeds if name in arms else s.sde_seeds
         number = numbers[name.removesuffix(COARSE)]
         keys = jax.random.split(jax.random.fold_in(root, number), seeds)
+        if name in sdes(s):
+            keys = keys[: pairs(s)]
         make = partial(run_arm, s, task, name, arm, keys)
         runs[name] = rundir.once(name, make)["train_loss"]
         means = zip(grid(s).tolist(), runs[name].mean(axis=0).tolist(), strict=True)
@@ -247,7 +258,8 @@ def costs(s: Settings, size: int) -> str:
         draws = 1 if plan.noise_gain == 1 else 2
         rows[name] = s.seeds, plan.steps, draws * plan.batch_size
     for name in sdes(s):
-        rows[name] = s.sde_seeds, base.steps * (s.substeps + s.substeps // 2), size
+        rows[name + COARSE] = s.sde_seeds, base.steps * s.substeps // 2, size
+        rows[name] = pairs(s), base.steps * s.substeps, size
     rows["gaussian"] = s.sde_seeds, base.steps, size
     cells = []
     for name, (runs, steps, examples) in rows.items():
@@ -295,9 +307,7 @@ def run_arm(
     s: Settings, task: Task, name: str, arm: Dynamics, keys: jax.Array
 ) -> Curves:
     """Returns the train loss of one arm."""
-    title = arm_label(s, name.removesuffix(COARSE))
-    if name.endswith(COARSE):
-        title += ", twice the step"
+    title = arm_label(s, name)
     loss = optsde.fit(
         arm,
         keys,
@@ -312,23 +322,34 @@ def run_arm(
 # ---- what is made of them
 
 
-def extrapolated(runs: Curves) -> Curves:
-    """Returns the runs, the two step sizes of an SDE as one: 2·X_{h/2} − X_h.
+def pairs(s: Settings) -> int:
+    """Returns how many paths of an SDE are run at both step sizes: some, or all."""
+    return s.sde_pairs if s.sde_pairs + 2 <= s.sde_seeds else s.sde_seeds
 
-    The error of a mean is then of the order h² (Talay and Tubaro 1990).
+
+def limit(coarse: np.ndarray, fine: np.ndarray) -> Estimate:
+    """Returns the mean 2·X_{h/2} − X_h of runs [seeds, …], the first on shared paths.
+
+    The error of this mean is of the order h² (Talay and Tubaro 1990). It is the mean of
+    X_h in all runs, and twice the mean of X_{h/2} − X_h in those that have both.
     """
-    fine = {name: run for name, run in runs.items() if not name.endswith(COARSE)}
-    return {
-        name: 2 * run - runs[name + COARSE] if name + COARSE in runs else run
-        for name, run in fine.items()
-    }
+    both, share = coarse[: len(fine)], len(fine) / len(coarse)
+    paired = estimate(both + 2 / share * (fine - both))
+    if share == 1:
+        return paired
+    rest = estimate(coarse[len(fine) :])
+    return combination((share, 1 - share), (paired, rest))
 
 
 def estimates(s: Settings, runs: Curves, times) -> dict[str, Estimate]:
-    """Returns the mean loss of each arm at some of the times."""
+    """Returns the mean loss of each arm at some of the times, of SDEs in the limit."""
     index = np.searchsorted(grid(s), times)
-    limits = extrapolated(runs)
-    return {name: estimate(curve[:, index]) for name, curve in limits.items()}
+    at = {name: run[:, index] for name, run in runs.items()}
+    return {
+        name: limit(at[name + COARSE], run) if name + COARSE in at else estimate(run)
+        for name, run in at.items()
+        if not name.endswith(COARSE)
+    }
 
 
 def tables(s: Settings, runs: Curves) -> Iterator[str]:
@@ -371,7 +392,7 @@ def claims(s: Settings, runs: Curves) -> Iterator[Verdict]:
     for name in runs:
         if name + COARSE in runs:
             fine, coarse = (runs[x][:, index] for x in (name, name + COARSE))
-            halving = percent_paired(coarse, fine).each()
+            halving = percent_paired(coarse[: len(fine)], fine).each()
             claim = f"{name}_has_converged"
             yield all_agree(claim, halving, s.sde_bound, "% of loss")
     yield same(f"{ells[-1]}_matches_sde", ells[-1], "sde")
@@ -409,8 +430,8 @@ def figure(s: Settings, runs: Curves, path: Path) -> None:
     apart = {name: percent(x, at["sde"]) for name, x in at.items() if name != "sde"}
     nearest_last = sorted(apart, key=lambda name: -abs(apart[name].mean[-1]))
     shifts = 0.4 * np.diff([0, *s.times]).min() * np.linspace(-0.5, 0.5, len(apart))
-    for name, curve in extrapolated(runs).items():
-        band(left, times, estimate(curve), label=arm_label(s, name), **styles[name])
+    for name, curve in estimates(s, runs, times).items():
+        band(left, times, curve, label=arm_label(s, name), **styles[name])
     for name, shift in zip(nearest_last, shifts, strict=True):
         thin = dict(lw=0.9, ms=3.5, capsize=0)
         looks: dict[str, Any] = dict(ls="-") | styles[name] | thin

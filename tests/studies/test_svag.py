@@ -97,17 +97,42 @@ def test_any_net_on_any_data(changes, tmp_path, capsys):
 
 
 def test_costs_are_gradients_of_examples():
-    """By hand: 2 runs of 20 steps of 8 examples are 320, the SDE's 3·20·3·50 9,000."""
+    """By hand: 2 runs of 20 steps of 8 examples are 320, an SDE's 5·20·50 5,000.
+
+    Two of its five paths are run at half the step besides.
+    """
     s = settings("digits_sgd", **TINY)
     s = dataclasses.replace(
-        s, seeds=2, sde_seeds=3, times=(20,), ells=(1, 2), small_batches=(), substeps=2
+        s,
+        seeds=2,
+        sde_seeds=5,
+        sde_pairs=2,
+        times=(20,),
+        ells=(1, 2),
+        small_batches=(),
+        substeps=2,
     )
     rows = [line.split() for line in curves.costs(s, 50).splitlines()[2:]]
-    plain, svag2, sde, gaussian = ([*row[-4:]] for row in rows)
+    plain, svag2, coarse, sde, gaussian = ([*row[-4:]] for row in rows)
     assert plain == ["2", "20", "8", "1"]
     assert svag2 == ["2", "40", "16", "4"]
-    assert sde == ["3", "60", "50", f"{9000 / 320:.3g}"]
-    assert gaussian == ["3", "20", "50", f"{3000 / 320:.3g}"]
+    assert coarse == gaussian == ["5", "20", "50", f"{5000 / 320:.3g}"]
+    assert sde == ["2", "40", "50", f"{4000 / 320:.3g}"]
+
+
+def test_the_limit_of_an_sde_from_a_few_pairs():
+    """Of 10⁴ repetitions the mean is 2·EX_{h/2} − EX_h, the error bars are right."""
+    rng = np.random.default_rng(0)
+    coarse = 1.0 + rng.normal(size=(24, 10_000))
+    fine = coarse[:8] + 0.1 + 0.1 * rng.normal(size=(8, 10_000))
+    found = curves.limit(coarse, fine)
+    error = found.mean.std() / 100
+    assert abs(found.mean.mean() - (2 * 1.1 - 1.0)) < 4 * error
+    # The variance is 1/24 + 4·.01/8.
+    np.testing.assert_allclose(found.mean.var(), 1 / 24 + 0.005, rtol=0.05)
+    np.testing.assert_allclose((found.se**2).mean(), 1 / 24 + 0.005, rtol=0.02)
+    every = curves.limit(coarse[:8], fine)
+    np.testing.assert_allclose(every.mean, (2 * fine - coarse[:8]).mean(axis=0))
 
 
 def test_batch_norm_is_refused():
