@@ -116,9 +116,6 @@ def loss_difference(
       at: times, at which the mean is predicted; none after the last of `times`.
       memory: how decays follow κ, as in `scale`.
     """
-    # Its import takes a fifth of a second.
-    from scipy.interpolate import PchipInterpolator
-
     check_number("at", at, "times of the run")
     for part in curve:
         check_number("curve", part, "finite times and losses")

@@ -115,7 +115,6 @@ def _run(
 ) -> list[Verdict]:
     """Runs a study whose directory is begun; arguments are those of `simulate`."""
     settings, rundir = arguments[:2]
-    print(f"run directory: {rundir.path}", flush=True)
     with writing_to(functools.partial(_writers_of, rundir, writers)):
         runs = study.simulate(*arguments)
     for note in rundir.notes() if hosts.first() else ():
