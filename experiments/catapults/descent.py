@@ -62,7 +62,7 @@ def members_of(s: nets.NetSettings, task: Task, root: int = 0) -> Member:
         lr = nets.critical_lr(task.apply, start, inputs)
         return Member(lr, (inputs, targets), start)
 
-    Progress(f"{s.seeds} nets").say("compiling their starts and critical rates")
+    Progress(f"{s.seeds} starts and critical rates").say("compiling")
     return jax.jit(jax.vmap(make))(s.seed + jnp.arange(s.seeds))
 
 

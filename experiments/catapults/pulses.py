@@ -101,9 +101,9 @@ def trained(s):
             probe(evaluate, member.held_out, [end]),
         ]
 
-    members = members_of(s, target, model)
-    progress = Progress(f"{len(members.lr)} runs")
+    progress = Progress(f"{s.seeds * len(arms(s))} runs")
     progress.compiling()
+    members = members_of(s, target, model)
     run = descent.begin(nets.losses_of(model), members, end, probes=probes)
     begun = run.to(0).metrics["critical"].values[:, 0]
     loss, metrics = pulsed(s, run, members, begun, progress)

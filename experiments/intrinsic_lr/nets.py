@@ -96,9 +96,7 @@ def train(
 
 def report(s: Nets, task: Task, arm: Arm) -> None:
     """Prints what is scale invariant at the start; refuses a net that is not wholly."""
-    Progress("at the start").say(
-        "compiling what tells which layers are scale invariant"
-    )
+    Progress("scale invariance at the start").say("compiling")
     key = jax.random.key(s.seed)
     found = measure.intrinsic_report(
         arm.plan,

@@ -120,7 +120,7 @@ def predict(s: Settings, task: Task) -> Foreseen:
         probes=[noise, curve],
         progress=progress,
     )
-    progress.say("compiling what the measured noise foretells")
+    progress.say("measured; compiling what follows from it")
     noises = result.metrics["noise"].values
     size = Series(np.array(times), noises.total().noise)
     refuse_divergence(size, "the base run", "try a smaller --config.optimizer.lr")

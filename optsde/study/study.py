@@ -131,6 +131,8 @@ def _run(
     if study.answer is not None:
         texts.append(study.answer(settings, runs, verdicts))
         print(texts[-1])
+    if study.figures:
+        print(f"figures: {rundir.path / 'figures'}", flush=True)
     if study.figures and hosts.first():
         with plots.style(style):
             for name, draw in study.figures.items():
@@ -140,8 +142,6 @@ def _run(
                 draw(settings, runs, path)
     extra = {} if study.summary is None else study.summary(settings, runs)
     rundir.finish("done", verdicts, **extra)
-    if study.figures:
-        print(f"figures: {rundir.path / 'figures'}")
     print(f"summary: {rundir.path / 'summary.json'}")
     if hosts.first():
         page = report.write(rundir, study.question, settings, verdicts, texts)
