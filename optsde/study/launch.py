@@ -19,6 +19,7 @@ get_config is for any study: see `optsde.study.own`.
 """
 
 import dataclasses
+import gc
 import hashlib
 import importlib.util
 import json
@@ -238,6 +239,7 @@ def _parse(package: Package, argv: list[str]) -> _Command:
     study, settings = _chosen(package, module, path, preset, rest)
     if helping:
         print(_help(package, module, path, settings, study))
+        gc.freeze()  # the exit does not look for garbage in all that was imported
         sys.exit(0)
     task = vars(module).get("task")
     if task is not None:
