@@ -7,6 +7,7 @@ there is a list of the optimizers.
 
 import argparse
 import difflib
+import gc
 import importlib.metadata
 import inspect
 import math
@@ -391,4 +392,5 @@ def _page(given: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # the exit does not look for garbage in all that was imported
     main()

@@ -95,6 +95,13 @@ def several() -> bool:
     return jax.process_count() > 1
 
 
+def devices() -> str:
+    """Returns how many devices all processes have, and of which kind, in words."""
+    every = jax.devices()
+    shared = f" of {jax.process_count()} processes" if several() else ""
+    return f"{len(every)} × {every[0].device_kind}{shared}"
+
+
 def all_gather(numbers: Any) -> np.ndarray:
     """Returns the numbers that each process gives, [processes, …]: collective."""
     if not several():

@@ -62,6 +62,7 @@ def members_of(s: nets.NetSettings, task: Task, root: int = 0) -> Member:
         lr = nets.critical_lr(task.apply, start, inputs)
         return Member(lr, (inputs, targets), start)
 
+    Progress(f"{s.seeds} starts and critical rates").say("compiling")
     return jax.jit(jax.vmap(make))(s.seed + jnp.arange(s.seeds))
 
 
@@ -134,6 +135,7 @@ def run(losses, members: Member, steps: int, label: str = "", **options) -> Resu
       **options: those of `begin`.
     """
     progress = Progress(f"{len(members.lr)} runs{label}")
+    progress.compiling()
     whole = begin(losses, members, steps, **options)
     return whole.to(steps, progress=progress, stop_at_divergence=False)
 

@@ -62,6 +62,7 @@ def trained(s, task):
     options = dict(period=s.period, probes=probes)
     found = descent.run(task.losses, members, s.steps, **options).metrics
     progress = Progress(f"{len(members.lr)} runs' spectra")
+    progress.compiling()
     measured = []
     for number, time in enumerate(s.times):
         params = jax.tree.map(lambda x, n=number: x[:, n], found["params"].values)

@@ -101,10 +101,12 @@ def trained(s):
             probe(evaluate, member.held_out, [end]),
         ]
 
+    progress = Progress(f"{s.seeds * len(arms(s))} runs")
+    progress.compiling()
     members = members_of(s, target, model)
     run = descent.begin(nets.losses_of(model), members, end, probes=probes)
     begun = run.to(0).metrics["critical"].values[:, 0]
-    loss, metrics = pulsed(s, run, members, begun)
+    loss, metrics = pulsed(s, run, members, begun, progress)
     ends = {name: metrics[name].values[:, -1] for name in ("test_error", target.skill)}
     ends |= {
         "spikes": np.array([len(find_spikes(x)) for x in loss]),
@@ -134,7 +136,7 @@ def members_of(s, target, model) -> Member:
     return Member(ones, examples, start, Cycle(ones, ones, ones), held_out)
 
 
-def pulsed(s, run, members, begun):
+def pulsed(s, run, members, begun, progress):
     """Returns the loss before each step, and the metrics of the last stretch.
 
     The rate at the start is in units of `begun`, each pulse's in critical rates then.
@@ -143,7 +145,7 @@ def pulsed(s, run, members, begun):
     capped = np.tile([arm.capped for arm in arms(s)], s.seeds)
     ratio = np.where(capped, s.capped_ratio, s.ratio)
     base = s.base * begun
-    progress, losses = Progress(f"{len(base)} runs"), []
+    losses = []
 
     def go_on(steps, lr):
         run.set_members(members._replace(lr=jnp.asarray(lr, jnp.float32)))

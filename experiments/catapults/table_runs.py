@@ -58,6 +58,7 @@ def members_of(s, task):
     def critical(images, each):
         return jax.lax.map(lambda one: critical_lr(s, task, images, *one), each)
 
+    Progress(f"{len(INITS) * s.seeds} critical rates").say("compiling")
     starts = [jax.vmap(lambda key, i=i: start(key, i))(keys_of(s)[0]) for i in INITS]
     params = jax.tree.map(lambda *x: jnp.concatenate(x), *starts)
     orders = [

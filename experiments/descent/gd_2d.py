@@ -19,6 +19,7 @@ from experiments.descent import paths
 from experiments.descent.modified import gradient_flow, implicit, implicit_by_batch
 from optsde import gradients
 from optsde.analysis import order, plots, table, within
+from optsde.run import Progress
 from optsde.study import Numbers, Study, setting
 from optsde.study import Settings as Base
 
@@ -163,6 +164,7 @@ def compare(s):
     spans = [s.time] * len(rates) + [SIZE * lr for lr in s.epoch_lrs]
     orders = list(itertools.permutations(range(SIZE)))
     draws = list(itertools.product(range(SIZE), repeat=SIZE))
+    Progress(f"descent and flows at {len(rates)} rates").say("compiling")
     with jax.enable_x64(True):
         walks = full_batch(rates, [round(s.time / lr) for lr in rates])
         flows = flows_of((*rates, *s.epoch_lrs), spans)

@@ -12,7 +12,7 @@ import numpy as np
 
 import optsde
 from optsde import gradients
-from optsde.run import Task, fit
+from optsde.run import Progress, Task, fit
 from optsde.study import Seeds, require, setting
 from optsde.study.tasks import LabelSettings
 from optsde.types import PyTree
@@ -58,6 +58,7 @@ def train(
         probes=[task.evaluation(times=[s.steps])],
         members=jax.tree.map(lambda x: jnp.repeat(x, s.seeds, axis=0), members),
         stop_at_divergence=False,
+        progress=Progress(f"{s.study()}, {count} × {s.seeds} runs"),
     ).metrics
     return {
         name: np.asarray(metrics[f"test_{name}"].values, float).reshape(count, s.seeds)

@@ -12,7 +12,6 @@ The last two do not hold at a fixed time, over which the noise moves the mean by
 
 from collections.abc import Callable, Sequence
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import optax
@@ -57,6 +56,8 @@ def gradient_flow(
       times: steps × lr.
       accuracy: of each step of the solver, relative and absolute.
     """
+    import diffrax  # its import takes half a second
+
     term = diffrax.ODETerm(
         lambda t, params, args: jax.tree.map(jnp.negative, jax.grad(loss)(params))
     )

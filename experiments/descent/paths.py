@@ -14,6 +14,7 @@ import optsde
 from experiments.descent.functions import Function, Point
 from optsde import gradients
 from optsde.dynamics import Dynamics
+from optsde.run import Progress
 from optsde.types import PyTree
 
 Observe = Callable[[PyTree], PyTree]
@@ -64,6 +65,7 @@ def descend(
             runs[name] = jax.vmap(of_seeds, (0, None))(starts, keys)
         return runs
 
+    Progress(f"paths of {len(optimizers)} methods").say("compiling")
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(seed), seeds)
         points = jnp.asarray(starts, float)

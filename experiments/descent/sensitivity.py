@@ -16,6 +16,7 @@ import optsde
 from experiments.descent import paths
 from experiments.descent.functions import FUNCTIONS
 from optsde.analysis import above, exact, interval, plots, within
+from optsde.run import Progress
 from optsde.study import Settings as Base
 from optsde.study import Study, setting
 
@@ -72,6 +73,7 @@ def maps(s):
             for name, make in makers.items()
         }
 
+    Progress(f"{s.rates} × {s.betas} runs of each method").say("compiling")
     with jax.enable_x64(True):
         heights = jax.jit(of_grid)(rates, jnp.asarray(1 - memory))
         heights = {name: np.asarray(heights[name]) for name in TITLES}

@@ -18,7 +18,7 @@ from optsde import data, gradients, measure
 from optsde.analysis import estimate, plus_minus
 from optsde.gradients import Draw, Sampler
 from optsde.measure.probe import Probe, probe
-from optsde.run import Series, Task, evaluate
+from optsde.run import Progress, Series, Task, evaluate
 from optsde.study import RunDir, UsageError, require, tasks
 from optsde.study.arms import Arm
 from optsde.study.arms import train as train_arms
@@ -96,6 +96,7 @@ def train(
 
 def report(s: Nets, task: Task, arm: Arm) -> None:
     """Prints what is scale invariant at the start; refuses a net that is not wholly."""
+    Progress("scale invariance at the start").say("compiling")
     key = jax.random.key(s.seed)
     found = measure.intrinsic_report(
         arm.plan,

@@ -90,8 +90,9 @@ def evaluate_slice(
 
     on_device = jax.tree.map(jnp.asarray, (params, list(directions)))
     shared = *on_device, task.plain, task.train, task.test
-    of_points = compiled_points(task, shared, len(directions))
     progress = Progress("points")
+    progress.compiling()
+    of_points = compiled_points(task, shared, len(directions))
     progress.begin(len(known))
     where = {"steps": np.asarray(steps), "distance": distance}
     while len(known) < len(places):

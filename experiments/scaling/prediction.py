@@ -112,13 +112,15 @@ def predict(s: Settings, task: Task) -> Foreseen:
     times, kappas = probe_times(s), (1, *s.kappas)
     noise = measure.noise_probe(plan, sampler, s.draws, times=times, kappas=kappas)
     curve = task.evaluation(times=[0.0, *times])._replace(finite=False)
+    progress = optsde.Progress(f"{'predict':24}")
     result = optsde.fit(
         optsde.discrete(plan, sampler, task.init),
         keys_of(s, s.probe_seeds),
         times[-1],
         probes=[noise, curve],
-        progress=optsde.Progress(f"{'predict':24}"),
+        progress=progress,
     )
+    progress.say("measured; compiling what follows from it")
     noises = result.metrics["noise"].values
     size = Series(np.array(times), noises.total().noise)
     refuse_divergence(size, "the base run", "try a smaller --config.optimizer.lr")

@@ -11,7 +11,6 @@ be wrong by one, are those that score best on all other cases, never on the one 
 """
 
 import numpy as np
-from scipy import special
 
 # In logs. Half a factor 2 is the least: a grid of powers of 2 tells no less apart.
 WIDTHS = np.geomspace(np.log(2) / 2, 4, 40)
@@ -30,6 +29,8 @@ def log_score(centre, width, low, high) -> np.ndarray:
     >>> print(round(float(log_score(8.0, 1.0, 8.0, np.inf)), 4))  # log 2
     0.6931
     """
+    from scipy import special  # its import takes a tenth of a second
+
     with np.errstate(divide="ignore"):
         below, above = ((np.log(x) - np.log(centre)) / width for x in (low, high))
     # Both ends on the left of the centre, where the tail has its digits.

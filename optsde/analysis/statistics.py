@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
 
 from optsde.checks import ABOVE_0, BELOW_1, check_number, shown
 
@@ -411,11 +410,15 @@ def order(
 
 def _below(t: float, dof):
     """Returns Student's probability below t, the normal one where `dof` is infinite."""
+    from scipy import special  # its import takes a tenth of a second
+
     return special.ndtr(t) if np.isinf(dof) else special.stdtr(dof, t)
 
 
 def _quantile(p: float, dof):
     """Returns Student's quantile, the normal one where `dof` is infinite."""
+    from scipy import special
+
     dof = np.asarray(dof, np.float64)
     finite = np.where(np.isinf(dof), 1.0, dof)
     return np.where(np.isinf(dof), special.ndtri(p), special.stdtrit(finite, p))[()]

@@ -8,9 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, TextIO, TypeVar
 
-import jax
-
-from optsde.hosts import first, several
+from optsde.hosts import devices, first
 from optsde.run.writers import Writer, means
 
 LOSSES = ("loss", "train_loss", "test_loss")  # the first that a row has is shown
@@ -88,11 +86,11 @@ class Progress:
 
     def compiling(self) -> None:
         """Says that the run is compiled, and what for."""
-        devices = jax.devices()
-        where = f"{len(devices)} × {devices[0].device_kind}"
-        if several():
-            where += f" of {jax.process_count()} processes"
-        self._print(f"{self.label}  compiling, for {where}")
+        self._print(f"{self.label}  compiling, for {devices()}")
+
+    def say(self, words: str) -> None:
+        """Says in a line of its own what is waited for, such as *drawing figures*."""
+        self._print(f"{self.label}  {words}", last=True)
 
     def begin(self, at: float, resumed: str = "") -> None:
         """Counts the time left from here, after compiling; says where a run resumes."""

@@ -19,6 +19,7 @@ get_config is for any study: see `optsde.study.own`.
 """
 
 import dataclasses
+import gc
 import hashlib
 import importlib.util
 import json
@@ -131,6 +132,8 @@ class Package:
             sys.exit(self._complain(str(error), 2))
         except Exception as error:
             sys.exit(self._fail(error))
+        what = f"{self.name}, preset {command.preset}, on {hosts.devices()}"
+        print(f"{what}; run directory: {place}", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             run(study, settings, rundir, command.task, self.style, command.writers)
@@ -231,9 +234,12 @@ def _parse(package: Package, argv: list[str]) -> _Command:
         raise UsageError(_without_prefix(error)) from None
     path, _, preset = str(general["config"].value).partition(":")
     module = _load(_find(package, path))
+    if own.is_own(module):
+        preset = preset or next(iter(module.PRESETS))
     study, settings = _chosen(package, module, path, preset, rest)
     if helping:
         print(_help(package, module, path, settings, study))
+        gc.freeze()  # the exit does not look for garbage in all that was imported
         sys.exit(0)
     task = vars(module).get("task")
     if task is not None:
@@ -327,7 +333,6 @@ def _chosen(
             f"{', '.join(module.PRESETS)}"
         )
     if own.is_own(module):
-        preset = preset or next(iter(module.PRESETS))
         settings = getattr(module.PRESETS[preset], "settings", None)
         if not isinstance(settings, Mapping):
             raise UsageError(

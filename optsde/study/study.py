@@ -115,7 +115,6 @@ def _run(
 ) -> list[Verdict]:
     """Runs a study whose directory is begun; arguments are those of `simulate`."""
     settings, rundir = arguments[:2]
-    print(f"run directory: {rundir.path}", flush=True)
     with writing_to(functools.partial(_writers_of, rundir, writers)):
         runs = study.simulate(*arguments)
     for note in rundir.notes() if hosts.first() else ():
@@ -132,6 +131,8 @@ def _run(
     if study.answer is not None:
         texts.append(study.answer(settings, runs, verdicts))
         print(texts[-1])
+    if study.figures:
+        print(f"figures: {rundir.path / 'figures'}", flush=True)
     if study.figures and hosts.first():
         with plots.style(style):
             for name, draw in study.figures.items():
@@ -141,8 +142,6 @@ def _run(
                 draw(settings, runs, path)
     extra = {} if study.summary is None else study.summary(settings, runs)
     rundir.finish("done", verdicts, **extra)
-    if study.figures:
-        print(f"figures: {rundir.path / 'figures'}")
     print(f"summary: {rundir.path / 'summary.json'}")
     if hosts.first():
         page = report.write(rundir, study.question, settings, verdicts, texts)

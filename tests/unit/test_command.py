@@ -180,7 +180,7 @@ def test_it_is_quick_since_it_imports_little():
     code = (
         "import sys; from optsde.__main__ import main; "
         "main('explain adam --batch 2 --to 4'.split()); "
-        "print(sorted({'flax', 'matplotlib', 'sklearn', 'orbax', "
+        "print(sorted({'flax', 'matplotlib', 'scipy', 'sklearn', 'orbax', "
         "'ml_collections', 'diffrax'} & set(sys.modules)))"
     )
     run = subprocess.run(

@@ -34,6 +34,16 @@ def within(count, n, p):
 # Sets
 
 
+@pytest.mark.full  # the import takes a second
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    inputs, targets = data.digits()
+    assert_same(inputs, (pixels / 16 - 0.3).astype(np.float32))
+    assert_same(targets, labels.astype(np.int32))
+
+
 @pytest.mark.parametrize(
     ("options", "sizes"),
     [

@@ -76,6 +76,13 @@ def test_a_terminal_has_one_line(clock):
     assert text.endswith("\n")
 
 
+def test_what_is_waited_for_has_a_line_of_its_own():
+    terminal = Terminal()
+    Progress("critical rates", terminal).say("compiling")
+    assert terminal.getvalue().endswith("\n")
+    assert "critical rates  compiling" in terminal.getvalue()
+
+
 def run(horizon, progress, **options):
     sampler = gaussian(lambda x: jnp.sum(x**2), diagonal(jnp.ones_like))
     plan = Plan(optimizer=SGD(lr=0.1), batch_size=1, horizon=horizon)

@@ -160,7 +160,9 @@ def test_accuracy_needs_labels(command, tmp_path):
         "4, 2", "4, 1"
     )
     (tmp_path / "mine.py").write_text(numbers)
-    assert command("--config=mine.py")[0] == 0
+    code, out, _ = command("--config=mine.py")
+    assert code == 0
+    assert out.startswith("pack, preset adam, on ")  # the first of the file
     judging = dataclasses.replace(STUDY, by_accuracy=True)
     code, _, err = command("--config=mine.py", "--workdir=b", studies=(judging,))
     assert (code, "the study first judges by accuracy" in err) == (2, True)
