@@ -143,7 +143,7 @@ PRESETS = {
     **rows_of("text", TEXT, **ON_TEXT),
     "growth_imagenet": Preset(
         "on paper: ResNet-50 on ImageNet, base, SVAG, full batch, 8 to 4,096 devices",
-        growth.Settings(),
+        growth.Settings(train_size=1_281_167),
     ),
     "growth_lm_1b": Preset(
         "on paper: a transformer of 10⁹ parameters on 2·10¹⁰ tokens, likewise",

@@ -34,7 +34,7 @@ class Settings(Base):
     )
     classes: int = setting(1000, "of images, or words that tokens are", at_least=1)
     train_size: int = setting(
-        1_281_167, "examples to train on", zero="those of one's own task", at_least=0
+        0, "examples to train on", zero="those of one's own task", at_least=0
     )
     model: str = setting("resnet50", "name of the net, see optsde.models.build")
     options: dict = setting(
@@ -160,10 +160,8 @@ def tables(s: Settings, ways: dict[str, Way]) -> Iterator[str]:
     for way in ways.values():
         yield f"{way.words}: {dominated(way, device)}"
         if way.groups < max(s.devices):
-            yield (
-                f"{way.words}: of more than {way.groups:,} devices the rest only wait: "
-                f"there are no more groups of {s.group}"
-            )
+            words = f"no more than {way.groups:,} devices have work"
+            yield f"{way.words}: {words}, which is in groups of {s.group}"
 
 
 def dominated(way: Way, device: Accelerator) -> str:

@@ -271,7 +271,7 @@ def test_growth_of_a_small_net(tmp_path, capsys):
     steps = [found[name]["steps"] for name in examples]
     assert steps == [10, 40, 5]  # SVAG of momentum: ℓ times as many
     out = capsys.readouterr().out
-    assert "base, batch 32: of more than 8 devices the rest only wait" in out
+    assert "base, batch 32: no more than 8 devices have work" in out
     assert "SVAG, ℓ = 4: the wire takes longer than the products from 16 devices" in out
     assert (tmp_path / "run" / "figures" / "growth.png").is_file()
     with pytest.raises(tasks.UsageError, match="train_size=0: needs how many"):
