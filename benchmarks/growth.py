@@ -98,10 +98,11 @@ def measured(dynamics: Dynamics, rule: SplitRule | None) -> tuple[float, int]:
     lowered = engine.lower(state)
     memory: Any = lowered.compile().memory_analysis()
     engine.compile(lowered)
-    carry = [state, engine.zeros(state)]
+    carry = state, engine.zeros(state)
 
     def step():
-        carry[:] = engine.advance(*carry, 1)
+        nonlocal carry
+        carry = engine.advance(*carry, steps=1)
         return engine.reached
 
     return median_of(step), memory.temp_size_in_bytes

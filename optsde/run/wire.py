@@ -81,6 +81,11 @@ def traced(
     dynamics: Dynamics, devices: int, sharded: SplitRule | None = None
 ) -> Program:
     """Returns the program of a step on so many devices, which need not be there."""
+    if dynamics.stream is not None:
+        raise ValueError(
+            "a Stream's step is not counted: give the sampler a data.Resident of its "
+            "arrays' shapes, as jax.ShapeDtypeStruct(shape, dtype), in its place"
+        )
     layout = Layout.of(dynamics, sharded, devices)
 
     def step(state: PyTree, source: PyTree):

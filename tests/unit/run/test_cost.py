@@ -9,7 +9,7 @@ import pytest
 
 import optsde
 from optsde import gradients, models
-from optsde.data import Resident
+from optsde.data import Arrays, Resident, Stream
 from optsde.mesh import largest_axis
 from optsde.run import Accelerator, cost
 from optsde.run.cost import most_alive, products
@@ -209,3 +209,13 @@ def test_seconds_of_an_accelerator():
 def test_what_is_no_accelerator(given, says):
     with pytest.raises(ValueError, match=says):
         Accelerator(**given)
+
+
+def test_a_stream_is_refused():
+    arrays = np.zeros((8, 64), np.float32), np.zeros(8, np.int32)
+    net = models.build("mlp", 10, hidden=(8,))
+    losses = models.supervised(net, models.cross_entropy)
+    sampler = gradients.minibatch(losses, Stream(Arrays(*arrays)), group=2)
+    plan = optsde.Plan(optimizer=optsde.SGD(lr=0.1), batch_size=4, horizon=10)
+    with pytest.raises(ValueError, match=r"give the sampler a data\.Resident"):
+        cost(optsde.discrete(plan, sampler, {"w": jnp.zeros(3)}), 2)
