@@ -185,7 +185,10 @@ def test_a_row_is_measured_and_then_read(tmp_path, capsys):
     assert (tmp_path / "run" / "figures" / "run.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(("preset", "passes"), [("fb_longer", 1), ("fb_strong", 2)])
+@pytest.mark.parametrize(
+    ("preset", "passes"),
+    [("fb_longer", 1), pytest.param("fb_strong", 2, marks=pytest.mark.full)],
+)
 def test_counted_operations_of_resnet_18(preset, passes):
     """Layer by layer: 0.556 G multiply-adds forward (He et al.), .48 off the rims.
 
@@ -212,14 +215,11 @@ def test_a_dry_run_compiles_the_step(capsys, monkeypatch):
     monkeypatch.setattr(costs, "matmul_rate", lambda dtype: 1e9)
     s = settings("digits_fb_practice", **TINY)
     costs.report(s)
-    header, _, line, *_ = capsys.readouterr().out.splitlines()
+    header, _, line, _, note, _ = capsys.readouterr().out.splitlines()
     assert "FLOPs a step" in header
     assert f"{64 * 8 + 8 + 8 * 10 + 10}" in line
-    count = jax.device_count()
-    costs.report(s, flops=2e9 / count, share=1.0)
-    _, _, faster, *_, note, _ = capsys.readouterr().out.splitlines()
-    step, twice = (float(re.split(r"\s{2,}", x)[8]) for x in (line, faster))
-    np.testing.assert_allclose(step, 2 * twice, rtol=0.01)
+    cells = re.split(r"\s{2,}", line)
+    assert float(cells[8]) == pytest.approx(float(cells[4]) / 1e9, rel=0.01)
     assert "what is sent takes no time without --bandwidth" in note
     # Two seeds: each has 128 devices, to sum the gradient and the loss.
     wire = dict(pod=256, bandwidth=1e3, memory=1e3)
