@@ -6,7 +6,6 @@ import re
 import sys
 
 import flax.linen as nn
-import jax
 import numpy as np
 import pytest
 from helpers import ROOT
