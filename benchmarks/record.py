@@ -94,7 +94,8 @@ SMALL: dict[str, dict] = {
     "catapults:edge": dict(train_size=32, hidden=(8,), steps=60, every=10, seeds=2),
     "catapults:digits": TABLE,
     "catapults:mnist": TABLE,
-    "fullbatch:*": FEW | dict(log_every=2, evaluate_every=4, checkpoint_every=4),
+    "fullbatch:growth_*": dict(devices=(8, 16)),
+    "fullbatch:[!g]*": FEW | dict(log_every=2, evaluate_every=4, checkpoint_every=4),
     "fullbatch:*_table": {f"rows.{r}.{k}": v for r in ROWS for k, v in SLOW.items()}
     | {f"rows.{r}.block": 16 for r in ROWS[:5]}
     | dict(seeds=2),

@@ -26,9 +26,13 @@ The published numbers were made with an average of total weight .633 over the bl
 same recipes with a tenth of the steps and four times the lr, on 256 images; those of
 text with half the published lr, on 256 windows of 32 bytes. The rows `images_` and
 `words_` are these on all of any data: --config.dataset=PATH.
+
+`growth_imagenet` and `growth_lm_1b` run nothing: they price steps on 8 to 4,096
+accelerators, by default such as an H100 with a wire of 400 Gbit/s.
 """
 
-from experiments.fullbatch import recipe, row, table
+from experiments.fullbatch import growth, recipe, row, table
+from optsde.optimizers import Adam
 from optsde.study import Preset, presets
 
 ROWS = {
@@ -99,6 +103,18 @@ ON_TEXT = dict(
 ON_IMAGES = {**ON_DIGITS, "train_size": 0, "subset": 0}
 ON_WORDS = {**ON_TEXT, "train_size": 0, "test_size": 0}
 
+LM_1B = dict(
+    model="transformer",
+    options=dict(dtype="bfloat16", depth=18, width=2048, heads=16, length=2048),
+    shape=(2048,),
+    classes=50_257,
+    train_size=9_765_625,
+    optimizer=Adam(lr=2e-4, b1=0.9, b2=0.95, weight_decay=0.1),
+    batch_size=512,
+    horizon=19_074.0,  # once through the data
+    group=1,
+)
+
 
 def with_controls(rows: dict[str, dict]) -> dict[str, recipe.Row]:
     table = dict(rows)
@@ -125,6 +141,14 @@ PRESETS = {
         ),
     ),
     **rows_of("text", TEXT, **ON_TEXT),
+    "growth_imagenet": Preset(
+        "on paper: ResNet-50 on ImageNet, base, SVAG, full batch, 8 to 4,096 devices",
+        growth.Settings(train_size=1_281_167),
+    ),
+    "growth_lm_1b": Preset(
+        "on paper: a transformer of 10⁹ parameters on 2·10¹⁰ tokens, likewise",
+        growth.Settings(**LM_1B),
+    ),
     **rows_of("images", DIGITS, **ON_IMAGES),
     **rows_of("words", TEXT, **ON_WORDS),
     "text_table": Preset(

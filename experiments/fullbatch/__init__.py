@@ -3,11 +3,12 @@
 The recipes of Geiping et al. (ICLR 2022) row by row: longer, clipped, penalised, in
 smaller blocks. A preset of one row trains it, with checkpoints; a table trains all rows
 as ensembles of the same seeds and gives verdicts on the paper's orderings. --dry_run
-compiles the step and says what it costs, without data.
+compiles the step and says what it costs, without data. `growth` prices the steps of a
+base run, SVAG and the full batch on any number of accelerators.
 """
 
-from experiments.fullbatch import row, table
+from experiments.fullbatch import growth, row, table
 from optsde.study import Package
 
-PACKAGE = Package("fullbatch", __doc__, (row.study, table.study))
+PACKAGE = Package("fullbatch", __doc__, (row.study, table.study, growth.study))
 main = PACKAGE.main

@@ -14,9 +14,9 @@ from experiments.fullbatch import recipe
 from optsde import data
 from optsde.analysis import table
 from optsde.data.dataset import Dataset
-from optsde.dynamics import Dynamics, discrete
-from optsde.mesh import SplitRule, shards_for
-from optsde.run import Engine, Task, exchange
+from optsde.dynamics import discrete
+from optsde.mesh import shards_for
+from optsde.run import Accelerator, Engine, Task, cost
 from optsde.study import UsageError
 
 SHAPES = {  # of one image, and how many there are
@@ -27,50 +27,65 @@ SHAPES = {  # of one image, and how many there are
     "svhn_cropped": ((32, 32, 3), 10, 73_257),
 }
 COLLECTIVES = r"(all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)"
-GRADIENTS = {"forward": 2, "central": 3, "exact": 2.5}  # of a block, with a penalty
 
 
 def report(
     s: recipe.Shared,
     task: Task | None = None,
     *,
-    flops: float | None = None,
     pod: int | None = None,
+    flops: float | None = None,
+    share: float | None = None,
+    bandwidth: float = math.inf,
+    memory: float = math.inf,
 ) -> None:
     """Compiles each row's step for the devices there are, and prints what it needs.
 
     Args:
       s: settings of the rows.
       task: of one's own, in place of the built-in one.
-      flops: FLOP/s of another machine, all its devices together, on which the run is
-        meant to be; those of this one are measured where it is None.
-      pod: how many devices that machine has; those of this one where it is None.
+      pod: how many accelerators the machine has on which the run is meant to be; None:
+        as many devices as there are here.
+      flops: the peak of each, in FLOP/s. None: they multiply as fast as those here,
+        which is measured.
+      share: of that peak that a net reaches.
+      bandwidth: bytes/s that each sends.
+      memory: bytes of each.
     """
     if task is None:
         task = recipe.build_task(dataclasses.replace(s, stream=False), stand_in(s))
     module: Any = task.net.module
     if getattr(module, "form", "") == "auto":  # as on an accelerator, also on CPUs
         task = dataclasses.replace(task, model=module.clone(form="direct"))
-    dtype = s.options.get("dtype") or "float32"
-    speed = matmul_rate(dtype) if flops is None else flops
-    others = pod or jax.device_count()
+    if flops is None and share is not None:
+        raise UsageError(f"--share={share:g}: is of a peak; give it by --flops=F")
+    dtype, here = s.options.get("dtype") or "float32", jax.device_count()
+    if flops is None:
+        flops, share = matmul_rate(dtype) / here, 1.0
+        speed = f"multiplying {dtype} as each of those here, without a pause"
+    else:
+        share = Accelerator.share if share is None else share
+        speed = f"of which a net reaches {share:g} (--share)"
+    device = Accelerator(flops, share, bandwidth, memory)
+    count = pod or here
     rows = [
-        [name, *_costs(s, row, task, speed, others)] for name, row in s.table().items()
+        [name, *_costs(s, row, task, device, count)] for name, row in s.table().items()
     ]
     header = ["row", "parameters", "devices", "compile s", "FLOPs a step"]
     header += ["memory a device", "collectives a step", "sent a device a step"]
-    header += ["step s ≥", "run ≥"]
-    print(table(header, rows, "l" + "r" * 9))
-    count = jax.device_count()
-    where = (
-        f"{f'the {count} devices' if count > 1 else 'the device'} here, all at work, "
-        f"multiply at {speed / 1e9:,.0f} GFLOP/s"
-        if flops is None
-        else f"a machine of --flops={flops:g} would multiply without a pause"
-    )
-    print(f"\nat least: as if all were matrix products in {dtype}, which {where}")
+    header += ["step s", "run", f"memory a device of {count} ≈"]
+    print(table(header, rows, "l" + "r" * 10))
+    wire = "; what is sent takes no time without --bandwidth"
+    if bandwidth < math.inf:
+        wire = (
+            f"; each sends {bandwidth:g} bytes/s: from all of it while they multiply, "
+            "to none of it"
+        )
     whose = "devices here" if pod is None else f"devices of --pod={pod}"
-    print(f"sent: by each of the {others} {whose}, in rings, and as much is received")
+    print(f"\nstep: on {count} devices of {flops:.3g} FLOP/s, {speed}{wire}")
+    print(f"sent: by each of the {count} {whose}, in rings, and as much is received")
+    if memory < math.inf:
+        print(f"memory: {memory / 2**20:,.0f} MiB a device; ! marks what may not fit")
 
 
 def stand_in(s: recipe.Shared) -> Dataset:
@@ -107,7 +122,7 @@ def matmul_rate(dtype: str, size: int = 1024) -> float:
 
 
 def _costs(
-    s: recipe.Shared, row: recipe.Row, task: Task, speed: float, devices: int
+    s: recipe.Shared, row: recipe.Row, task: Task, device: Accelerator, count: int
 ) -> list[str]:
     plan = recipe.build_plan(s, row, task.size)
     dynamics = discrete(plan, recipe.build_sampler(s, row, plan, task), task.init)
@@ -126,45 +141,32 @@ def _costs(
         rf"= .* {COLLECTIVES}(?:-start)?\(", compiled.as_text() or ""
     )
     params = jax.eval_shape(task.init, jax.random.key(0))
-    flops = s.seeds * flops_of_a_step(s, row, task)
-    step = flops / speed
+    sharing = max(1, count // s.seeds)
+    in_turn = -(-s.seeds * sharing // count)  # seeds that a device has
+    each = cost(dynamics, sharing, rule)
+    step = each.seconds(device)
+    least, most = in_turn * step.overlapped, in_turn * step.in_turn
+    held = each.data + in_turn * (each.state + each.working)
     return [
         f"{sum(math.prod(x.shape) for x in jax.tree.leaves(params)):,}",
         f"{jax.device_count()}",
         f"{seconds:.1f}",
-        f"{flops:.3g}",
+        f"{s.seeds * sharing * each.flops:.3g}",
         f"{needed / 2**20:,.0f} MiB",
         f"{len(collectives)} {' '.join(sorted(set(collectives)))}".strip(),
-        f"{_sent(dynamics, rule, s.seeds, devices) / 2**20:,.3g} MiB",
-        f"{step:.3g}",
-        _duration(step * row.steps),
+        f"{in_turn * each.exchange.sent / 2**20:,.3g} MiB",
+        _between(f"{least:.3g}", f"{most:.3g}"),
+        _between(duration(least * row.steps), duration(most * row.steps)),
+        f"{'! ' if held > device.memory else ''}{held / 2**20:,.0f} MiB",
     ]
 
 
-def _sent(
-    dynamics: Dynamics, rule: SplitRule | None, seeds: int, devices: int
-) -> float:
-    """Returns the bytes that each of so many devices sends in a step of all seeds."""
-    sharing = max(1, devices // seeds)
-    in_turn = -(-seeds * sharing // devices)
-    return in_turn * exchange(dynamics, sharing, rule).sent
+def _between(least: str, most: str) -> str:
+    return least if least == most else f"{least} to {most}"
 
 
-def flops_of_a_step(s: recipe.Shared, row: recipe.Row, task: Task) -> float:
-    """Returns those of all gradients: of one block as XLA counts, times the blocks."""
-    size = row.batch_size or task.size
-    rows = min(row.block, size)
-    block = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), task.train
-    )
-    params = jax.eval_shape(task.init, jax.random.key(0))
-    gradient = jax.grad(lambda p, examples: jnp.mean(task.losses(p, examples)))
-    cost: Any = jax.jit(gradient).lower(params, block).cost_analysis()
-    passes = GRADIENTS[s.penalty_form] if row.penalty else 1
-    return cost["flops"] * (size / rows) * passes
-
-
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns a time in the unit that suits it."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds > length:
             return f"{seconds / length:.3g} {unit}"

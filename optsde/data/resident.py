@@ -31,8 +31,11 @@ class Resident:
 
 
 def source_of(data: Any) -> Resident | Stream:
-    """Returns a source of batches: a `Stream` as it is, arrays placed on the device."""
-    if isinstance(data, Stream):
+    """Returns a source of batches: itself, or arrays placed on the device.
+
+    A `Resident` may hold shapes in place of arrays, for steps that are only traced.
+    """
+    if isinstance(data, Resident | Stream):
         return data
     check_rows("data", data)
     return Resident(on_device(data))

@@ -2,7 +2,8 @@
 
 Counts with 10 classes. ResNet (He et al. 2015) in its ImageNet form with a 3×3 stem, as
 in Geiping et al. 2022 and most public CIFAR code: ResNet-18 11,173,962; -34 21,282,122;
--50 23,520,842; -152 58,156,618. In its CIFAR form (16-32-64 channels) with "pad":
+-50 23,520,842; -152 58,156,618. With stem="7x7" and 1000 classes it is the paper's own:
+-18 11,689,512; -50 25,557,032. In its CIFAR form (16-32-64 channels) with "pad":
 ResNet-20 269,722; -32 464,154; -56 853,018; -110 1,727,962. PreResNet (He et al. 2016)
 with basic blocks: -20 272,282; -32 466,714; -56 855,578; -110 1,730,522.
 """
@@ -25,17 +26,24 @@ class ResNet(ConvNet):
     block's stride, norm), "avgpool" (2×2 mean, 1×1, norm: Geiping et al. 2022) or "pad"
     (every second pixel, channels filled up with zeros: He et al. 2015 on CIFAR).
     bottleneck: 1×1, 3×3 (which has the stride), 1×1 to four times the channels.
+    stem: "3x3", or "7x7" of photographs: 7×7 of stride 2, then the largest of 3×3
+    pixels, every second of them.
     """
 
     blocks: Sequence[int] = (2, 2, 2, 2)
     width: int = 64
     bottleneck: bool = False
     downsample: str = "conv"
+    stem: str = "3x3"
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        x = self.conv(self.width)(x)
+        if self.stem not in ("3x3", "7x7"):
+            raise ValueError(f"stem={self.stem!r} is none of 3x3, 7x7")
+        large = self.stem == "7x7"
+        x = self.conv(self.width, 7, 2)(x) if large else self.conv(self.width)(x)
         x = self.activation(self.normalize()(x, mask))
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if large else x
         for stage, count in enumerate(self.blocks):
             for number in range(count):
                 x = _Block(

@@ -1,5 +1,6 @@
 """Runs: ensembles and training on one compiled loop, with probes and a journal."""
 
+from optsde.run.cost import Accelerator, Cost, Seconds, cost
 from optsde.run.engine import Engine
 from optsde.run.ensemble import Trajectory, ensemble
 from optsde.run.evaluation import evaluate, statistics
@@ -12,6 +13,8 @@ from optsde.run.wire import Exchange, exchange
 from optsde.run.writers import JsonLines, MarkSpikes, TensorBoard, Wandb, Writer, read
 
 __all__ = [
+    "Accelerator",
+    "Cost",
     "DivergedError",
     "Engine",
     "Exchange",
@@ -20,12 +23,14 @@ __all__ = [
     "Progress",
     "Result",
     "Run",
+    "Seconds",
     "Series",
     "Task",
     "TensorBoard",
     "Trajectory",
     "Wandb",
     "Writer",
+    "cost",
     "ensemble",
     "evaluate",
     "exchange",

@@ -58,6 +58,34 @@ def exchange(
       devices: those that share a replica.
       sharded: how parameters are split over them.
     """
+    return traced(dynamics, devices, sharded).exchange
+
+
+class Program(NamedTuple):
+    """What each device does in a step, with the shapes of its own parts."""
+
+    jaxpr: Jaxpr
+    states: int  # how many of its outputs, from the first, are the new state
+    devices: int
+
+    @property
+    def exchange(self) -> Exchange:
+        """What the devices exchange in it."""
+        whole = dict.fromkeys((REDUCE, GATHER, SCATTER), 0)
+        for name, size, times in _collectives(self.jaxpr, 1):
+            whole[name] += size * times
+        return Exchange(whole, self.devices)
+
+
+def traced(
+    dynamics: Dynamics, devices: int, sharded: SplitRule | None = None
+) -> Program:
+    """Returns the program of a step on so many devices, which need not be there."""
+    if dynamics.stream is not None:
+        raise ValueError(
+            "a Stream's step is not counted: give the sampler a data.Resident of its "
+            "arrays' shapes, as jax.ShapeDtypeStruct(shape, dtype), in its place"
+        )
     layout = Layout.of(dynamics, sharded, devices)
 
     def step(state: PyTree, source: PyTree):
@@ -79,11 +107,9 @@ def exchange(
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(dynamics.init, key)
-    jaxpr = jax.make_jaxpr(mapped)(state, dynamics.source).jaxpr
-    whole = dict.fromkeys((REDUCE, GATHER, SCATTER), 0)
-    for name, size, times in _collectives(jaxpr, 1):
-        whole[name] += size * times
-    return Exchange(whole, devices)
+    everything = jax.make_jaxpr(mapped)(state, dynamics.source).jaxpr
+    (mine,) = [x for x in everything.eqns if x.primitive.name == "shard_map"]
+    return Program(mine.params["jaxpr"], len(jax.tree.leaves(state)), devices)
 
 
 def _collectives(jaxpr: Jaxpr, times: int) -> Iterator[tuple[str, int, int]]:

@@ -51,14 +51,17 @@ from optsde.study.values import kind_of_text, shown
 
 WORKDIR = "--workdir=DIR, --fresh (begin anew, the old run is moved aside)"
 DRY_RUN = "--dry_run (only say what would run)"
-FLOPS = "--flops=F (with --dry_run: FLOP/s of the machine that it is meant for)"
 WRITERS = "--writers=tensorboard,wandb (who take the rows of every run)"
 HOSTS = (
     "--coordinator=HOST:PORT --num_processes=N --process_id=I (where several share a "
     "run, and no TPU pod, SLURM or MPI says so)"
 )
-POD = "--pod=N (with --dry_run: devices of that machine, for the bytes they exchange)"
-MACHINE = "flops", "pod"
+ACCELERATORS = (
+    "with --dry_run, of the machine that it is meant for: --pod=N (accelerators), "
+    "--flops=F (peak FLOP/s of each), --share=S (of it that is reached, .4), "
+    "--bandwidth=B (bytes/s that each sends), --memory=M (bytes of each)"
+)
+MACHINE = "pod", "flops", "share", "bandwidth", "memory"
 OTHER_FLAGS = f"{WORKDIR}, {WRITERS}, --devices=N (of the CPU), {HOSTS}, --help"
 FIRST = (
     *("dataset", "model", "function", "optimizer.name", "optimizer.lr", "lr", "lrs"),
@@ -219,8 +222,11 @@ def _parse(package: Package, argv: list[str]) -> _Command:
     flags.DEFINE_string("workdir", None, "run directory", flag_values=general)
     flags.DEFINE_boolean("dry_run", False, "only show costs", flag_values=general)
     flags.DEFINE_list("writers", [], "tensorboard, wandb", flag_values=general)
-    flags.DEFINE_float("flops", None, "of another machine", 1, flag_values=general)
-    flags.DEFINE_integer("pod", None, "devices of another", 1, flag_values=general)
+    flags.DEFINE_integer("pod", None, "accelerators", 1, flag_values=general)
+    flags.DEFINE_float("flops", None, "peak of each", 1, flag_values=general)
+    flags.DEFINE_float("share", None, "of that peak", 0, 1, flag_values=general)
+    flags.DEFINE_float("bandwidth", None, "bytes/s", 1, flag_values=general)
+    flags.DEFINE_float("memory", None, "bytes of each", 1, flag_values=general)
     flags.DEFINE_boolean("fresh", False, "begin anew", flag_values=general)
     flags.DEFINE_integer("devices", None, "CPU devices", 1, flag_values=general)
     flags.DEFINE_string("coordinator", None, "HOST:PORT", flag_values=general)
@@ -430,7 +436,7 @@ def _help(
     width = max(map(len, module.PRESETS))
     besides = [OTHER_FLAGS]
     besides += [DRY_RUN] if study.dry_run else []
-    besides += [FLOPS, POD] if study.says_costs else []
+    besides += [ACCELERATORS] if study.says_costs else []
     first, others = [], []
     for leaf in settings.leaves():
         if not settings.in_table(leaf.name):

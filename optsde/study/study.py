@@ -46,8 +46,8 @@ class Study:
     answer: (s, runs, verdicts) -> a text that is printed after the verdicts.
     dry_run: what --dry_run does, None where the study has none; s -> None, or
       (s, task) -> None with a task of one's own.
-    says_costs: whether dry_run says what a run costs, and so takes flops= and pod=, the
-      speed of another machine in FLOP/s and its number of devices.
+    says_costs: whether dry_run says what a run costs on another machine, and so takes
+      pod=, flops=, share=, bandwidth= and memory=, see `optsde.run.Accelerator`.
     precision: of matrix products, as jax names it; None leaves the default.
     """
 

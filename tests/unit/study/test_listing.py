@@ -81,7 +81,7 @@ def test_the_example_suits_every_study(example, package):
 TAKEN = {
     "catapults": {"edge"},
     "descent": {"l2_vs_weight_decay", "schedules"},
-    "fullbatch": {"row", "table"},
+    "fullbatch": {"growth", "row", "table"},
     "intrinsic_lr": {
         "equilibrium",
         "same_product",

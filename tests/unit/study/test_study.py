@@ -465,6 +465,10 @@ def test_dry_run(command, tmp_path):
     assert command("--dry_run", "--pod=256", study=study)[0] == 0
     assert command("--dry_run", study=study)[0] == 0
     assert machines == [{"flops": 1e14}, {"pod": 256}, {}]
+    wire = "--bandwidth=5e10", "--share=.3", "--memory=8e10"
+    assert command("--dry_run", *wire, study=study)[0] == 0
+    assert machines[-1] == {"bandwidth": 5e10, "share": 0.3, "memory": 8e10}
+    assert command("--dry_run", "--share=2", study=study)[0] == 2
     assert command("--dry_run", "--flops=fast", study=study)[0] == 2
     assert command("--dry_run", "--pod=0", study=study)[0] == 2
     assert not (tmp_path / "runs").exists()
