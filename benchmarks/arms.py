@@ -15,6 +15,7 @@ from optsde.study.rundir import RunDir
 
 ARMS = (10, 40, 160)
 SHAPE = 64, 100
+TINY = dict(ARMS=(1, 2), SHAPE=(2, 2))
 FLAT = 1.2
 
 

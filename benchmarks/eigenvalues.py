@@ -22,6 +22,7 @@ from optsde import measure
 from optsde.gradients import full_batch
 
 COUNT, SIZE, TOLERANCE, STEPS = 10, 1024, 1e-3, 500
+TINY = dict(COUNT=2, SIZE=64, STEPS=20)
 
 
 def trained():
@@ -118,8 +119,8 @@ def curvlinops(torch: Any, library: Any, params: Any):
         options = dict(which="LA", tol=TOLERANCE, v0=first, return_eigenvectors=False)
         return np.sort(eigsh(operator, COUNT, **options))[::-1]
 
-    once = LinearOperator(hessian.shape, matvec=counted, dtype=np.float32)
-    values = search(once)
+    options: Any = dict(shape=hessian.shape, matvec=counted, dtype=np.float32)
+    values = search(LinearOperator(**options))
     return lambda: search(hessian), values, count
 
 

@@ -20,6 +20,7 @@ from optsde.mesh import run_mesh
 
 SEEDS, STEPS, LOOKS = 64, 4000, 10
 TORCH_STEPS, FUNC_STEPS = 2000, 500  # of theirs, which are slower
+TINY = dict(SEEDS=4, STEPS=10, TORCH_STEPS=10, FUNC_STEPS=10)
 AIMS = {"sketch": 1.1, "torch": 1 / 100, "C++": 1.3}
 
 

@@ -20,6 +20,7 @@ enable_compilation_cache()
 
 SIZE, BLOCK, EXAMPLES = 1024, 128, 10 * 1024  # EXAMPLES: of each call
 SIZES = (1, 4, 16, 64)  # in thousands, of 1,024
+TINY = dict(SIZE=64, BLOCK=32, EXAMPLES=64, SIZES=(1, 2))
 
 
 def task(size: int) -> run.Task:
@@ -55,7 +56,7 @@ def bare_loop(task: run.Task, sampler, batch: int, steps: int):
 
 def steps_of(task: run.Task, penalty: Penalty | None = None):
     """Seconds of as many full-batch steps as read EXAMPLES."""
-    size = len(task.train[0])
+    size = jax.tree.leaves(task.train)[0].shape[0]
     sampler = full_batch(task.losses, task.train, BLOCK)
     if penalty is not None:
         sampler = penalized(sampler, penalty)

@@ -5,6 +5,8 @@ any model. The naive way is `jax.jacrev` of all outputs at once, and one product
 torch.func the jacobians of the examples are vmapped, as its own tutorial does.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ from benchmarks.timing import clocked, race
 from optsde.measure import ntk
 
 EXAMPLES = 256
+TINY = dict(EXAMPLES=16)
 AIMS = {"layers": 20, "blocks": 330}  # ms
 
 
@@ -38,11 +41,15 @@ def of_torch(torch: Any):
     return kernel
 
 
+def _ready(way: Callable, *arguments: Any) -> Any:
+    return jax.block_until_ready(way(*arguments))
+
+
 def ask(seconds: float) -> Answer:
     x = problem.EXAMPLES[0][:EXAMPLES]
     params = problem.PARAMS
 
-    def apply(params, x):
+    def apply(params, x) -> Any:
         return problem.MODEL.apply({"params": params}, x)
 
     @jax.jit
@@ -66,9 +73,8 @@ def ask(seconds: float) -> Answer:
         "naive": "jax.jacrev",
         "torch": "torch.func",
     }
-    calls = {
-        name: lambda way=way: jax.block_until_ready(way(params, x))
-        for name, way in ways.items()
+    calls: dict[str, Callable[[], Any]] = {
+        name: functools.partial(_ready, way, params, x) for name, way in ways.items()
     }
     notes = []
     if torch := peers.installed("torch"):

@@ -46,7 +46,7 @@ def compiled(torch: Any, step: Callable, *arguments: Any) -> tuple[Callable, boo
     try:
         fast = torch.compile(step)
         fast(*arguments)
-    except Exception:  # noqa: BLE001 (of many kinds, by backend)
+    except Exception:  # of many kinds, by backend
         return step, False
     return fast, True
 

@@ -5,27 +5,32 @@ and `ask(seconds)` measures for about as long, besides compiling, and returns an
 `Answer`. By itself it prints it:
 
     python -m benchmarks.ensemble --seconds=30
+
+`--tiny` sets the names in the script's `TINY`, and so tries all of its code in small.
 """
 
 import argparse
 import dataclasses
 import inspect
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import stamp
 from optsde.analysis import Interval, number, table
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A figure with its interval: a ratio where it has no unit. Less is better."""
+    """A figure with its interval: a ratio where it has no unit."""
 
     name: str
     found: Interval
     unit: str = ""
     aim: float | None = None  # at most
+    more: bool = False  # is better
 
     @property
     def verdict(self) -> str:
@@ -85,38 +90,49 @@ def printed(question: str, answer: Answer) -> str:
 
 
 def asked(ask: Callable[[float], Answer], argv: Sequence[str] | None = None) -> None:
-    """Answers a question by itself: `--seconds`, and `--json` for the file to write."""
+    """Answers a question by itself, prints it, and writes its record where told to."""
     module: Any = inspect.getmodule(ask)
     question = module.__doc__.partition("\n")[0]
     parser = argparse.ArgumentParser(description=question)
     parser.add_argument("--seconds", type=float, default=60, help="for the rounds")
-    parser.add_argument("--json", type=Path, help="a file for the answer")
+    parser.add_argument("--tiny", action="store_true", help="all the code in small")
+    parser.add_argument("--json", type=Path, help="a file for the record")
     options = parser.parse_args(argv)
     if not options.seconds > 0:
         parser.error(f"--seconds={options.seconds:g}: needs a positive number")
+    if options.tiny:
+        vars(module).update(module.TINY)
+    now, start = stamp(), time.monotonic()
     answer = ask(options.seconds)
-    print(printed(question, answer))
+    taken = round(time.monotonic() - start)
+    print(printed(question, answer), flush=True)
     if options.json:
-        content = {"question": question, **dataclasses.asdict(answer)}
-        options.json.write_text(json.dumps(content, ensure_ascii=False))
+        record = {"question": question, "stamp": now, "seconds": taken}
+        record |= dataclasses.asdict(answer)
+        options.json.write_text(json.dumps(record, ensure_ascii=False))
 
 
 def read(content: Mapping[str, Any]) -> Answer:
     """Returns the answer that JSON holds."""
-    rows = [Row(**{**row, "found": Interval(*row["found"])}) for row in content["rows"]]
+
+    def row(found: Sequence[float], **others: Any) -> Row:
+        return Row(found=Interval(*found), **others)
+
+    def picture(curves: Mapping[str, Sequence], **others: Any) -> Picture:
+        read = {name: [Interval(*x) for x in curve] for name, curve in curves.items()}
+        return Picture(curves=read, **others)
+
     drawn = content["picture"]
-    if drawn is not None:
-        curves = {
-            name: [Interval(*x) for x in curve]
-            for name, curve in drawn["curves"].items()
-        }
-        drawn = Picture(**{**drawn, "curves": curves})
-    return Answer(rows, content["notes"], drawn)
+    return Answer(
+        [row(**x) for x in content["rows"]],
+        content["notes"],
+        None if drawn is None else picture(**drawn),
+    )
 
 
 def _text(value: float, unit: str) -> str:
     """Returns a number with its unit; a small ratio as 1/n."""
-    if not unit and 0 < value < 0.1:
+    if not unit and 1e-4 < value < 0.1:
         return f"1/{_text(1 / value, '')}"
     big = abs(value) >= 1000
     return " ".join(filter(None, [f"{value:,.0f}" if big else number(value), unit]))

@@ -1,82 +1,160 @@
-"""What was measured, on disk: results.json, RESULTS.md, figures, the README's table.
+"""What was measured, on disk: records in a JSON file, a page, figures, README's table.
 
-A question's record is its answer with the stamp of when it was asked: the machine, its
-load, versions, revision and date. Asking some questions again leaves the others' records.
+A question's record is its answer with the stamp of when it was asked. Asking some
+questions again leaves the records of the others.
 """
 
 import json
-import os
-import platform
 import re
-import time
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.question import Answer, Row, read, written
+from benchmarks.machine import SAME, words
+from benchmarks.question import Answer, Picture, Row, read, written
 from optsde.analysis import plots
-from optsde.study.provenance import present, version
 
 HERE = Path(__file__).parent
-FILE = HERE / "results.json"
-FIGURES = HERE.parent / "docs" / "figures"
-PACKAGES = ("jax", "jaxlib", "torch", "hessian-eigenthings", "curvlinops-for-pytorch")
+ROOT = HERE.parent
 MARKS = "<!-- bench -->", "<!-- /bench -->"
-SAME = ("processor", "cores")  # of machines whose times can be compared
 Records = Mapping[str, Mapping[str, Any]]
 
 
-def stamp() -> dict[str, Any]:
-    """Returns the machine, its load, the versions, the revision and the date of now."""
-    made = present()
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(_pages("SC_PHYS_PAGES") * _pages("SC_PAGE_SIZE") / 2**30),
-        "load": round(os.getloadavg()[0], 1),
-        "versions": {name: version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "revision": made["revision"],
-        "date": time.strftime("%Y-%m-%d"),
-    }
+class Place(NamedTuple):
+    """Where records are, and what is made of them."""
+
+    file: Path
+    page: Path
+    figures: str  # which the names of questions are put in
+
+    def load(self) -> dict[str, dict[str, Any]]:
+        """Returns the records by question; none where there is no file."""
+        return json.loads(self.file.read_text()) if self.file.exists() else {}
+
+    def keep(self, records: Records, order: Sequence[str]) -> None:
+        """Writes the records in the order of their questions."""
+        ordered = {name: records[name] for name in order if name in records}
+        text = json.dumps(ordered, indent=1, ensure_ascii=False)
+        self.file.write_text(f"{text}\n")
+
+    def write_pages(self) -> None:
+        """Writes the page and the figures."""
+        records = self.load()
+        parts = [ABOUT]
+        for name, record in records.items():
+            answer = read(record)
+            parts += [f"## {record['question']}\n", f"{lines(answer)}\n"]
+            if answer.picture:
+                figure = self.figures.format(name)
+                draw(answer.picture, ROOT / figure)
+                parts.append(f"![{record['question']}](../{figure})\n")
+            notes = [*answer.notes, words(record["stamp"]), f"{record['seconds']} s"]
+            parts.append(f"{name}: {'; '.join(notes)}.\n")
+        self.page.write_text("\n".join(parts))
 
 
-def load(file: Path = FILE) -> dict[str, dict[str, Any]]:
-    """Returns the records by question; none where there is no file."""
-    return json.loads(file.read_text()) if file.exists() else {}
+PLACE = Place(HERE / "results.json", HERE / "RESULTS.md", "docs/figures/bench_{}.png")
+ABOUT = """# Speed
+
+`python -m benchmarks` writes this page. Intervals are at 95%: a ratio is the geometric
+mean over rounds in which contenders take turns. An aim is met where the whole interval
+is below it, missed where it is above, and open where it is inside. *Load*: how many
+programs ran as it began; an idle machine has 0.
+"""
 
 
-def markdown(records: Records) -> str:
-    """Returns RESULTS.md: a table for each question, with its machine."""
-    parts = [
-        "# Speed\n\n`python -m benchmarks` writes this page. Intervals are at 95%: a "
-        "ratio is the geometric mean over rounds in which contenders take turns. An aim "
-        "is met where the whole interval is below it, missed where it is above, and "
-        "open where it is inside. *Load*: how many programs wanted the machine as it "
-        "began, where an idle one has 0.\n"
-    ]
-    for name, record in records.items():
-        answer = read(record)
-        parts.append(f"## {record['question']}\n")
-        parts.append(f"{_lines(answer)}\n")
-        if answer.picture:
-            parts.append(f"![{record['question']}](../docs/figures/bench_{name}.png)\n")
-        notes = [*answer.notes, _words(record["stamp"]), f"{record['seconds']:.0f} s"]
-        parts.append(f"`python -m benchmarks {name}`: {'; '.join(notes)}.\n")
-    return "\n".join(parts)
+def renew(
+    place: Place, names: Sequence[str], order: Sequence[str], seconds: float
+) -> int:
+    """Asks questions and renews records and pages; says what got slower, and failed.
+
+    Returns the exit code.
+    """
+    before = place.load()
+
+    def keep(name: str, record: dict[str, Any]) -> None:
+        place.keep({**place.load(), name: record}, order)
+
+    failed = ask_each(names, [f"--seconds={seconds}"], keep)
+    place.write_pages()
+    for line in slower(before, place.load()):
+        print(f"slower than the last time: {line}")
+    if failed:
+        print(f"failed: {', '.join(failed)}; their last figures stay", file=sys.stderr)
+    return 3 if failed else 0
+
+
+def ask_each(
+    names: Sequence[str],
+    options: Sequence[str],
+    take: Callable[[str, dict[str, Any]], object],
+) -> list[str]:
+    """Asks questions, each in a process of its own; returns those that failed.
+
+    `take` gets the name and the record of each of the others, as soon as it is there.
+    """
+    failed = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "record.json"
+            script = [sys.executable, "-m", f"benchmarks.{name}"]
+            command = [*script, *options, f"--json={file}"]
+            if subprocess.run(command, cwd=ROOT).returncode:
+                failed.append(name)
+            else:
+                take(name, json.loads(file.read_text()))
+        print(flush=True)
+    return failed
+
+
+def slower(before: Records, now: Records) -> Iterator[str]:
+    """Yields what got worse beyond both intervals, on the same machine, in words.
+
+    Where the machine is another one, only what is counted is compared.
+    """
+    for name, record in now.items():
+        if name not in before:
+            continue
+        old = {row.name: row for row in read(before[name]).rows}
+        same = all(before[name]["stamp"][x] == record["stamp"][x] for x in SAME)
+        for row in read(record).rows:
+            was = old.get(row.name)
+            if was is None or not (same or (is_counted(row) and is_counted(was))):
+                continue
+            worse, better = (was, row) if row.more else (row, was)
+            if worse.found.low > better.found.high:
+                yield f"{name}: {row.name}: {written(was)[0]} → {written(row)[0]}"
+
+
+def is_counted(row: Row) -> bool:
+    return row.found.low == row.found.high
+
+
+# ---- pages
+
+
+def lines(answer: Answer) -> str:
+    """Returns the rows as a table of Markdown."""
+    rows = [[row.name, *written(row), row.verdict] for row in answer.rows]
+    rows[:0] = [["", "found", "95% interval", "aim", ""], ["---"] * 5]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def readme_table(records: Records) -> str:
-    """Returns the README's table: the figures that have an aim."""
-    rows = [row for record in records.values() for row in read(record).rows]
-    lines = ["| | measured | 95% interval | aim |", "|---|---|---|---|"]
-    for row in rows:
-        if row.aim is not None:
-            value, interval, aim = written(row)
-            missed = " (missed)" if row.verdict == "missed" else ""
-            lines.append(f"| {row.name} | {value} | {interval} | {aim}{missed} |")
-    stamps = {_words(record["stamp"]) for record in records.values()}
-    return "\n".join([*lines, "", *sorted(stamps)])
+    """Returns the README's table: the figures that have an aim, and the machine."""
+    rows = [["", "measured", "95% interval", "aim"], ["---"] * 4]
+    for record in records.values():
+        for row in read(record).rows:
+            if row.aim is not None:
+                value, interval, aim = written(row)
+                missed = ", missed" if row.verdict == "missed" else ""
+                rows.append([row.name, value, interval, aim + missed])
+    stamps = dict.fromkeys(words(record["stamp"]) for record in records.values())
+    table = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*table, "", *(f"{stamp}." for stamp in stamps)])
 
 
 def inserted(text: str, records: Records) -> str:
@@ -87,78 +165,20 @@ def inserted(text: str, records: Records) -> str:
     return re.sub(pattern, lambda _: table, text, flags=re.DOTALL)
 
 
-def slower(before: Records, now: Records) -> Iterator[str]:
-    """Yields what rose beyond both intervals, on the same machine, in words.
-
-    Where the machine is another one, only what is exact is compared.
-    """
-    for name, record in now.items():
-        if name not in before:
-            continue
-        old = {row.name: row for row in read(before[name]).rows}
-        same = all(before[name]["stamp"][x] == record["stamp"][x] for x in SAME)
-        for row in read(record).rows:
-            was = old.get(row.name)
-            if was is None or row.found.low <= was.found.high:
-                continue
-            if same or (_is_exact(row) and _is_exact(was)):
-                yield f"{name}: {row.name}: {written(was)[0]} → {written(row)[0]}"
-
-
-def draw(name: str, record: Mapping[str, Any], folder: Path = FIGURES) -> Path | None:
-    """Draws the curves of a question, if it has any; returns the file."""
-    picture = read(record).picture
-    if picture is None:
-        return None
+def draw(picture: Picture, file: Path) -> None:
+    """Draws the curves with their intervals."""
     figure, (ax,) = plots.new_figure(1, width=plots.HALF_SLIDE, height=4.0)
-    for (label, curve), colour in zip(
-        picture.curves.items(), plots.COLOURS, strict=False
-    ):
+    colours = plots.colours(picture.curves)
+    for label, curve in picture.curves.items():
         values, lows, highs = zip(*curve, strict=True)
-        ax.plot(picture.x, values, "o-", color=colour, label=label)
-        ax.fill_between(picture.x, lows, highs, color=colour, alpha=0.22, lw=0)
+        ax.plot(picture.x, values, "o-", color=colours[label], label=label)
+        ax.fill_between(picture.x, lows, highs, color=colours[label], alpha=0.22, lw=0)
     ax.set_xscale("log", base=2)
     ax.set_xticks(picture.x, [f"{x:,}" for x in picture.x])
     ax.minorticks_off()
     plots.plain_log_axis(ax, "y")
-    lows, highs = zip(*(x[1:] for curve in picture.curves.values() for x in curve))
-    ax.set_ylim(min(*lows, min(highs)) / 1.5, max(highs) * 1.5)
+    drawn = [x for curve in picture.curves.values() for x in curve]
+    ax.set_ylim(min(x.low for x in drawn) / 1.5, max(x.high for x in drawn) * 1.5)
     plots.label(ax, x=picture.x_label, y=picture.y_label, legend="best")
     with plots.style():
-        figure.savefig(folder / f"bench_{name}.png", dpi=100)
-    return folder / f"bench_{name}.png"
-
-
-def _lines(answer: Answer) -> str:
-    """Returns the rows as a table of Markdown."""
-    lines = ["| | found | 95% interval | aim | |", "|---|---|---|---|---|"]
-    for row in answer.rows:
-        lines.append(f"| {' | '.join([row.name, *written(row), row.verdict])} |")
-    return "\n".join(lines)
-
-
-def _words(stamp: Mapping[str, Any]) -> str:
-    """Returns the stamp in a line."""
-    versions = ", ".join(
-        f"{name} {x}" for name, x in stamp["versions"].items() if x != "not installed"
-    )
-    return (
-        f"{stamp['cores']} cores of {stamp['processor']}, {stamp['memory_gb']} GB, load "
-        f"{stamp['load']}; Python {stamp['python']}, {versions}; "
-        f"{stamp['revision']}, {stamp['date']}"
-    )
-
-
-def _is_exact(row: Row) -> bool:
-    return row.found.low == row.found.high
-
-
-def _processor() -> str:
-    """Returns the processor's name, as Linux has it."""
-    file = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", file.read_text() if file.exists() else "")
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def _pages(name: str) -> int:
-    return os.sysconf(name)
+        figure.savefig(file, dpi=100)

@@ -29,6 +29,7 @@ STUDIES = (
     "descent",
     "sweep",
 )
+TINY = dict(STUDIES=("descent",))
 AIMS = {"import": 0.5, "help": 0.6, "words": 2.0}  # seconds
 
 

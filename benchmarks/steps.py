@@ -17,6 +17,7 @@ from optsde.gradients import Draw, by_layers, from_data, full_batch
 
 REPLICAS, SMALL_STEPS, LARGE_STEPS = 16, 2000, 20
 ELLS = (1, 2, 4, 8, 16)
+TINY = dict(REPLICAS=2, SMALL_STEPS=2, LARGE_STEPS=1, ELLS=(1, 4, 16))
 
 
 def loop(step, carry, count: int):

@@ -32,6 +32,10 @@ class Race:
         """Returns `scale` times the seconds of a contender, their geometric mean."""
         return _exponential(self._logs[name] + np.log(scale))
 
+    def rate(self, name: str, count: float) -> Interval:
+        """Returns how many a second a contender did, of `count` in a call."""
+        return _exponential(np.log(count) - self._logs[name])
+
     def ratio(self, one: str, other: str, scale: float = 1.0) -> Interval:
         """Returns `scale` times the ratio of two contenders' seconds."""
         return _exponential(self._logs[one] - self._logs[other] + np.log(scale))
