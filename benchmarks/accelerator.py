@@ -36,10 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Questions share the device with torch, and with this process.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if options.tiny:
-        failed = results.ask_each(
-            QUESTIONS, ["--tiny", "--seconds=0.1"], lambda *_: None
-        )
-        return 3 if failed else 0
+        small = ["--tiny", "--seconds=0.1"]
+        return 3 if results.ask_each(QUESTIONS, small, lambda *_: None) else 0
     if jax.default_backend() == "cpu":
         print(
             "benchmarks.accelerator: jax sees no GPU or TPU, only the CPU; install "

@@ -28,14 +28,10 @@ NETS = {
 TYPES = ("float32", "bfloat16")
 SIZE, BLOCK, SIDE = 4096, 512, 32
 MATRIX, PRODUCTS = 8192, 10
-TINY_NET = dict(blocks=(1, 1), width=8)
-TINY = {
-    "NETS": {
-        "ResNet-18": TINY_NET | dict(bottleneck=False),
-        "ResNet-50": TINY_NET | dict(bottleneck=True),
-    },
+TINY = dict(
+    NETS={"a ResNet": dict(blocks=(1,), width=8, bottleneck=True)},
     **dict(SIZE=8, BLOCK=4, SIDE=8, MATRIX=128, PRODUCTS=2),
-}
+)
 
 
 def matmul(dtype: str) -> Callable[[], float]:

@@ -23,7 +23,7 @@ from optsde.gradients import minibatch
 
 STEPS, BATCH = 1500, 256
 FEWER, DISTANCES = 250, (5, 25, 125)
-TINY = dict(STEPS=20, BATCH=64, FEWER=10, DISTANCES=(2, 5))
+TINY = dict(STEPS=20, BATCH=64, FEWER=10, DISTANCES=(5,))
 ALL = {"rows": 50, "evaluations": 100, "saves": 500}
 
 

@@ -40,20 +40,25 @@ class Place(NamedTuple):
         text = json.dumps(ordered, indent=1, ensure_ascii=False)
         self.file.write_text(f"{text}\n")
 
-    def write_pages(self) -> None:
-        """Writes the page and the figures."""
-        records = self.load()
+    def text(self) -> str:
+        """Returns the page: a table for each question, with its machine."""
         parts = [ABOUT]
-        for name, record in records.items():
+        for name, record in self.load().items():
             answer = read(record)
             parts += [f"## {record['question']}\n", f"{lines(answer)}\n"]
             if answer.picture:
                 figure = self.figures.format(name)
-                draw(answer.picture, ROOT / figure)
                 parts.append(f"![{record['question']}](../{figure})\n")
             notes = [*answer.notes, words(record["stamp"]), f"{record['seconds']} s"]
             parts.append(f"{name}: {'; '.join(notes)}.\n")
-        self.page.write_text("\n".join(parts))
+        return "\n".join(parts)
+
+    def write_pages(self) -> None:
+        """Writes the page and the figures."""
+        self.page.write_text(self.text())
+        for name, record in self.load().items():
+            if picture := read(record).picture:
+                draw(picture, ROOT / self.figures.format(name))
 
 
 PLACE = Place(HERE / "results.json", HERE / "RESULTS.md", "docs/figures/bench_{}.png")

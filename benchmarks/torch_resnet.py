@@ -1,4 +1,4 @@
-"""The ResNets of `optsde.models` in torch: 3×3 stem, 1×1 shortcuts, no bias but the head's.
+"""The ResNets of `optsde.models` in torch: 3×3 stem, 1×1 shortcuts, a bias in the head.
 
 torch is an argument, since it need not be installed.
 """
