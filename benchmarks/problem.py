@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import optsde
 from optsde import data, gradients, measure, models, run
@@ -30,6 +31,18 @@ def keys(seeds: int) -> jax.Array:
     return jax.random.split(jax.random.key(0), seeds)
 
 
+def mean_loss(state) -> jax.Array:
+    """Returns the loss of a state on the whole training set."""
+    return LOSSES(state.params, EXAMPLES).mean()
+
+
+def final_losses(seeds: int, steps: int) -> np.ndarray:
+    """Returns the loss of each seed after so many steps."""
+    dynamics = optsde.discrete(plan(steps), SAMPLER, PARAMS)
+    found = optsde.ensemble(dynamics, keys(seeds), [steps], mean_loss)
+    return found.values[:, 0]
+
+
 def run_on(
     seeds: int, steps: int, looks: int, longest: int = 10**8
 ) -> Callable[[], float]:
@@ -46,8 +59,7 @@ def run_on(
     dynamics = optsde.discrete(plan(longest), SAMPLER, PARAMS)
     probes = []
     if looks:
-        train_loss = lambda state: LOSSES(state.params, EXAMPLES).mean()  # noqa: E731
-        observe = lambda _, state: {"train_loss": train_loss(state)}  # noqa: E731
+        observe = lambda _, state: {"train_loss": mean_loss(state)}  # noqa: E731
         probes.append(measure.probe(observe, times=steps // looks))
     going = run.Run(dynamics, keys(seeds), probes=probes)
 
