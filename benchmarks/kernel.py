@@ -94,7 +94,7 @@ def ask(seconds: float) -> Answer:
         for ours, other in pairs
     ]
     for name in calls:
-        row = f"time, {words[name]}", found.seconds(name, 1e3), "ms"
+        row = f"exact NTK 256 × 10, {words[name]}", found.seconds(name, 1e3), "ms"
         rows.append(Row(*row, aim=AIMS.get(name)))
     rows += [
         Row(f"largest error, {words[name]}", exactly(error), "of the largest entry")

@@ -31,8 +31,8 @@ def stamp() -> dict[str, Any]:
     }
 
 
-def words(stamp: Mapping[str, Any]) -> str:
-    """Returns a stamp in a line."""
+def words(stamp: Mapping[str, Any], load: bool = True) -> str:
+    """Returns a stamp in a line, with or without the machine's load."""
     versions = ", ".join(
         f"{name} {x}" for name, x in stamp["versions"].items() if x != "not installed"
     )
@@ -40,9 +40,11 @@ def words(stamp: Mapping[str, Any]) -> str:
     cards = [f"{stamp['devices'].count(kind)} × {kind}" for kind in kinds]
     cores = f"{stamp['cores']} core{'s' if stamp['cores'] > 1 else ''}"
     machine = [f"{cores} of {stamp['processor']}", f"{stamp['memory']} GB", *cards]
+    if load:
+        machine.append(f"load {stamp['load']}")
     return (
-        f"{', '.join(machine)}, load {stamp['load']}; Python {stamp['python']}, "
-        f"{versions}; {stamp['revision']}, {stamp['date']}"
+        f"{', '.join(machine)}; Python {stamp['python']}, {versions}; "
+        f"{stamp['revision']}, {stamp['date']}"
     )
 
 

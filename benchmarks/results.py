@@ -78,14 +78,13 @@ def renew(
 
     Returns the exit code.
     """
-    before = place.load()
-
-    def keep(name: str, record: dict[str, Any]) -> None:
-        place.keep({**place.load(), name: record}, order)
-
-    failed = ask_each(names, [f"--seconds={seconds}"], keep)
-    place.write_pages()
-    for line in slower(before, place.load()):
+    before, now = place.load(), place.load()
+    try:
+        failed = ask_each(names, [f"--seconds={seconds}"], now.__setitem__)
+    finally:  # at the end, since a file that has changed is another revision
+        place.keep(now, order)
+        place.write_pages()
+    for line in slower(before, now):
         print(f"slower than the last time: {line}")
     if failed:
         print(f"failed: {', '.join(failed)}; their last figures stay", file=sys.stderr)
@@ -157,7 +156,9 @@ def readme_table(records: Records) -> str:
                 value, interval, aim = written(row)
                 missed = ", missed" if row.verdict == "missed" else ""
                 rows.append([row.name, value, interval, aim + missed])
-    stamps = dict.fromkeys(words(record["stamp"]) for record in records.values())
+    stamps = dict.fromkeys(
+        words(record["stamp"], load=False) for record in records.values()
+    )
     table = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*table, "", *(f"{stamp}." for stamp in stamps)])
 
