@@ -15,7 +15,7 @@ import numpy as np
 from optsde.analysis import Interval, estimate, interval
 
 WIDTH = 0.03  # of an interval, against its value
-ROUNDS = 5, 200  # at least and at most, whatever the time
+ROUNDS: tuple[int, int] = 5, 200  # at least and at most, whatever the time
 Pair = tuple[str, str]
 
 
