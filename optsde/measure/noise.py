@@ -87,7 +87,7 @@ class Noise:
         """
         products = self.weighted if weighted else self.plain
         means, squares = (sum(jax.tree.leaves(tree)) for tree in products)
-        return _levels(jnp.asarray(means), jnp.asarray(squares), pool)
+        return _levels(means, squares, pool)
 
     def dominated(self) -> jax.Array:
         """Returns the share of the coordinates with κ ḡ_i² < Σ_ii, [..., kappas].
@@ -95,10 +95,7 @@ class Noise:
         An estimate of ḡ_i²/Σ_ii has an error of about √2/draws, so take draws ≥ 4κ:
         with fewer, coordinates without signal are counted as having some.
         """
-        alive, dominated = (
-            jnp.asarray(sum(jax.tree.leaves(tree))) for tree in self.counts
-        )
-        return dominated / alive[..., None]
+        return _share(*(sum(jax.tree.leaves(tree)) for tree in self.counts))
 
 
 def gradient_noise(
@@ -286,6 +283,12 @@ def _slower(x: jax.Array) -> jax.Array:
     return 1 - jnp.sign(x) * (1 - jax.lax.rsqrt(1 + jnp.abs(x)))
 
 
+@jax.jit
+def _share(alive: jax.Array, dominated: jax.Array) -> jax.Array:
+    return dominated / alive[..., None]
+
+
+@partial(jax.jit, static_argnames="pool")
 def _levels(means: jax.Array, squares: jax.Array, pool: bool) -> Levels:
     blocks = squares.shape[-1]
     signals = _across(means) / (blocks * (blocks - 1))
