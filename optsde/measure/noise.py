@@ -8,7 +8,7 @@ its error, follows from the products of the block means, kept for each leaf.
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +87,7 @@ class Noise:
         is steadier than a mean of ratios.
         """
         products = self.weighted if weighted else self.plain
-        means, squares = (sum(jax.tree.leaves(tree)) for tree in products)
+        means, squares = map(_sum, products)
         return _levels(means, squares, pool)
 
     def dominated(self) -> jax.Array:
@@ -96,7 +96,7 @@ class Noise:
         An estimate of ḡ_i²/Σ_ii has an error of about √2/draws, so take draws ≥ 4κ:
         with fewer, coordinates without signal are counted as having some.
         """
-        alive, dominated = (sum(jax.tree.leaves(tree)) for tree in self.counts)
+        alive, dominated = map(_sum, self.counts)
         return dominated / alive[..., None]
 
 
@@ -283,6 +283,10 @@ def _slower(x: jax.Array) -> jax.Array:
     x = 0 would slow it down.
     """
     return 1 - jnp.sign(x) * (1 - jax.lax.rsqrt(1 + jnp.abs(x)))
+
+
+def _sum(tree: PyTree) -> Any:
+    return sum(jax.tree.leaves(tree))
 
 
 @np.errstate(divide="ignore", invalid="ignore")

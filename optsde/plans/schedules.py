@@ -48,7 +48,7 @@ def check_multiplier(schedule: Schedule, lr: Scalar, horizon: float) -> None:
     better written with its factor in lr. One that still rises at the horizon has not
     come to its peak. Traced values are taken as they are.
     """
-    times = np.linspace(0, horizon, GRID, dtype=jnp.result_type(float))
+    times = jnp.linspace(0, horizon, GRID)
     values = jax.vmap(schedule)(times)
     if isinstance(values, jax.core.Tracer) or isinstance(lr, jax.core.Tracer):
         return
