@@ -21,7 +21,7 @@ from optsde.gradients import Draw
 from optsde.plans.plan import has_signal_rule
 from optsde.run import Series, Task
 from optsde.study import RunDir, refuse_divergence
-from optsde.types import Schedule
+from optsde.types import PyTree, Schedule
 
 PART = "prediction"
 
@@ -124,7 +124,7 @@ def predict(s: Settings, task: Task) -> Foreseen:
     noises = result.metrics["noise"].values
     size = Series(np.array(times), noises.total().noise)
     refuse_divergence(size, "the base run", "try a smaller --config.optimizer.lr")
-    last = jax.tree.map(lambda x: x[0], result.state)
+    last = _first(result.state)
     draw = Draw(last.key, last.step, last.time)
     oracle = sampler(plan.batch_size)
     try:
@@ -163,6 +163,11 @@ def predict(s: Settings, task: Task) -> Foreseen:
         times=times,
         boosts=boosts_of(plan, noises, times, s),
     )
+
+
+@jax.jit
+def _first(stacked: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: x[0], stacked)
 
 
 def second_half(times: np.ndarray) -> np.ndarray:

@@ -41,10 +41,10 @@ def interaction_check(losses: Losses, data: PyTree) -> Callable[[PyTree], None]:
         kind = structure, tuple(shapes)
         if traced or kind in passed:
             return
-        with jax.ensure_compile_time_eval():
-            point = structure.unflatten([_random(*s, i) for i, s in enumerate(shapes)])
-            of_each = jax.jit(losses)
-            first = [np.asarray(of_each(point, x)) for x in (beside, alone)]
+        point = structure.unflatten([_random(*s, i) for i, s in enumerate(shapes)])
+        # Compiled by itself, since this may be called while another function is traced.
+        of_each = jax.jit(losses).lower(point, beside).compile()
+        first = [np.asarray(of_each(point, x)) for x in (beside, alone)]
         if first[0].shape != (ROWS,):
             raise ValueError(
                 f"losses(params, {ROWS} examples) has the shape {first[0].shape}: it "
@@ -63,8 +63,8 @@ def interaction_check(losses: Losses, data: PyTree) -> Callable[[PyTree], None]:
     return check
 
 
-def _random(shape: tuple[int, ...], dtype: jnp.dtype, number: int) -> jax.Array:
+def _random(shape: tuple[int, ...], dtype: jnp.dtype, number: int) -> np.ndarray:
     """Returns parameters for which activations neither vanish nor explode."""
     fan_in = math.prod(shape[:-1]) if len(shape) > 1 else 1
-    drawn = jax.random.normal(jax.random.key(number), shape) / math.sqrt(fan_in)
-    return drawn.astype(dtype)
+    drawn = np.random.default_rng(number).standard_normal(shape) / math.sqrt(fan_in)
+    return np.asarray(drawn, dtype)

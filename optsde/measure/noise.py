@@ -8,13 +8,14 @@ its error, follows from the products of the block means, kept for each leaf.
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from optsde.checks import ABOVE_0, check_count, check_number
+from optsde.data.dataset import Array
 from optsde.gradients import Draw, Oracle, Sampler, Use, signed_mix
 from optsde.measure.probe import Probe, Times, probe
 from optsde.optimizers.base import multiplied
@@ -86,8 +87,8 @@ class Noise:
         is steadier than a mean of ratios.
         """
         products = self.weighted if weighted else self.plain
-        means, squares = (sum(jax.tree.leaves(tree)) for tree in products)
-        return _levels(jnp.asarray(means), jnp.asarray(squares), pool)
+        means, squares = map(_sum, products)
+        return _levels(means, squares, pool)
 
     def dominated(self) -> jax.Array:
         """Returns the share of the coordinates with κ ḡ_i² < Σ_ii, [..., kappas].
@@ -95,9 +96,7 @@ class Noise:
         An estimate of ḡ_i²/Σ_ii has an error of about √2/draws, so take draws ≥ 4κ:
         with fewer, coordinates without signal are counted as having some.
         """
-        alive, dominated = (
-            jnp.asarray(sum(jax.tree.leaves(tree))) for tree in self.counts
-        )
+        alive, dominated = map(_sum, self.counts)
         return dominated / alive[..., None]
 
 
@@ -286,33 +285,39 @@ def _slower(x: jax.Array) -> jax.Array:
     return 1 - jnp.sign(x) * (1 - jax.lax.rsqrt(1 + jnp.abs(x)))
 
 
-def _levels(means: jax.Array, squares: jax.Array, pool: bool) -> Levels:
+def _sum(tree: PyTree) -> Any:
+    return sum(jax.tree.leaves(tree))
+
+
+@np.errstate(divide="ignore", invalid="ignore")
+def _levels(means: Array, squares: Array, pool: bool) -> Levels:
+    """Returns the levels; those of measurements that are numpy's without compiling."""
     blocks = squares.shape[-1]
     signals = _across(means) / (blocks * (blocks - 1))
     noises = squares.mean(-1) - signals
     count = noises.size if pool else 1
 
     def mean(x):
-        return jnp.sum(x) / count if pool else x
+        return x.sum() / count if pool else x
 
     signal, noise = mean(signals), mean(noises)
     ratio = signal / noise
 
     def error(a, b):
         value, least = map(mean, _variance(means, squares, a, b))
-        return jnp.sqrt(jnp.maximum(value, least) / count)
+        return (value.clip(min=least) / count) ** 0.5
 
     # The ratio's error is that of (signal − ratio·noise)/noise with the ratio held.
     ratio_se = error(1 + ratio, -ratio) / noise
     return Levels(signal, error(1, 0), noise, error(-1, 1), ratio, ratio_se)
 
 
-def _across(means: jax.Array) -> jax.Array:
+def _across(means: Array) -> Array:
     """Returns the sum over pairs of different blocks."""
-    return means.sum((-2, -1)) - jnp.trace(means, axis1=-2, axis2=-1)
+    return means.sum((-2, -1)) - means.trace(axis1=-2, axis2=-1)
 
 
-def _variance(means, squares, a, b) -> tuple[jax.Array, jax.Array]:
+def _variance(means, squares, a, b) -> tuple[Array, Array]:
     """Returns the variance of a·G + b·E‖g‖² by the jackknife, and its least value.
 
     The product of two blocks is G + ξ_a + ξ_b + ζ_ab. Leaving out one block counts the
@@ -321,13 +326,14 @@ def _variance(means, squares, a, b) -> tuple[jax.Array, jax.Array]:
     The least is what is left without any ξ.
     """
     n = squares.shape[-1]
-    rows = means.sum(-1) - jnp.diagonal(means, axis1=-2, axis2=-1)
+    rows = means.sum(-1) - means.diagonal(axis1=-2, axis2=-1)
     total = rows.sum(-1, keepdims=True)
-    a, b = (jnp.broadcast_to(x, squares.shape[:-1]) for x in (a, b))
+    zeros = np.zeros(squares.shape[:-1], squares.dtype)
+    a, b = (x + zeros for x in (a, b))
     signals = (total - 2 * rows) / ((n - 1) * (n - 2))
     sizes = (squares.sum(-1, keepdims=True) - squares) / (n - 1)
     without = a[..., None] * signals + b[..., None] * sizes
-    jackknife = (n - 1) * jnp.var(without, axis=-1)
+    jackknife = (n - 1) * without.var(axis=-1)
 
     level = total / (n * (n - 1))
     effect = (rows - (n - 1) * level) / (n - 2)

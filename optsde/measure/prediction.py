@@ -29,7 +29,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from optsde.analysis.statistics import Estimate, Interval, interval
@@ -266,14 +265,14 @@ def _stacked(noises: Noise | Sequence[Noise]) -> Noise:
             )
         if not noises:
             raise ValueError("noises is empty: measure at one time at least")
-        noises = jax.tree.map(lambda *x: jnp.stack(x), *noises)
-    lead = jnp.ndim(jax.tree.leaves(noises.plain.squares)[0]) - 1
+        noises = jax.tree.map(lambda *x: np.stack(x), *noises)
+    lead = np.ndim(jax.tree.leaves(noises.plain.squares)[0]) - 1
     if lead > 2:
         raise ValueError(
             f"noises has {lead} leading axes; at most two are allowed: "
             "[replicas, times]"
         )
-    return jax.tree.map(lambda x: jnp.expand_dims(x, tuple(range(2 - lead))), noises)
+    return jax.tree.map(lambda x: np.expand_dims(x, tuple(range(2 - lead))), noises)
 
 
 def _half(noise: Noise, times: Sequence[float] | None) -> int:
@@ -389,7 +388,8 @@ def _cautions(plan, noise: Noise, times, half: int, late: Interval, kappa: float
     if not optimizer.adaptive or half < 1:
         return
     levels = noise.total(weighted=True)
-    early = np.asarray(levels.signal.sum(0) / levels.noise.sum(0))[:half]
+    signal, size = np.asarray(levels.signal), np.asarray(levels.noise)
+    early = (signal.sum(0) / size.sum(0))[:half]
     slower = np.sqrt((1 + kappa * np.maximum(early, 0)) / (1 + np.maximum(early, 0)))
     if slower.max() > CLOSE:
         last = int(np.flatnonzero(slower > CLOSE)[-1])

@@ -9,6 +9,7 @@ change when the batch does: `scale` and `svag` leave it alone.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ def check_multiplier(schedule: Schedule, lr: Scalar, horizon: float) -> None:
     better written with its factor in lr. One that still rises at the horizon has not
     come to its peak. Traced values are taken as they are.
     """
-    times = jnp.linspace(0, horizon, GRID)
+    times: Any = np.linspace(0, horizon, GRID, dtype=jnp.result_type(float))
     values = jax.vmap(schedule)(times)
     if isinstance(values, jax.core.Tracer) or isinstance(lr, jax.core.Tracer):
         return

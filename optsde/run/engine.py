@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from optsde.checks import shown
 from optsde.data.resident import Resident, arrays_of
@@ -139,7 +139,7 @@ class Engine:
 
     def result(self, state: PyTree) -> PyTree:
         """Returns a copy for the caller; where nothing is split, every host has all."""
-        state = jax.tree.map(jnp.copy, self.kept(state))
+        state = _copied(self.kept(state))
         return state if self._layout.splits else everywhere(state)
 
     def kept(self, tree: PyTree) -> PyTree:
@@ -291,9 +291,10 @@ class Engine:
         def init(members, keys):
             return _map(lambda m, k: self._make(m).init(k), members, keys)
 
+        once = {"compiler_options": _of_one_call(self.mesh)}
         if not self._layout.splits:
-            return self._sharded(init, (OVER, OVER))
-        return jax.jit(init, out_shardings=self._placing(states))
+            return self._sharded(init, (OVER, OVER), **once)
+        return jax.jit(init, out_shardings=self._placing(states), **once)
 
     def _placing(self, specs: PyTree) -> PyTree:
         return jax.tree.map(
@@ -448,6 +449,22 @@ def _data(source: PyTree) -> list[Any]:
 
 def _is_source(x: Any) -> bool:
     return isinstance(x, Resident | Stream)
+
+
+@jax.jit
+def _copied(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _of_one_call(mesh: Mesh) -> dict[str, int]:
+    """Returns how to compile what runs once: on CPUs in a fifth of the time.
+
+    LLVM takes long over random bits, of which an initial point is made.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    if not on_cpu or jax.config.read("jax_disable_most_optimizations"):
+        return {}
+    return {"xla_backend_optimization_level": 1}
 
 
 def _rows(stacked: PyTree) -> int:

@@ -617,7 +617,9 @@ class _Probing:
 
         first = make(jax.tree.map(lambda x: x[0], engine.members))
         self.times, self.finite = first.times, first.finite
-        self.memory = engine.each(init)(state)
+        begun = engine.each(init)
+        memory = begun.shapes(state)
+        self.memory = begun(state) if jax.tree.leaves(memory) else memory
         self._observe = engine.each(observe)
 
     def shapes(self, state: PyTree) -> dict[str, PyTree]:

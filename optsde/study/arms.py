@@ -156,7 +156,7 @@ def _progress(group: Sequence[Arm], label: str) -> Progress:
 def _fit(group, sampler, init, seeds, probes, **options: Any) -> Result:
     count, plan = len(group), group[0].plan
     replicas = count * len(seeds)
-    keys = jnp.tile(seeds, count)
+    keys = jnp.tile(seeds, count) if count > 1 else seeds
 
     def scaled(scale):
         def times(params):
@@ -172,8 +172,9 @@ def _fit(group, sampler, init, seeds, probes, **options: Any) -> Result:
 
     def stacked(time: float):
         each = [arm.member(time) for arm in group]
+        kind = jnp.result_type(float)
         return jax.tree.map(
-            lambda *x: jnp.repeat(jnp.array(x, float), len(seeds), axis=0), *each
+            lambda *x: np.repeat(np.array(x, kind), len(seeds), axis=0), *each
         )
 
     times = sorted({time for arm in group for time in arm.changes})

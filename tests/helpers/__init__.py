@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
@@ -45,3 +48,19 @@ def run_child(arguments: list, **options) -> subprocess.CompletedProcess:
 def run_study(study: str, *arguments, **options) -> subprocess.CompletedProcess:
     """Run a study's command to its end."""
     return run_child(command(study, *arguments), **options)
+
+
+@contextmanager
+def compiling() -> Iterator[list[str]]:
+    """The names of the programs that are compiled meanwhile, or read from the cache."""
+    names: list[str] = []
+
+    def note(event, seconds, **about):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(about["fun_name"])
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        yield names
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)

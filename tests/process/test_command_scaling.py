@@ -1,9 +1,10 @@
 """experiments.scaling as it is run: again, without verification, diverging."""
 
 import json
+import sys
 
 import pytest
-from helpers import run_study
+from helpers import run_child, run_study
 
 pytestmark = pytest.mark.full
 
@@ -22,6 +23,31 @@ FLAGS = [
     "--config.probe_seeds=2",
     "--config.train_size=100",
 ]
+
+
+COUNTED = """
+import runpy, sys, jax
+names = []
+def note(event, seconds, **about):
+    if event == "/jax/core/compile/backend_compile_duration":
+        names.append(about["fun_name"])
+jax.monitoring.register_event_duration_secs_listener(note)
+try:
+    runpy.run_module("experiments.scaling", run_name="__main__", alter_sys=True)
+finally:
+    print("programs", names.index("jit(_chunk)") + 1, len(names))
+"""
+
+
+def test_few_programs_before_the_first_step_and_in_all(tmp_path):
+    """At most 20 to the first loop; then 12 for the prediction, 3 to 5 an ensemble."""
+    rmsprop = ("--config=configs/scaling.py:digits_rmsprop", *FLAGS)
+    place = f"--workdir={tmp_path / 'run'}"
+    ran = run_child([sys.executable, "-c", COUNTED, *rmsprop, place])
+    assert ran.returncode == 0, ran.stderr
+    first, total = map(int, ran.stdout.splitlines()[-1].split()[1:])
+    assert first <= 20
+    assert total <= 20 + 15 + 3 * 5
 
 
 def test_a_study_and_the_same_command_again(tmp_path):

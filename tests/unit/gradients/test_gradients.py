@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import sized
+from helpers import compiling, sized
 
 from optsde.gradients import (
     Draw,
@@ -185,7 +185,10 @@ def test_rounding_is_no_interaction(dtype):
     params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
     half = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, dtype), params)
     losses = supervised(model, lambda out, y: 1e3 + cross_entropy(out, y))
-    interaction_check(losses, (x, y))(half)
+    check = interaction_check(losses, (x, y))
+    with compiling() as names:
+        check(half)
+    assert names == ["jit(losses)"]
     interaction_check(losses, (x[:1], y[:1]))(half)
     with pytest.raises(ValueError, match=r"has the shape \(\)"):
         interaction_check(lambda p, x: losses(p, x).mean(), (x, y))(half)

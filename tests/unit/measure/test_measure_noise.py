@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import compiling
 from helpers.quadratic import THETA0, plan, sampler
 
 import optsde
@@ -284,3 +285,16 @@ def test_what_is_left_of_the_descent_at_kappa():
     for kappa, value in zip(kappas, found, strict=True):
         speed = np.sqrt((std**2 + mean**2) / (std**2 + kappa * mean**2))
         np.testing.assert_allclose(value, np.average(speed, weights=part), rtol=0.01)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_what_was_measured_is_weighed_without_compiling(repeats, pool):
+    """As on the device, but for rounding: sums there are in another order."""
+    read = jax.device_get(repeats)
+    with compiling() as names:
+        here = read.total(weighted=True, pool=pool), read.groups(), read.dominated()
+    assert names == []
+    there = repeats.total(weighted=True, pool=pool), repeats.groups()
+    there = *there, repeats.dominated()
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3), here[:2], there[:2])
+    np.testing.assert_allclose(here[2], there[2], rtol=1e-6)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ROOT, lowered
+from helpers import ROOT, compiling, lowered
 
 import optsde
 from optsde import gradients, measure, models, run
@@ -178,3 +178,32 @@ def test_a_full_batch_is_all_examples():
     for make in (lambda: sampler(8), lambda: optsde.discrete(plan(), sampler, 0.0)):
         with pytest.raises(ValueError, match="batch_size=8: a full batch is all 400"):
             make()
+
+
+def test_a_run_is_three_programs():
+    """The start, the loop and the probe, once what is shared by all runs is there."""
+
+    def trained(lr):
+        dynamics = optsde.discrete(
+            plan(lr), gradients.minibatch(losses, X), jnp.zeros(5)
+        )
+        return optsde.fit(dynamics, KEYS, 6, probes=[distance(X)])
+
+    trained(0.1)
+    with compiling() as names:
+        trained(0.2)
+    assert sorted(names) == ["jit(_chunk)", "jit(init)", "jit(of_all)"]
+
+
+@pytest.mark.full
+def test_a_start_compiled_in_less_time_is_the_same_bit_for_bit(optimized):
+    model = models.build("digitsnet", 10)
+
+    def init(key):
+        return models.init_params(model, key, np.zeros((1, 8, 8, 1), np.float32))
+
+    dynamics = optsde.discrete(plan(), gradients.minibatch(losses, X), init)
+    found = run.Engine(dynamics, 3).init(KEYS).params
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31))(KEYS)
+    expected = jax.jit(jax.vmap(init))(keys)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
