@@ -51,7 +51,9 @@ def top_eigenvalues(
     finds one vector of each eigenvalue; so, where several are asked for, a random
     direction joins in when they are found (a band, Ruhe 1979), and they must outlast
     half as many products again. The residuals that are returned say whether the
-    tolerance was met. A value is off by residual²/gap.
+    tolerance was met. A value is off by residual²/gap. Where eigenvalues lie closer
+    than the tolerance, it may be the second that is found: of the spectrum 1, 2, …, 300
+    in 13 of 2,000 searches.
     vectors: where to begin, such as those of the last call, leaves [count, ...]. Some
     noise from `key` is added, for what has grown since in other directions.
     """
@@ -75,7 +77,9 @@ def top_eigenvalues(
     def search(carry):
         turn, products, band, joined, met = carry
         full = band.done == room
-        band = jax.lax.cond(full, lambda b: b.restarted(2 * count - 1), _same, band)
+        band = jax.lax.cond(
+            full, lambda b: b.restarted(max(2 * count - 1, 3)), _same, band
+        )
         joins = met & ~joined
         band = jax.lax.cond(joins, lambda b: b.joined(noise(-turn)), _same, band)
         steps = jnp.where(joins, -(-dimension // 2), dimension)

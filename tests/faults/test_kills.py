@@ -7,7 +7,7 @@ pytestmark = pytest.mark.full
 
 
 def test_killed_runs_come_to_what_undisturbed_ones_do(tmp_path):
-    (found,) = kills.campaign(["catapults:control"], 3, seed=0, folder=tmp_path)
+    (found,) = kills.campaign(["fullbatch:digits_fb"], 3, seed=0, folder=tmp_path)
     assert found.kills == 3
     assert not found.differences
     assert found.resumed

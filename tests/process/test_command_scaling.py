@@ -63,7 +63,9 @@ def test_a_study_and_the_same_command_again(tmp_path):
     assert (tmp_path / "run" / "figures" / "scaling.png").stat().st_size > 10_000
     again = command(tmp_path, *sgd)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("read from") == 2
+    for part in ["prediction", "base", "kappa4/rule", "kappa4/fixed"]:
+        assert again.stdout.count(f"{part}: read from") == 1
+    assert "compiling" not in again.stderr
 
     def results(run):
         return run.stdout.partition("held-out loss")[2].partition("figures:")[0]
@@ -80,6 +82,6 @@ def test_only_a_prediction_and_a_base_run_that_diverges(tmp_path):
     assert not (one / "run" / "arms").exists()
     ended = command(two, *sgd, "--config.optimizer.lr=1e30")
     assert ended.returncode == 1
-    assert "diverged: the base run between t = 0 and 1;" in ended.stderr
+    assert "diverged: the base run between t = 0 and 1, 2 of 2 replicas" in ended.stderr
     summary = json.loads((two / "run" / "summary.json").read_text())
     assert summary["status"] == "diverged"

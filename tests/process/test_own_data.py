@@ -25,8 +25,8 @@ def folder(tmp_path):
         place.mkdir(parents=True, exist_ok=True)
         pixels = random.randint(0, 256, (8, 8, 3), np.uint8)
         PIL.Image.fromarray(pixels).save(place / f"{number}.png")
-    words = (ROOT / "docs" / "theory.md").read_text()
-    (tmp_path / "novel.txt").write_text(words[:6000])
+    pages = [page.read_text() for page in sorted((ROOT / "docs").glob("*.md"))]
+    (tmp_path / "novel.txt").write_text("".join(pages)[:120_000])
     rows = random.randn(60, 5)
     np.savetxt(tmp_path / "table.csv", rows, delimiter=",", header="a,b,c,d,y",
                comments="")  # fmt: skip
