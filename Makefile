@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 CONSTRAINTS := constraints.txt
 CACHED := JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
-.PHONY: help demo test test-all multihost-test faults soak notebooks docs docs-lessons lint types format check bench record lock clean
+.PHONY: help demo test test-all multihost-test faults soak notebooks docs docs-lessons lint types format check bench bench-gpu record lock clean
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
@@ -56,11 +56,11 @@ format: $(VENV)/dev ## put the code in its form
 
 check: lint types test ## what to run before a commit
 
-bench: $(VENV)/bench ## the claims about speed
-	$(BIN)/python -m benchmarks.engine
-	$(BIN)/python -m benchmarks.steps
-	$(BIN)/python -m benchmarks.training
-	$(BIN)/python -m benchmarks.importing
+bench: $(VENV)/bench ## speed against peers, about fifteen minutes on idle cores
+	$(BIN)/python -m benchmarks
+
+bench-gpu: $(VENV)/bench ## the same on a GPU or TPU, with ResNets against torch
+	$(BIN)/python -m benchmarks.accelerator
 
 record: $(VENV)/run ## every preset in small, into runs/record; compare before and after
 	$(BIN)/python -m benchmarks.record runs/record

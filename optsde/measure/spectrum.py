@@ -65,7 +65,7 @@ def top_eigenvalues(
     count, size = starts.shape
     if count > size:
         raise ValueError(f"{count} eigenvalues were asked for, and there are {size}")
-    room = min(dimension + 3 * (count - 1), size)
+    room, kept = min(dimension + 3 * (count - 1), size), max(2 * count - 1, 3)
 
     def noise(number):
         fresh = jax.random.fold_in(key, number)
@@ -77,9 +77,7 @@ def top_eigenvalues(
     def search(carry):
         turn, products, band, joined, met = carry
         full = band.done == room
-        band = jax.lax.cond(
-            full, lambda b: b.restarted(max(2 * count - 1, 3)), _same, band
-        )
+        band = jax.lax.cond(full, lambda b: b.restarted(kept), _same, band)
         joins = met & ~joined
         band = jax.lax.cond(joins, lambda b: b.joined(noise(-turn)), _same, band)
         steps = jnp.where(joins, -(-dimension // 2), dimension)
