@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib.ticker
 import numpy as np
 from flax.errors import FlaxError
 
@@ -54,10 +53,14 @@ class Settings(Base):
     devices: Integers = setting(
         (8, 64, 512, 4096), "accelerators", above=0, entries=1, rising=True
     )
-    flops: float = setting(989e12, "peak of each", unit="FLOP/s", at_least=1)
+    flops: float = setting(
+        989e12, "peak of each", unit="FLOP/s", at_least=1, at_most=1e18
+    )
     share: float = setting(0.4, "of the peak that is reached", above=0, at_most=1)
-    bandwidth: float = setting(50e9, "that each sends", unit="bytes/s", at_least=1)
-    memory: float = setting(80e9, "of each", unit="bytes", at_least=1)
+    bandwidth: float = setting(
+        50e9, "that each sends", unit="bytes/s", at_least=1, at_most=1e15
+    )
+    memory: float = setting(80e9, "of each", unit="bytes", at_least=1, at_most=1e15)
 
     @property
     def device(self) -> Accelerator:
@@ -208,9 +211,9 @@ def figure(s: Settings, ways: dict[str, Way], path: Path) -> None:
             ax.plot(counts, values, dashes, color=colour, marker="o", ms=4)
             ax.plot([], [], dashes, color="grey", label=name)
         ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
         ax.set_xticks(counts, [f"{n:,}" for n in counts])
-        ax.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        ax.minorticks_off()
+        ax.set_yscale("log")
         label(ax, x="accelerators", y="seconds a step", title=way.words)
     low, high = (f(ax.get_ylim()[i] for ax in panels) for i, f in ((0, min), (1, max)))
     for ax in panels:

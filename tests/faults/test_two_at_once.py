@@ -29,7 +29,8 @@ def test_a_second_process_is_refused_and_changes_nothing(place):
     before = directories.tree(place)
     for arguments in ([], ["--fresh"]):
         code, out, err = directories.command(place, "--workdir=run", *arguments)
-        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert (code, out.count("\n"), err.count("\n")) == (2, 1, 1)
+        assert out.endswith("run directory: run\n")
         who = f"is in use by process {os.getpid()} on {socket.gethostname()} since 2"
         assert who in err
         assert f"({shlex.join(sys.argv)[:500]}); wait for it" in err

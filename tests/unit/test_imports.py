@@ -46,6 +46,6 @@ def test_the_first_words_come_before_the_first_program_is_compiled(tmp_path):
         assert child.stdout is not None
         words, log = child.stdout.readline(), child.stdout.readline()
         child.kill()
-    assert words.startswith("svag, preset digits, on 1 × ")
+    assert words.startswith("svag, preset digits, on ")
     assert words.endswith(f"; run directory: {tmp_path}\n")
     assert log.startswith("Finished tracing")
