@@ -131,7 +131,7 @@ def _costs(
         dynamics, s.seeds, shards=shards_for(s.seeds), sharded=rule, with_info=True
     )
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), s.seeds))
-    lowered = engine.lower(jax.eval_shape(engine.init, keys))
+    lowered = engine.lower(engine.shapes(keys))
     begun = time.monotonic()
     compiled = lowered.compile()
     seconds = time.monotonic() - begun

@@ -18,6 +18,7 @@ from experiments.fullbatch.costs import duration
 from optsde import gradients, models
 from optsde.analysis import table
 from optsde.analysis.plots import COLOURS, label, new_figure, save, shared_legend
+from optsde.checks import LARGEST
 from optsde.data import Resident, Stream
 from optsde.mesh import largest_axis
 from optsde.run import Accelerator, Cost, Task, cost, parts
@@ -44,8 +45,10 @@ class Settings(Base):
         optsde.HeavyBall(lr=3.2, beta=0.9, nesterov=True), "of the base run"
     )
     batch_size: int = setting(8192, "of the base run", at_least=1)
-    horizon: float = setting(14_100.0, "steps of the base run", above=0)
-    ell: float = setting(4.0, "of SVAG", at_least=1)
+    horizon: float = setting(
+        14_100.0, "steps of the base run", above=0, at_most=LARGEST
+    )
+    ell: float = setting(4.0, "of SVAG", at_least=1, at_most=1024)
     full_batch_steps: int = setting(3000, "steps of the full batch", at_least=1)
     group: int = setting(32, "examples in one call of the net", at_least=1)
     at_once: int = setting(1, "such groups in one pass of a device", at_least=1)
@@ -61,6 +64,11 @@ class Settings(Base):
         50e9, "that each sends", unit="bytes/s", at_least=1, at_most=1e15
     )
     memory: float = setting(80e9, "of each", unit="bytes", at_least=1, at_most=1e15)
+
+    def demands(self):
+        yield from super().demands()
+        steps = self.horizon * self.ell**self.optimizer.noise_exponent
+        yield steps <= LARGEST, "ell", f"at most {LARGEST} steps, not {steps:.3g}"
 
     @property
     def device(self) -> Accelerator:

@@ -48,7 +48,7 @@ def tail_index(
     check_count("group", group)
     check_count("coordinates", coordinates)
     inverse, used = _inverse(oracle, params, draw, group, sums, blocks, coordinates)
-    if not used > 0:
+    if not float(used) > 0:
         raise ValueError(
             "every coordinate looked at is zero in some term: raise coordinates or "
             "group"

@@ -268,7 +268,8 @@ def svag(
     is Gaussian. `memory` and `clip` are those of `scale`.
     """
     _check_clip(clip)
-    check_number("ell", ell, "a number ≥ 1; at 1 SVAG is the plain run", 1, LARGEST)
+    needs = f"a number from 1, which is the plain run, to {LARGEST}"
+    check_number("ell", ell, needs, 1, LARGEST)
     check_plan("plan", plan)
     kappa = float(ell) ** -plan.optimizer.noise_exponent
     changed = rescaled(plan, kappa, memory, clip)

@@ -85,7 +85,9 @@ class Engine:
         self._check_members(members)
         self.mesh = run_mesh(replicas, shards)
         make: Any = dynamics if members is not None else lambda member: dynamics
-        first = make(jax.tree.map(lambda x: x[0], members))
+        self.first_member = jax.tree.map(lambda x: x[0], members)
+        """The hyperparameters of the first replica."""
+        first = make(self.first_member)
         self.dt, self.paces = first.dt, first.paces
         self.with_info = with_info
         self._make = make
@@ -126,9 +128,7 @@ class Engine:
         rows = self.mesh.shape[REPLICA]
 
         def fill(x):
-            if missing := -x.shape[0] % rows:
-                return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)])
-            return x
+            return _filled(x, missing) if (missing := -x.shape[0] % rows) else x
 
         tree = jax.tree.map(fill, tree)
         return jax.tree.map(lambda to, x: placed(x, to), self._placing(specs), tree)
@@ -139,7 +139,7 @@ class Engine:
 
     def result(self, state: PyTree) -> PyTree:
         """Returns a copy for the caller; where nothing is split, every host has all."""
-        state = _copied(self.kept(state))
+        state = _copied(state, self.replicas)
         return state if self._layout.splits else everywhere(state)
 
     def kept(self, tree: PyTree) -> PyTree:
@@ -149,6 +149,7 @@ class Engine:
     def set_members(self, members: PyTree) -> None:
         """Goes on with other hyperparameters of the same shapes; compiles nothing."""
         self._check_members(members)
+        self.first_member = jax.tree.map(lambda x: x[0], members)
         self.members = self.spread(members)
 
     def _check_members(self, members: PyTree) -> None:
@@ -190,8 +191,17 @@ class Engine:
 
     def shape_of_one(self, keys: jax.Array) -> PyTree:
         """Returns the shapes of one replica's state at time 0."""
-        first = jax.tree.map(lambda x: x[0], self.members)
-        return jax.eval_shape(lambda key: self._make(first).init(key), keys[0])
+        first = self._make(self.first_member)
+        return jax.eval_shape(lambda keys: first.init(keys[0]), keys)
+
+    def shapes(self, keys: jax.Array) -> PyTree:
+        """Returns the shapes of all replicas' states."""
+        rows = self.mesh.shape[REPLICA]
+        replicas = self.replicas + -self.replicas % rows
+        return jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct((replicas, *s.shape), s.dtype),
+            self.shape_of_one(keys),
+        )
 
     def zeros(self, state: PyTree) -> PyTree:
         """Returns the zero sums of what steps tell of themselves, `()` without info."""
@@ -331,13 +341,12 @@ class Engine:
         return made, self._source.merged(made.source, arrays)
 
     def _hoisted(self, source: Callable[[Any], PyTree]) -> "_Hoisted":
-        first = jax.tree.map(lambda x: x[0], self.members)
         leaves: list = []
 
         def trace(member):
             leaves.extend(jax.tree.leaves(source(member)))
 
-        jax.eval_shape(trace, first)
+        jax.eval_shape(trace, self.first_member)
         shared = [not isinstance(x, jax.core.Tracer) for x in leaves]
         arrays = [x for x, own in zip(leaves, shared, strict=True) if own]
         return _Hoisted(replicated(arrays, self.mesh), tuple(shared))
@@ -451,9 +460,14 @@ def _is_source(x: Any) -> bool:
     return isinstance(x, Resident | Stream)
 
 
-@jax.jit
-def _copied(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.copy, tree)
+@partial(jax.jit, static_argnums=1)
+def _filled(x: jax.Array, missing: int) -> jax.Array:
+    return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)])
+
+
+@partial(jax.jit, static_argnums=1)
+def _copied(tree: PyTree, rows: int) -> PyTree:
+    return jax.tree.map(lambda x: jnp.copy(x[:rows]), tree)
 
 
 def _of_one_call(mesh: Mesh) -> dict[str, int]:

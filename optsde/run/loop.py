@@ -615,7 +615,7 @@ class _Probing:
         def init(member):
             return (lambda _, state: make(member).init(state)), ()
 
-        first = make(jax.tree.map(lambda x: x[0], engine.members))
+        first = make(engine.first_member)
         self.times, self.finite = first.times, first.finite
         begun = engine.each(init)
         memory = begun.shapes(state)
@@ -638,7 +638,7 @@ def _probing(engine: Engine, state: PyTree, probes: Probes) -> list[_Probing]:
     if isinstance(probes, Probe):
         raise ValueError("probes is one Probe: needs a list of them, as [probe]")
     make: Any = probes if callable(probes) else lambda member: probes
-    count = len(make(jax.tree.map(lambda x: x[0], engine.members)))
+    count = len(make(engine.first_member))
     return [
         _Probing(engine, state, lambda member, i=i: make(member)[i])
         for i in range(count)

@@ -81,8 +81,8 @@ TAKEN: dict[str, tuple[str, str]] = {
         "rise shown stride warm_lr weight_decay",
     ),
     "2,2": (
-        "two layers of one width, or a point on the diagonal",
-        "hidden widths start",
+        "two layers of one width, a point on the diagonal, or the shape of an example",
+        "hidden shape start widths",
     ),
     "": (
         "an empty list means none, or the study's own",
@@ -95,7 +95,12 @@ TAKEN: dict[str, tuple[str, str]] = {
 }
 """Values that are fine where they look odd: the reason, and the settings."""
 
-LATER = {"activation", "dataset", "options.dtype", "options.activation"}
+LATER = {
+    "activation",
+    "dataset",
+    "model",
+    *("options.activation", "options.dtype", "options.form", "options.stem"),
+}
 """Settings that are looked up when the task is built."""
 
 COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
@@ -139,6 +144,10 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("fullbatch row checkpoint_every=-5", "checkpoint_every=-5"),
     ("fullbatch row dataset=digits test_size=99999", "test_size=99999"),
     ("fullbatch row dataset=digits train_size=-1", "train_size=-1"),
+    ("fullbatch growth shape=2,2 train_size=100", "model=resnet50"),
+    ("fullbatch growth model=no_such_name train_size=100", "no_such_name|mlp"),
+    ("fullbatch growth options.form=word train_size=100", "form='word'|direct"),
+    ("fullbatch growth horizon=1e9 ell=1000", "ell=1000|2147483647"),
     ("sweep grid warmup=1e9", "warmup=1000000000.0|600 steps"),
     ("sweep grid seeds=5", "seeds=5|even"),
     ("sweep grid over.lr=0.1,0.1", "over.lr|differ"),
