@@ -4,6 +4,7 @@ A question's record is its answer with the stamp of when it was asked. Asking so
 questions again leaves the records of the others.
 """
 
+import itertools
 import json
 import re
 import subprocess
@@ -117,7 +118,8 @@ def ask_each(
 def slower(before: Records, now: Records) -> Iterator[str]:
     """Yields what got worse beyond both intervals, on the same machine, in words.
 
-    Where the machine is another one, only what is counted is compared.
+    Where the machine is another one, only what is counted is compared. What is exact
+    and no count, such as an error, is worse from a twentieth on.
     """
     for name, record in now.items():
         if name not in before:
@@ -129,12 +131,17 @@ def slower(before: Records, now: Records) -> Iterator[str]:
             if was is None or not (same or (is_counted(row) and is_counted(was))):
                 continue
             worse, better = (was, row) if row.more else (row, was)
-            if worse.found.low > better.found.high:
+            margin = 1.05 if is_exact(row) and not is_counted(row) else 1.0
+            if worse.found.low > margin * better.found.high:
                 yield f"{name}: {row.name}: {written(was)[0]} → {written(row)[0]}"
 
 
-def is_counted(row: Row) -> bool:
+def is_exact(row: Row) -> bool:
     return row.found.low == row.found.high
+
+
+def is_counted(row: Row) -> bool:
+    return is_exact(row) and row.found.value.is_integer()
 
 
 # ---- pages
@@ -148,11 +155,11 @@ def lines(answer: Answer) -> str:
 
 
 def readme_table(records: Records) -> str:
-    """Returns the README's table: the figures that have an aim, and the machine."""
+    """Returns the README's table: measured ratios that have an aim, and the machine."""
     rows = [["", "measured", "95% interval", "aim"], ["---"] * 4]
     for record in records.values():
         for row in read(record).rows:
-            if row.aim is not None:
+            if row.aim is not None and not row.unit and not is_exact(row):
                 value, interval, aim = written(row)
                 missed = ", missed" if row.verdict == "missed" else ""
                 rows.append([row.name, value, interval, aim + missed])
@@ -175,9 +182,10 @@ def draw(picture: Picture, file: Path) -> None:
     """Draws the curves with their intervals."""
     figure, (ax,) = plots.new_figure(1, width=plots.HALF_SLIDE, height=4.0)
     colours = plots.colours(picture.curves)
-    for label, curve in picture.curves.items():
+    dashes = itertools.cycle(["-", "--", ":"])  # curves may lie on each other
+    for (label, curve), dash in zip(picture.curves.items(), dashes, strict=False):
         values, lows, highs = zip(*curve, strict=True)
-        ax.plot(picture.x, values, "o-", color=colours[label], label=label)
+        ax.plot(picture.x, values, "o", ls=dash, color=colours[label], label=label)
         ax.fill_between(picture.x, lows, highs, color=colours[label], alpha=0.22, lw=0)
     ax.set_xscale("log", base=2)
     ax.set_xticks(picture.x, [f"{x:,}" for x in picture.x])
