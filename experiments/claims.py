@@ -69,7 +69,9 @@ def taken_up(place: Path) -> tuple[str, dict[str, Any]]:
     """Returns the preset that a finished run is of, and what is kept of it."""
     run = read(place)
     if run.summary["status"] != "done":
-        raise ValueError(f"{place} is {run.summary['status']}: needs a run that is done")
+        raise ValueError(
+            f"{place} is {run.summary['status']}: needs a run that is done"
+        )
     return preset_of(run), {
         "made": run.origin,
         "seconds": round(run.summary["seconds"]),

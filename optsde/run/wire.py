@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import Jaxpr, jaxprs_in_params
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from optsde.dynamics.discrete import Dynamics
 from optsde.mesh import DATA, REPLICA, SplitRule
@@ -100,7 +100,7 @@ def traced(
     )
     mapped = jax.shard_map(
         step,
-        mesh=AbstractMesh((1, devices), (REPLICA, DATA)),
+        mesh=AbstractMesh((1, devices), (REPLICA, DATA), (AxisType.Auto,) * 2),
         in_specs=(specs, everywhere),
         out_specs=(specs, everywhere),
         check_vma=False,
