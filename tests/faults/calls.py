@@ -85,7 +85,7 @@ RESCALED = [
     ("o.scale(raw(optimizer=o.Adam(lr=nan)), 2)", "lr=nan"),
     ("o.scale(raw(optimizer=o.Adam(b1=1.5)), 2)", "b1=1.5"),
     ("o.scale('a plan', 2)", "'a plan'|Plan"),
-    ("o.svag(good, 0)", "ell=0|number ≥ 1"),
+    ("o.svag(good, 0)", "ell=0|number from 1"),
     ("o.svag(good, 0.5)", "ell=0.5"),
     ("o.svag(good, -2)", "ell=-2"),
     ("o.svag(good, nan)", "ell=nan"),
