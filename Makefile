@@ -26,7 +26,7 @@ multihost-test: $(VENV)/dev ## two processes on this machine against one, some m
 	$(PYTEST) -m "full or not full" tests/hosts
 
 faults: $(VENV)/dev ## malformed input, damaged runs, and kills of every study, half an hour
-	$(PYTEST) -m "full or not full" tests/faults
+	EXPLORE=1 $(PYTEST) -m "full or not full" tests/faults
 	$(BIN)/python -m tests.faults.report
 	PYTHONPATH=. $(BIN)/python tests/faults/directories.py
 	PYTHONPATH=. $(CACHED) $(BIN)/python tests/faults/kills.py --kills=3

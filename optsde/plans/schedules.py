@@ -75,8 +75,8 @@ def check_multiplier(schedule: Schedule, lr: Scalar, horizon: float) -> None:
 
 def cosine(horizon: float, end: float = 0.0) -> Schedule:
     """Returns half a cosine from 1 at time 0 to `end` at `horizon`, and `end` after."""
-    _check_lengths(horizon=horizon)
-    _check_factors(end=end)
+    horizon = _length("horizon", horizon)
+    end = _factor("end", end)
 
     def multiplier(t):
         phase = jnp.clip(t / horizon, 0, 1)
@@ -87,8 +87,9 @@ def cosine(horizon: float, end: float = 0.0) -> Schedule:
 
 def linear(horizon: float, start: float = 1.0, end: float = 0.0) -> Schedule:
     """Returns a straight line from `start` at time 0 to `end` at `horizon`."""
-    _check_lengths(horizon=horizon)
-    _check_factors(start=start, end=end)
+    horizon = _length("horizon", horizon)
+    start = _factor("start", start)
+    end = _factor("end", end)
     return lambda t: start + (end - start) * jnp.clip(t / horizon, 0, 1)
 
 
@@ -99,13 +100,15 @@ def milestones(times: Sequence[float], factor: float = 0.1) -> Schedule:
         raise ValueError(f"times={times!r}: needs {needs}")
     for time in times:
         check_number("times", time, needs)
-    _check_factors(factor=factor)
+    times = [_floating(time) for time in times]
+    factor = _factor("factor", factor)
     return lambda t: factor ** sum(jnp.where(t >= at, 1.0, 0.0) for at in times)
 
 
 def warmup(time: float, after: Schedule | None = None) -> Schedule:
     """Returns a line from 0 at time 0 to 1 at `time`, then `after` from there on."""
     check_number("time", time, "a time ≥ 0", 0)
+    time = _floating(time)
     return _after(time, lambda t: t / time, _then(after))
 
 
@@ -114,6 +117,7 @@ def exponential_warmup(
 ) -> Schedule:
     """Returns a geometric rise from `start` to 1 at `time`, then `after` from there."""
     check_number("time", time, "a time ≥ 0", 0)
+    time = _floating(time)
     check_number("start", start, "a positive factor", ABOVE_0)
     return _after(time, lambda t: start ** (1 - t / time), _then(after))
 
@@ -121,7 +125,8 @@ def exponential_warmup(
 def warmup_cosine(warmup: float, horizon: float, end: float = 0.0) -> Schedule:
     """Returns a line to 1 at `warmup`, then half a cosine to `end` at `horizon`."""
     check_number("warmup", warmup, "a time ≥ 0", 0)
-    _check_lengths(horizon=horizon)
+    warmup = _floating(warmup)
+    horizon = _length("horizon", horizon)
     if not warmup < horizon:
         raise ValueError(
             f"warmup={warmup:g} must lie in [0, horizon) with horizon={horizon:g}"
@@ -137,8 +142,9 @@ def one_cycle(
     The form of torch's OneCycleLR with three numbers: Smith and Topin's own (2018) is
     made of straight lines.
     """
-    _check_lengths(horizon=horizon)
-    _check_factors(start=start, end=end)
+    horizon = _length("horizon", horizon)
+    start = _factor("start", start)
+    end = _factor("end", end)
     check_number("rise", rise, "a share of the horizon in (0, 1)", ABOVE_0, BELOW_1)
     up = cosine(rise * horizon, end=start)
     down = cosine((1 - rise) * horizon, end)
@@ -159,8 +165,10 @@ def exponential_cyclic(
     shrinks it; here every cycle is a triangle with one peak.
     """
 
-    _check_lengths(period=period)
-    _check_factors(low=low, high=high, growth=growth)
+    period = _length("period", period)
+    low = _factor("low", low)
+    high = _factor("high", high)
+    growth = _factor("growth", growth)
 
     def multiplier(t):
         cycle = jnp.floor(t / period)
@@ -175,8 +183,8 @@ def restarts(period: float, stretch: float = 1.0, end: float = 0.0) -> Schedule:
 
     The first lasts `period`, each further one `stretch` times the one before it.
     """
-    _check_lengths(period=period)
-    _check_factors(end=end)
+    period = _length("period", period)
+    end = _factor("end", end)
     check_number("stretch", stretch, "a number ≥ 1", 1)
 
     def multiplier(t):
@@ -192,14 +200,19 @@ def restarts(period: float, stretch: float = 1.0, end: float = 0.0) -> Schedule:
     return multiplier
 
 
-def _check_lengths(**lengths: Scalar) -> None:
-    for name, value in lengths.items():
-        check_number(name, value, "a positive length of time, in base steps", ABOVE_0)
+def _length(name: str, value: float) -> float:
+    check_number(name, value, "a positive length of time, in base steps", ABOVE_0)
+    return _floating(value)
 
 
-def _check_factors(**factors: Scalar) -> None:
-    for name, value in factors.items():
-        check_number(name, value, "a factor of lr ≥ 0", 0)
+def _factor(name: str, value: float) -> float:
+    check_number(name, value, "a factor of lr ≥ 0", 0)
+    return _floating(value)
+
+
+def _floating(value: float) -> float:
+    """Returns an int as a float, since those of jax have 32 bits."""
+    return float(value) if isinstance(value, int) else value
 
 
 def _then(after: Schedule | None) -> Schedule:

@@ -118,6 +118,7 @@ class Journal:
     ) -> None:
         """Saves the state, the rows that are new, and notes; none of it if it fails.
 
+        What fails once the manifest is there, such as another host, leaves the save.
         Raises OSError where it cannot be written. Collective.
         """
         if step == self._last:
@@ -130,7 +131,7 @@ class Journal:
                 checkpointer.save((place / STATE).absolute(), args=args)
             broadcast(lambda: self._finish(step, rows[self._rows :], notes))
         except (OSError, ValueError) as error:
-            if first():
+            if first() and not (place / MANIFEST).exists():
                 shutil.rmtree(place, ignore_errors=True)
             if (code := _code_of(error)) is None:
                 raise

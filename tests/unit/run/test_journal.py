@@ -237,6 +237,22 @@ def test_what_is_no_error_of_the_system_stays_what_it_is(folder, monkeypatch):
     assert not (folder / "40").exists()
 
 
+def test_a_host_that_is_lost_after_the_manifest_leaves_the_save(folder, monkeypatch):
+    opened = Journal(folder)
+    opened.open(IDENTITY, METRICS)
+
+    def lost(make):
+        make()
+        if (folder / "40" / "manifest.json").exists():
+            raise ValueError("connection closed by peer")
+
+    monkeypatch.setattr(journal, "broadcast", lost)
+    with pytest.raises(ValueError, match="by peer"):
+        opened.save(40, state(40), ROWS, {})
+    monkeypatch.undo()
+    assert Journal(folder).open(IDENTITY, METRICS).step == 40
+
+
 def test_the_clock_of_saves(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
