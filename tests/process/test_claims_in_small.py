@@ -1,4 +1,4 @@
-"""Every command of the ledger runs in its small form, and makes the claims asked for."""
+"""Every command of the ledger runs in its small form, and makes the claims asked."""
 
 import fnmatch
 import json
