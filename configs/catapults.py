@@ -11,8 +11,11 @@ from experiments.catapults import (
     batch,
     cyclic,
     edge,
+    fading,
+    lemma,
     ntk,
     pulses,
+    small_batches,
     table,
     threshold,
     toy,
@@ -23,6 +26,10 @@ PRESETS = {
     "cyclic": Preset("cyclic rates: none, one or several catapults", cyclic.Settings()),
     "threshold": Preset(
         "rates around 2/λ_max: who spikes, who ends flatter", threshold.Settings()
+    ),
+    "lemma": Preset(
+        "one step along the gradient: the loss, its parabola and the lemma's bound",
+        lemma.Settings(),
     ),
     "batch": Preset(
         "SGD at one rate: does a smaller batch give more catapults?",
@@ -40,6 +47,47 @@ PRESETS = {
     "adagrad": Preset(
         "AdaGrad's critical rate, its bound, and what cycles do to both",
         adagrad.Settings(known_false=("critical_rate_grows_as_it_does",)),
+    ),
+    "fading": Preset(
+        "AdaGrad in batches and bounded cycles: is there a last catapult?",
+        fading.Settings(
+            known_false=(
+                "what_noise_adds_to_least_grows_as_root_t",
+                "what_noise_adds_to_norm_grows_as_root_t",
+                "none_in_the_last_half_of_3",
+                "none_in_the_last_half_of_12",
+                "spikes_shrink_beside_the_loss_of_3",
+                "spikes_shrink_beside_the_loss_of_12",
+                "least_meets_the_peak_at_the_last_of_3",
+                "least_meets_the_peak_at_the_last_of_12",
+                "norm_meets_the_peak_at_the_last_of_3",
+                "norm_meets_the_peak_at_the_last_of_12",
+            ),
+        ),
+    ),
+    "fading_small": Preset(
+        "the same with a net too small to fit its images, whose noise lasts",
+        fading.Settings(
+            width=8,
+            train_size=512,
+            known_false=(
+                "what_noise_adds_to_norm_grows_as_root_t",
+                "catapults_of_12",
+            ),
+        ),
+    ),
+    "small_batches": Preset(
+        "SGD above the critical rate: smaller batches, more catapults?",
+        small_batches.Settings(),
+    ),
+    "small_batches_digits": Preset(
+        "the same on digits, from all images to one",
+        small_batches.Settings(
+            target="digits",
+            train_size=256,
+            batch_sizes=(256, 64, 16, 4, 1),
+            seeds=8,
+        ),
     ),
     "features": Preset(
         "pulses above critical: does the net learn better features?",
