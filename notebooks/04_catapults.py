@@ -59,7 +59,8 @@ def descent(rates, start, steps):
 
 
 def one(tree, i):
-    return jax.tree.map(lambda leaf: leaf[i], tree)
+    """Returns a replica's part on the host, where any run can begin from it."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf[i]), tree)
 
 
 @jax.jit
@@ -113,21 +114,25 @@ for ratio, end in zip(ratios, ends, strict=True):
 
 # %%
 oracle, draw = batch(), gradients.Draw(jax.random.key(0), jnp.int32(0))
-loss, g = oracle(params, draw)
-square = optax.tree.vdot(g, g)
-curvature = optax.tree.vdot(g, measure.hessian(oracle, params)(g))
-rho = float(curvature / (top * square))
 
 
 @jax.jit
-@jax.vmap
-def change(lr):
-    return oracle(optax.tree.add_scale(params, -lr, g), draw)[0] - loss
+def along_the_gradient(lengths):
+    """Returns the changes of the loss, ‖g‖² and gᵀHg."""
+    loss, g = oracle(params, draw)
+
+    def change(lr):
+        return oracle(optax.tree.add_scale(params, -lr, g), draw)[0] - loss
+
+    product = measure.hessian(oracle, params)
+    square, curvature = (optax.tree.vdot(g, v) for v in (g, product(g)))
+    return jax.lax.map(change, lengths), square, curvature
 
 
-steps = np.linspace(0, 1.4 / rho, 200)
+steps = np.linspace(0, 8, 401)
 lengths = steps * critical
-measured = np.asarray(change(lengths))
+measured, square, curvature = map(np.asarray, along_the_gradient(lengths))
+rho = curvature / (top * square)
 parabola = -lengths * square + 0.5 * lengths**2 * curvature
 bound = -lengths * square + 0.5 * lengths**2 * top * square
 longest = steps[1:][measured[1:] < 0].max()
@@ -178,6 +183,7 @@ right.plot(steps, bound, color=COLOURS[5], lw=1, label="the lemma's bound")
 right.axvline(1, color="grey", ls=":", label="2/λ_max")
 right.axhline(0, color="black", lw=0.8)
 right.set_ylim(1.6 * measured.min(), -measured.min())
+right.set_xlim(0, 1.3 * longest)
 right.set(xlabel="length of one step, in 2/λ_max", ylabel="change of the loss")
 right.legend(frameon=False)
 plt.show()

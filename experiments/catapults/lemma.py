@@ -31,10 +31,12 @@ from optsde.study import Integers, Study, setting
 
 class Settings(nets.NetSettings):
     after: Integers = setting(
-        (0, 20, 200), "steps of the run before that one", at_least=0, rising=True
+        (0, 20, 200), "steps before that one", at_least=0, rising=True, entries=1
     )
     base: float = setting(0.5, "rate of those", unit="η_crit at the start", above=0)
-    reach: float = setting(8.0, "the longest step", unit="2/λ_max", above=1)
+    reach: float = setting(
+        8.0, "the longest step", unit="2/λ_max", above=1, at_most=100
+    )
     points: int = setting(161, "steps that are tried", at_least=9)
 
     def steps(self) -> np.ndarray:
