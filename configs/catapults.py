@@ -37,7 +37,12 @@ PRESETS = {
     ),
     "lemma": Preset(
         "one step along the gradient: the loss, its parabola and the lemma's bound",
-        lemma.Settings(),
+        lemma.Settings(
+            known_false=tuple(
+                f"2/λ_max_says_where_it_ends_after_{steps}_steps"
+                for steps in (0, 20, 200)
+            ),
+        ),
     ),
     "batch": Preset(
         "SGD at one rate: does a smaller batch give more catapults?",

@@ -28,6 +28,9 @@ from optsde.analysis import (
 )
 from optsde.study import Integers, Study, setting
 
+SHORTEST = 0.05  # step, in 2/λ_max
+TICKS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+
 
 class Settings(nets.NetSettings):
     after: Integers = setting(
@@ -35,13 +38,13 @@ class Settings(nets.NetSettings):
     )
     base: float = setting(0.5, "rate of those", unit="η_crit at the start", above=0)
     reach: float = setting(
-        8.0, "the longest step", unit="2/λ_max", above=1, at_most=100
+        1000.0, "the longest step", unit="2/λ_max", above=1, at_most=1e5
     )
-    points: int = setting(161, "steps that are tried", at_least=9)
+    points: int = setting(201, "steps that are tried", at_least=9)
 
     def steps(self) -> np.ndarray:
         """Returns the lengths that are tried, in 2/λ_max."""
-        return np.linspace(0, self.reach, self.points)
+        return np.geomspace(SHORTEST, self.reach, self.points)
 
 
 def simulate(s, rundir, task):
@@ -83,15 +86,16 @@ def trained(s, task):
 
 def crossings(s, changes):
     """Returns the first step at which the loss no longer falls; NaN beyond `reach`."""
-    x, rises = s.steps()[1:], changes[..., 1:] >= 0
-    first = rises.argmax(axis=-1)
-    low = np.maximum(first - 1, 0)
-    y0, y1 = (
-        np.take_along_axis(changes[..., 1:], i[..., None], -1)[..., 0]
-        for i in (low, first)
+    x, rises = s.steps(), changes >= 0
+    first = np.maximum(rises.argmax(axis=-1), 1)
+    below, above = (
+        np.take_along_axis(changes, at[..., None], -1)[..., 0]
+        for at in (first - 1, first)
     )
-    between = x[low] + (x[first] - x[low]) * y0 / np.where(y1 > y0, y0 - y1, 1)
-    return np.where(rises.any(axis=-1), np.where(first > 0, between, x[0]), np.nan)
+    with np.errstate(invalid="ignore"):
+        share = below / (below - above)
+    ends = x[first - 1] + share * (x[first] - x[first - 1])
+    return np.where(rises.any(axis=-1) & (below < 0), ends, np.nan)
 
 
 def parabola(x, ratio):
@@ -111,15 +115,13 @@ def tables(s, runs):
 
 
 def claims(s, runs):
-    x = s.steps()
-    inside = (x > 0) & (x <= 1)
-    changes, bound = runs["changes"][..., inside], parabola(x[inside], 1.0)
-    unit = "‖g‖²/λ_max"
-    spare = (bound - changes).ravel()
+    x, unit = s.steps(), "‖g‖²/λ_max"
+    inside = x <= 1
+    changes = runs["changes"][..., inside]
+    spare = (parabola(x[inside], 1.0) - changes).ravel()
     yield least_above("bound_holds_up_to_2/λ_max", spare, -0.02, unit)
-    shorter = (x > 0) & (x <= 0.99)
-    falls = -runs["changes"][..., shorter].ravel()
-    yield least_above("loss_falls_at_all_steps_below_2/λ_max", falls, 0.0, unit)
+    claim = "loss_falls_at_all_steps_below_2/λ_max"
+    yield least_above(claim, -changes[..., x[inside] < 0.99].ravel(), 0.0, unit)
     ends = crossings(s, runs["changes"])
     for i, after in enumerate(s.after):
         at = f"after_{after}_steps"
@@ -133,24 +135,26 @@ def claims(s, runs):
 
 
 def figure(s, runs, path):
-    drawing, axes = plots.new_figure(len(s.after), width=4.4 * len(s.after), height=4.4)
-    x, changes = s.steps(), runs["changes"]
+    drawing, axes = plots.new_figure(len(s.after), width=4.4 * len(s.after), height=4.6)
+    x, looks = s.steps(), dict(color=plots.COLOURS[1], ls="--", lw=1.8)
     for i, (ax, after) in enumerate(zip(axes, s.after, strict=True)):
-        ratio = np.median(runs["ratio"][:, i])
-        looks = dict(label="measured", colour=plots.COLOURS[0])
-        plots.curves(ax, x, changes[:, i], **looks)
-        looks = dict(color=plots.COLOURS[1], ls="--", lw=1.8)
-        ax.plot(x, parabola(x, ratio), label="parabola", **looks)
-        looks = dict(color=plots.COLOURS[5], ls="-", lw=1.2)
-        ax.plot(x, parabola(x, 1.0), label="lemma's bound", **looks)
+        depth = 1 / runs["ratio"][:, i, None]  # of the parabola is half of it
+        changes, middle = runs["changes"][:, i] / depth, np.median(depth)
+        measured = dict(label="measured", colour=plots.COLOURS[0])
+        plots.curves(ax, x, changes, **measured)
+        ax.plot(x, parabola(x, 1 / middle) / middle, label="parabola", **looks)
+        bound = parabola(x, 1.0) / middle
+        ax.plot(x, bound, label="lemma's bound", color=plots.COLOURS[5], lw=1.4)
         ax.axvline(1, color="grey", ls=":", lw=1.4, label="2/λ_max")
         ax.axhline(0, color="black", lw=0.8)
-        right = min(s.reach, 1.3 * max(1.0, 1 / ratio))
-        ax.set(xlim=(0, right), ylim=(-0.7 / ratio, 0.5 / ratio))
-        y = "change of the loss, in ‖g‖²/λ_max" if i == 0 else ""
-        where = "upper left" if i == 0 else None
-        title = f"after {after} steps"
-        plots.label(ax, "length of the step, in 2/λ_max", y, title, legend=where)
+        ax.set(xscale="log", xlim=(SHORTEST, 2.5 * middle), ylim=(-0.7, 0.7))
+        ticks = [tick for tick in TICKS if tick < 2.5 * middle]
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()
+        y = "change of the loss, in ‖g‖²/(ρλ_max)" if i == 0 else ""
+        title = f"after {after} steps: ρ = {1 / middle:.2g}"
+        plots.label(ax, "length of the step, in 2/λ_max", y, title)
+    plots.shared_legend(drawing, axes[0], columns=4)
     plots.save(drawing, path)
 
 

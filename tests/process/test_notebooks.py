@@ -31,12 +31,13 @@ ANSWERS = {
     ),
     "04_catapults": (
         r"at 0\.8 of it: no spike",
-        r"at 1\.5 of it: a spike, up to \d+ times the loss and back",
-        r"at 1\.5: λ_max ends at 0\.[2-7]\d .*, and lr at 0\.\d+ of critical",
-        r"one step lowers the loss up to \S+ times critical",
+        r"at 1\.5 of it: a spike, up to \S+ times the loss and back",
+        r"at 1\.5: λ_max ends at 0\.[2-5]\d .*, and lr at 0\.\d+ of critical",
+        r"at 3: λ_max ends at 0\.[01]\d .*, and lr at 0\.\d+ of critical",
+        r"one step lowers the loss up to \d\d+ times critical",
         r"up to there the bound holds",
-        r"AdaGrad at 3 times its critical rate: that becomes [23]\.?\d* times itself",
-        r"and λ_max\(H\) (0\.9|1\.0)\d times",
+        r"AdaGrad at 3 times its critical rate: that becomes [2-4](\.\d)? times itself",
+        r"and λ_max\(H\) 0\.[6-9]\d times",
     ),
 }
 

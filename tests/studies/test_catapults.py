@@ -265,7 +265,7 @@ def test_the_lemma_is_exact_where_the_loss_is_a_parabola():
     y = jax.random.normal(jax.random.key(1), (12, 2))
     model = models.build("mlp", 2, hidden=(), use_bias=False)
     task = Task(model, nets.squared_distance, (x, y), (x, y), plain=x)
-    settings = small("lemma", reach=6.0, points=161)
+    settings = small("lemma", reach=6.0, points=101)
     runs = lemma.trained(settings, task)
     steps, ratio = settings.steps(), runs["ratio"]
     expected = lemma.parabola(steps, ratio[..., None])
