@@ -167,9 +167,7 @@ fast = dataclasses.replace(adagrad, lr=3 * float(rate))
 end = train([fast], first, 250, calm.state)
 rises = measured_of(end.state) / [flat, rate]
 print(f"AdaGrad at 3 times its critical rate: that becomes {rises[1]:.2g} times itself")
-print(
-    f"and λ_max(H) {rises[0]:.2f} times; descent at 3 ended at {ends[-1] / top:.2f}"
-)
+print(f"and λ_max(H) {rises[0]:.2f} times; descent at 3 ended at {ends[-1] / top:.2f}")
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
