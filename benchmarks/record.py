@@ -86,6 +86,11 @@ SMALL: dict[str, dict] = {
     "catapults:cyclic": CELLS | dict(cycles=1, period=40),
     "catapults:threshold": CELLS | dict(warm_steps=20, steps=20, ratios=(0.5, 2.0)),
     "catapults:batch": CELLS | dict(steps=24, batch_sizes=(4, 2)),
+    "catapults:lemma": CELLS | dict(after=(0, 8), points=17),
+    "catapults:small_batches*": CELLS
+    | dict(batch_sizes=(12, 3), warm_steps=20, steps=10),
+    "catapults:fading*": CELLS
+    | dict(cycles=4, period=40, every=80, warm_steps=20, peaks=3.0, batch_size=4),
     "catapults:ntk": CELLS | dict(cycles=1, period=40, every=20),
     "catapults:adagrad": CELLS | dict(cycles=1, period=40, every=20, warm_steps=20),
     "catapults:features": CELLS | dict(segments=2, pulses=(0, 2)),

@@ -11,18 +11,38 @@ from experiments.catapults import (
     batch,
     cyclic,
     edge,
+    fading,
+    lemma,
     ntk,
     pulses,
+    small_batches,
     table,
     threshold,
     toy,
 )
 from optsde.study import Preset, presets
 
+
+def not_better(skill: str, *sizes: int) -> tuple[str, ...]:
+    """Returns the claims that smaller batches catapult more and end better."""
+    better = "more_catapults", "lower_error", f"higher_{skill}"
+    inits = small_batches.INITS
+    return tuple(f"{x}_at_{n}_from_{i}" for x in better for n in sizes for i in inits)
+
+
 PRESETS = {
     "cyclic": Preset("cyclic rates: none, one or several catapults", cyclic.Settings()),
     "threshold": Preset(
         "rates around 2/λ_max: who spikes, who ends flatter", threshold.Settings()
+    ),
+    "lemma": Preset(
+        "one step along the gradient: the loss, its parabola and the lemma's bound",
+        lemma.Settings(
+            known_false=tuple(
+                f"2/λ_max_says_where_it_ends_after_{steps}_steps"
+                for steps in (0, 20, 200)
+            ),
+        ),
     ),
     "batch": Preset(
         "SGD at one rate: does a smaller batch give more catapults?",
@@ -40,6 +60,59 @@ PRESETS = {
     "adagrad": Preset(
         "AdaGrad's critical rate, its bound, and what cycles do to both",
         adagrad.Settings(known_false=("critical_rate_grows_as_it_does",)),
+    ),
+    "fading": Preset(
+        "AdaGrad in batches and bounded cycles: is there a last catapult?",
+        fading.Settings(
+            known_false=(
+                "what_noise_adds_to_least_grows_as_root_t",
+                "what_noise_adds_to_norm_grows_as_root_t",
+                "none_in_the_last_half_of_3",
+                "none_in_the_last_half_of_12",
+                "spikes_shrink_beside_the_loss_of_3",
+                "spikes_shrink_beside_the_loss_of_12",
+                "least_meets_the_peak_at_the_last_of_3",
+                "least_meets_the_peak_at_the_last_of_12",
+                "norm_meets_the_peak_at_the_last_of_3",
+                "norm_meets_the_peak_at_the_last_of_12",
+            ),
+        ),
+    ),
+    "fading_small": Preset(
+        "the same with a net too small to fit its images, whose noise lasts",
+        fading.Settings(
+            width=8,
+            train_size=512,
+            known_false=(
+                "what_noise_adds_to_norm_grows_as_root_t",
+                "catapults_of_12",
+            ),
+        ),
+    ),
+    "small_batches": Preset(
+        "SGD above the critical rate: smaller batches, more catapults?",
+        small_batches.Settings(
+            known_false=(
+                *not_better("alignment", 200, 100, 60, 10),
+                "no_run_diverged_at_60",
+                "no_run_diverged_at_10",
+            ),
+        ),
+    ),
+    "small_batches_digits": Preset(
+        "the same on digits, from all images to one",
+        small_batches.Settings(
+            target="digits",
+            train_size=256,
+            batch_sizes=(256, 64, 16, 4, 1),
+            seeds=8,
+            # One of them holds: a lower error at batch 4 from a random function.
+            known_false=tuple(
+                claim
+                for claim in not_better("accuracy", 64, 16, 4, 1)
+                if claim != "lower_error_at_4_from_random"
+            ),
+        ),
     ),
     "features": Preset(
         "pulses above critical: does the net learn better features?",

@@ -10,14 +10,30 @@ from experiments.catapults import (
     batch,
     cyclic,
     edge,
+    fading,
+    lemma,
     ntk,
     pulses,
+    small_batches,
     table,
     threshold,
     toy,
 )
 from optsde.study import Package
 
-STUDIES = (cyclic, threshold, batch, ntk, adagrad, pulses, toy, edge, table)
+STUDIES = (
+    cyclic,
+    threshold,
+    lemma,
+    batch,
+    small_batches,
+    ntk,
+    adagrad,
+    fading,
+    pulses,
+    toy,
+    edge,
+    table,
+)
 PACKAGE = Package("catapults", __doc__, [module.study for module in STUDIES])
 main = PACKAGE.main

@@ -46,26 +46,34 @@ def simulate(s, rundir, task):
     return cycles.by_arm(rundir.once("cycles", lambda: trained(s, task)), ARMS)
 
 
-def trained(s, task):
-    """Returns the loss before each step, and what `curvatures` measures meanwhile."""
+def trained(s, task, arms=ARMS, batch_size=None, more=lambda member: ()):
+    """Returns the loss before each step, and what `curvatures` measures meanwhile.
+
+    Args:
+      s, task: the settings, and the net.
+      arms: the cycles, in units of the critical rate after the warm-up.
+      batch_size: of draws with replacement; None: all images at each step.
+      more: further probes of a member in cycles.
+    """
 
     family = partial(optsde.AdaGrad, s0=0.0)
 
-    def run(members, steps, times, label, **options):
+    def run(members, steps, times, label, more=lambda member: (), **options):
         def probes(member):
-            return [curvatures(task, member.examples).at(times)]
+            return [curvatures(task, member.examples).at(times), *more(member)]
 
-        options |= dict(family=family, probes=probes, label=label)
-        return descent.run(task.losses, members, steps, **options)
+        options |= dict(family=family, probes=probes, batch_size=batch_size)
+        return descent.run(task.losses, members, steps, label, **options)
 
     members = descent.members_of(s, task)
     members = members._replace(lr=jnp.full(s.seeds, s.warm_lr))
-    warm = run(members, s.warm_steps, [s.warm_steps], " warming up")
+    keys = descent.keys_of_draws(s)
+    warm = run(members, s.warm_steps, [s.warm_steps], " warming up", keys=keys)
     critical = jnp.asarray(warm.metrics["critical"].values[:, 0])
-    members = cycles.crossed(members._replace(lr=critical), ARMS)
-    state = descent.repeated(at_time_zero(warm.state), len(ARMS))
+    members = cycles.crossed(members._replace(lr=critical), arms)
+    state = descent.repeated(at_time_zero(warm.state), len(arms))
     options = dict(period=s.period, state=state)
-    result = run(members, s.steps, s.every, " in cycles", **options)
+    result = run(members, s.steps, s.every, " in cycles", more, **options)
     return descent.by_seed(result.metrics, s.seeds)
 
 
@@ -99,6 +107,7 @@ def curvatures(task, examples):
             "critical": adagrad.critical_lr(largest(own)),
             "sharpness": largest(product),
             "least": sizes.min(),
+            "norm": jnp.linalg.norm(sizes),
             "masked": 100 * (sums == 0).mean(),
         }
 

@@ -9,7 +9,6 @@ measured at each step. A seed's runs share their images and their start.
 import itertools
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -63,10 +62,8 @@ def simulate(s, rundir, task):
 
 def trained(s, task, size):
     """Returns the losses of one batch size, and ‖K‖ at the end over that at first."""
-    seeds = s.seed + jnp.arange(s.seeds)
-    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(3), seed))(seeds)
-    members = descent.members_of(s, task)
-    keys, members = descent.repeated((keys, members), len(s.ratios))
+    members = descent.keys_of_draws(s), descent.members_of(s, task)
+    keys, members = descent.repeated(members, len(s.ratios))
     critical, ratios = members.lr, jnp.tile(jnp.array(s.ratios), s.seeds)
 
     def on_all(examples, state):

@@ -66,6 +66,12 @@ def members_of(s: nets.NetSettings, task: Task, root: int = 0) -> Member:
     return jax.jit(jax.vmap(make))(s.seed + jnp.arange(s.seeds))
 
 
+def keys_of_draws(s: nets.NetSettings) -> jax.Array:
+    """Returns the key of each seed's batches."""
+    seeds = s.seed + jnp.arange(s.seeds)
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(3), seed))(seeds)
+
+
 def repeated(tree: PyTree, times: int) -> PyTree:
     """Returns `times` copies of each replica, one after the other."""
     return jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), tree)

@@ -103,7 +103,7 @@ def trained(s):
 
     progress = Progress(f"{s.seeds * len(arms(s))} runs")
     progress.compiling()
-    members = members_of(s, target, model)
+    members = members_of(s, target, model, [arm.init for arm in arms(s)])
     run = descent.begin(nets.losses_of(model), members, end, probes=probes)
     begun = run.to(0).metrics["critical"].values[:, 0]
     loss, metrics = pulsed(s, run, members, begun, progress)
@@ -117,22 +117,21 @@ def trained(s):
     return {n: np.where(lost, np.nan, x).reshape(s.seeds, -1) for n, x in ends.items()}
 
 
-def members_of(s, target, model) -> Member:
-    """Returns each seed's examples and start for every arm, seed by seed."""
-    tried = arms(s)
+def members_of(s, target, model, inits) -> Member:
+    """Returns each seed's examples, with the start of every init, seed by seed."""
 
     def make(seed):
         data, draw = jax.random.split(jax.random.fold_in(jax.random.key(1), seed))
         examples, held_out = target.draw(data, s.train_size)
         starts = [
-            nets.initial(draw, model, examples[0], arm.init == "zero") for arm in tried
+            nets.initial(draw, model, examples[0], init == "zero") for init in inits
         ]
         return examples, held_out, jax.tree.map(lambda *x: jnp.stack(x), *starts)
 
     made = jax.jit(jax.vmap(make))(s.seed + jnp.arange(s.seeds))
-    examples, held_out = descent.repeated(made[:2], len(tried))
+    examples, held_out = descent.repeated(made[:2], len(inits))
     start = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), made[2])
-    ones = jnp.ones(s.seeds * len(tried))
+    ones = jnp.ones(s.seeds * len(inits))
     return Member(ones, examples, start, Cycle(ones, ones, ones), held_out)
 
 

@@ -67,7 +67,7 @@ def swept() -> Iterator[Command]:
 TAKEN: dict[str, tuple[str, str]] = {
     "0": (
         "0 is among its values: none of it, all there are, or the first",
-        "absolute_decay alpha b1 b2 batch_size beta checkpoint_every clip "
+        "absolute_decay after alpha b1 b2 batch_size beta checkpoint_every clip "
         "controls_until cosine curvature eps eps_root images init_seed l2 label_noise "
         "lr momentum penalty probe_examples rise seed steps stride subset tail_size "
         "test_size train_size v0 warmup weight_decay window",
@@ -77,8 +77,8 @@ TAKEN: dict[str, tuple[str, str]] = {
         "high makes its claim fail",
         "absolute_decay adagrad_lr adagrad_unit adam_lr apart base capped_ratio clip "
         "close controls_until cosine curvature cycle_low cycle_peak decay eps eps_root "
-        "growth init l2 large_lr large_ratio lr lrs matched_loss penalty ratio ratios "
-        "rise shown stride warm_lr weight_decay",
+        "factor growth init l2 large_lr large_ratio lr lrs matched_loss peaks penalty "
+        "ratio ratios rise shown stride warm_lr weight_decay",
     ),
     "2,2": (
         "two layers of one width, a point on the diagonal, or the shape of an example",
@@ -157,6 +157,10 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("catapults table activation=no_such_name", "activation|no_such_name|relu"),
     ("catapults table kernel_size=9999", "kernel_size=9999|train_size=1500"),
     ("catapults table train_size=1797", "train_size=1797|fewer"),
+    ("catapults fading cycles=6", "cycles=6|4, 8, 12"),
+    ("catapults fading every=300", "every=300|divisor"),
+    ("catapults small_batches batch_sizes=9,3", "batch_sizes|train_size=400"),
+    ("catapults small_batches target=digits train_size=1600", "batch_sizes|1600"),
     ("catapults edge options.activation=no_such_name", "no_such_name|relu"),
     ("descent gd_2d time=1e20", "time=1e+20|1e6"),
     ("descent gd_2d shown=1e20", "time|1e6"),

@@ -29,6 +29,16 @@ ANSWERS = {
         rf"to its SDE: slope \S+ {SPAN}, 1/ℓ² or faster",
         rf"to the wrong SDE: slope \S+ {SPAN}, slower than 1/ℓ²",
     ),
+    "04_catapults": (
+        r"at 0\.8 of it: no spike",
+        r"at 1\.5 of it: a spike, up to \S+ times the loss and back",
+        r"at 1\.5: λ_max ends at 0\.[2-5]\d .*, and lr at 0\.\d+ of critical",
+        r"at 3: λ_max ends at 0\.[01]\d .*, and lr at 0\.\d+ of critical",
+        r"one step lowers the loss up to \d\d+ times critical",
+        r"up to there the bound holds",
+        r"AdaGrad at 3 times its critical rate: that becomes [2-4](\.\d)? times itself",
+        r"and λ_max\(H\) 0\.[6-9]\d times",
+    ),
 }
 
 

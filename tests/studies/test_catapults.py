@@ -8,21 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import optsde
 from configs import catapults as configs
 from experiments.catapults import (
     PACKAGE,
     batch,
     cycles,
     descent,
+    fading,
+    lemma,
     nets,
     pulses,
+    small_batches,
     threshold,
     toy,
 )
 from experiments.catapults import ntk as ntk_study
 from experiments.catapults.descent import Cycle
 from optsde import models
-from optsde.analysis import Spike
+from optsde.analysis import Spike, estimate
 from optsde.measure import ntk
 from optsde.run import Run, Task, journal
 from optsde.study import RunDir, UsageError
@@ -36,6 +40,10 @@ SMALL = {
     "batch": DIGITS | dict(steps=24, batch_sizes=(4, 2)),
     "ntk": DIGITS | dict(cycles=1, period=40, every=20),
     "adagrad": DIGITS | dict(cycles=1, period=40, every=20, warm_steps=20),
+    "fading": DIGITS
+    | dict(cycles=4, period=40, every=80, warm_steps=20, peaks=(3.0,), batch_size=4),
+    "lemma": DIGITS | dict(after=(0, 8), points=17),
+    "small_batches": DIGITS | dict(batch_sizes=(12, 3), warm_steps=20, steps=10),
     "features": DIGITS | dict(segments=2, pulses=(0, 2)),
     "control": DIGITS | dict(segments=2, pulses=(0, 1)),
 }
@@ -63,6 +71,12 @@ def test_presets_pass_their_own_checks(preset):
         ("toy", dict(ratios=(2.0, 3.0)), "some below 1.95 and some above 4.1"),
         ("threshold", dict(ratios=(1.1, 1.3)), "some up to 1"),
         ("batch", dict(batch_sizes=(4, 16)), "two or more falling integers"),
+        ("fading", dict(cycles=6), "4, 8, 12"),
+        ("fading", dict(peaks=(0.1,)), "peaks=0.1"),
+        ("lemma", dict(after=(8, 0)), "after"),
+        ("small_batches", dict(batch_sizes=(8, 3)), "from train_size=12 on"),
+        ("small_batches", dict(batch_sizes=(12, 3, 4)), "falling integers"),
+        ("small_batches", dict(ratio=1.0), "ratio=1.0"),
         ("ntk", dict(every=7), "a divisor of the 40 steps"),
         ("features", dict(pulses=(0, 3)), "numbers from 0 to segments=2"),
         ("features", dict(pulses=(1, 2)), "with 0"),
@@ -83,7 +97,7 @@ def test_a_seed_has_no_more_images_than_the_task():
         descent.members_of(settings, nets.build_task(settings))
 
 
-SLOW = "adagrad", "features", "threshold"
+SLOW = "adagrad", "fading", "features", "lemma", "small_batches", "threshold"
 
 
 @pytest.mark.parametrize(
@@ -193,6 +207,89 @@ def test_what_is_counted_of_batches_and_that_pairs_are_by_seed():
     more, flatter, lost = batch.claims(settings, found)
     assert (more.holds, flatter.holds, lost.holds) == (False, True, False)
     np.testing.assert_allclose((more.value, flatter.value, lost.value), (2 / 3, 0.2, 1))
+
+
+def test_steady_noise_adds_the_root_of_the_time_to_both_bounds():
+    """AdaGrad at rest in normal noise, 400 steps of 200 seeds, each with a large s₀."""
+    settings, count = small("fading", cycles=4, period=100, every=10), 200
+    transform = optsde.AdaGrad(s0=0.0).direction()
+    noise = jax.random.normal(jax.random.key(0), (400, count, 5))
+    state = transform.init(noise[0])._replace(s=jnp.full((count, 5), 50.0))
+
+    def step(state, g):
+        return transform.update(g, state)[1], state.s
+
+    last, s = jax.lax.scan(step, state, noise)
+    seen = np.sqrt(np.concatenate([s, last.s[None]])[settings.times]).swapaxes(0, 1)
+    for size in (np.linalg.norm(seen, axis=-1), seen[..., 0]):
+        power = estimate(fading.power(settings, size))
+        assert abs(power.mean - 0.5) < 4 * power.se + 0.01
+
+
+def test_critical_rate_lies_between_the_two_bounds():
+    """Of a random curvature in 300 random preconditioners; both are met at P ∝ 1."""
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        a = rng.normal(size=(6, 6))
+        h, p = a @ a.T, rng.lognormal(sigma=2.0, size=6)
+        p = np.ones(6) if number == 0 else p
+        own = np.linalg.eigvalsh(h / np.sqrt(np.outer(p, p)))[-1]
+        sizes = dict(least=p.min(), norm=np.linalg.norm(p))
+        run = dict(sharpness=np.linalg.eigvalsh(h)[-1], critical=2 / own) | sizes
+        least, critical, norm = fading.predictors(run).values()
+        assert least <= critical * (1 + 1e-9)
+        assert critical <= norm * (1 + 1e-9)
+        if number == 0:
+            np.testing.assert_allclose(critical, least)
+
+
+def test_sizes_of_spikes_and_where_the_last_one_is():
+    """Two seeds of four cycles: spikes of 8 in the first and of 2 in the last."""
+    settings = small("fading", every=20)
+    loss = np.ones((2, 4, 40))
+    loss[:, 0, 30], loss[:, 3, 30] = 8.0, 2.5
+    loss[:, 3] /= 5.0
+    run = dict(loss=loss.reshape(2, 160))
+    seen, relative = fading.sizes(settings, run)
+    np.testing.assert_allclose(seen, [[7, 0, 0, 0.3]] * 2)
+    np.testing.assert_allclose(relative, np.log10([[8, 1, 1, 2.5]] * 2))
+    run["spikes"] = [[Spike(30, 30, 8.0, 31), Spike(150, 150, 2.5, 151)], []]
+    at = fading.at_the_last(settings, run, np.tile(10.0 * settings.times, (2, 1)))
+    np.testing.assert_allclose(at, [1500, np.nan])
+
+
+@pytest.mark.full
+def test_the_lemma_is_exact_where_the_loss_is_a_parabola():
+    """A linear net on squared error: H is the same everywhere."""
+    x = jax.random.normal(jax.random.key(0), (12, 5))
+    y = jax.random.normal(jax.random.key(1), (12, 2))
+    model = models.build("mlp", 2, hidden=(), use_bias=False)
+    task = Task(model, nets.squared_distance, (x, y), (x, y), plain=x)
+    settings = small("lemma", reach=6.0, points=101)
+    runs = lemma.trained(settings, task)
+    steps, ratio = settings.steps(), runs["ratio"]
+    expected = lemma.parabola(steps, ratio[..., None])
+    np.testing.assert_allclose(runs["changes"], expected, rtol=1e-3, atol=1e-3)
+    assert (ratio <= 1.001).all()
+    ends = lemma.crossings(settings, expected)
+    inside = 1 / ratio < settings.reach
+    assert np.isnan(ends[~inside]).all()
+    np.testing.assert_allclose(ends[inside], 1 / ratio[inside], rtol=0.02)
+
+
+def test_batches_are_compared_with_all_examples_by_seed():
+    """The small batch has one catapult more in each seed; one of its runs is lost."""
+    settings = small("small_batches", seeds=4)
+    level = np.broadcast_to(10.0 * np.arange(4)[:, None], (2, 4, 2))
+    more = np.array([[0, 0, 0, 0], [1, 1.01, 0.99, np.nan]])[..., None]
+    runs = dict.fromkeys(("catapults", "test_error", "alignment"), level + more)
+    runs["norm"] = runs["catapults"]
+    verdicts = {v.claim: v for v in small_batches.claims(settings, runs)}
+    assert verdicts["more_catapults_at_3_from_zero"].holds
+    assert verdicts["higher_alignment_at_3_from_random"].holds
+    assert verdicts["lower_error_at_3_from_zero"].fails
+    assert verdicts["no_run_diverged_at_12"].holds
+    assert verdicts["no_run_diverged_at_3"].value == 2
 
 
 def test_fates_of_the_toy():
