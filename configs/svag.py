@@ -138,6 +138,7 @@ PRESETS = {
             **WHOLE | GHOSTS | dict(model="vgg16"),
             options=dict(blocks=(2, 2), width=8),
             optimizer=optsde.RMSprop(lr=2e-3, beta=0.99),
+            ells=(2,),
         ),
     ),
     "whole_causal": Preset(

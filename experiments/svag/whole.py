@@ -280,8 +280,8 @@ def figure(s: Settings, runs: Runs, path: Path) -> None:
     label(
         right,
         x=clock,
-        y=f"difference from the plain run, {UNITS[s.judged]}",
-        title=f"grey: ±{s.bound:g}, bars 95%",
+        y=f"difference, {UNITS[s.judged]}",
+        title=f"from the plain run; grey: ±{s.bound:g}, bars 95%",
     )
     save(drawing, path)
 
