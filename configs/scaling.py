@@ -20,6 +20,7 @@ What is known to be false did not hold, or was not resolved, in the runs that
 docs/scaling.md reports.
 """
 
+from experiments.scaling import classes
 from experiments.scaling.rule import SIGNAL, WAYS_OUT, Settings
 from optsde.models import SCALE_INVARIANT
 from optsde.optimizers import SGD, AdaGrad, Adam, Momentum, RMSprop
@@ -201,6 +202,10 @@ PRESETS = {
         NOISY,
         imbalance=0.02,
         known_false=("nearer_than_linear_at_2",),
+    ),
+    "digits_classes": Preset(
+        "rare and common classes, under oversampling, weights and a larger batch",
+        classes.Settings(),
     ),
     "digits_heavy_tails": preset(
         "Adam with stable noise (--config.alpha) on every gradient",
