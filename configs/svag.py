@@ -21,6 +21,7 @@ FEW = dict(ells=(1, 2, 4), seeds=16, sde_seeds=8, times=(50, 100, 150, 200))
 WHOLE = dict(
     dataset="digits", model="digitsnet", schedule=dict(milestones=(288.0, 384.0))
 )
+FEW_IMAGES = dict(train_size=128, ells=(2,))
 NO_SDE = dict(sde_seeds=0)
 GHOSTS = NO_SDE | dict(group=8)  # BatchNorm's statistics are of 8, at any batch
 PROSE = NO_SDE | dict(
@@ -31,8 +32,7 @@ PROSE = NO_SDE | dict(
     test_size=256,
     judged="perplexity",
     optimizer=optsde.Adam(lr=2e-3, b1=0.9, b2=0.99, weight_decay=0.1),
-    horizon=960.0,
-    schedule=dict(warmup=48.0, cosine=912.0),
+    schedule=dict(warmup=48.0, cosine=432.0),
     ells=(2,),
     seeds=6,
 )
@@ -126,11 +126,11 @@ PRESETS = {
     ),
     "whole_groupnorm": Preset(
         "whole runs: the same with GroupNorm, and the SDE",
-        whole.Settings(**WHOLE, options=dict(norm="group"), train_size=256),
+        whole.Settings(**WHOLE, **FEW_IMAGES, options=dict(norm="group")),
     ),
     "whole_plain": Preset(
         "whole runs: the same without normalization, and the SDE",
-        whole.Settings(**WHOLE, options=dict(norm="none"), train_size=256),
+        whole.Settings(**WHOLE, **FEW_IMAGES, options=dict(norm="none")),
     ),
     "whole_vgg": Preset(
         "whole runs: RMSprop, a VGG net of four convolutions with BatchNorm",

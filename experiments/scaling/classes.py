@@ -362,16 +362,11 @@ def figure(s: Settings, outcome: Outcome, path: Path) -> None:
     drawing, (left, right) = new_figure(2, height=4.8)
     colour = colours(s.remedies)
     classes = np.arange(len(counts))
-    for remedy in s.remedies:
-        if remedy == "larger":
-            continue  # the same shares as without
+    share = 100 * counts / counts.sum()
+    left.plot(classes, share, color="black", ls="--", label="share of the images")
+    for remedy in set(s.remedies) - {"larger"}:  # which has the shares of none
         shares = levels(s, outcome, remedy)[2]
         points(left, classes, estimate(100 * shares), colour=colour[remedy], ls="-")
-        q, _ = chances(counts, remedy)
-        if remedy == "none":
-            left.plot(
-                classes, 100 * q, color="black", ls="--", label="share of the images"
-            )
     left.set_yscale("log")
     left.set_xticks(classes)
     label(left, x="class, the commonest first", y="share of v, %", legend="best")
