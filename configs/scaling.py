@@ -23,7 +23,7 @@ docs/scaling.md reports.
 from experiments.scaling import classes
 from experiments.scaling.rule import SIGNAL, WAYS_OUT, Settings
 from optsde.models import SCALE_INVARIANT
-from optsde.optimizers import SGD, AdaGrad, Adam, Momentum, RMSprop
+from optsde.optimizers import SGD, AdaGrad, Adam, CentredAdam, Momentum, RMSprop
 from optsde.study import Preset, presets
 
 # ---- digits
@@ -196,6 +196,18 @@ PRESETS = {
             "svag4_matches_base",
         ),
     ),
+    "digits_descent_centred": preset(
+        "the same with v centred, in which the mean gradient has no share",
+        CentredAdam(lr=2e-4, b1=0.98, b2=0.995),
+        horizon=3200.0,
+        evaluations=5,
+        svag_until=0.2,
+        seeds=32,
+        rules=("rule",),
+        ells=(2,),
+        probe_seeds=8,
+        draws=128,
+    ),
     "digits_imbalanced": preset(
         "Adam where the rarest class has 2% of the commonest's images",
         Adam(**ADAM),
@@ -205,7 +217,7 @@ PRESETS = {
     ),
     "digits_classes": Preset(
         "rare and common classes, under oversampling, weights and a larger batch",
-        classes.Settings(),
+        classes.Settings(seeds=144),
     ),
     "digits_heavy_tails": preset(
         "Adam with stable noise (--config.alpha) on every gradient",
