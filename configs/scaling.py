@@ -215,7 +215,7 @@ PRESETS = {
         imbalance=0.02,
         known_false=("nearer_than_linear_at_2",),
     ),
-    "digits_classes": Preset(
+    "rare_classes": Preset(
         "rare and common classes, under oversampling, weights and a larger batch",
         classes.Settings(seeds=144),
     ),

@@ -19,7 +19,7 @@ from optsde.study.tasks import build_task
 def tiny(**changes):
     small = dict(options=dict(hidden=(8,)), train_size=300, seeds=4, imbalance=0.1)
     small |= dict(horizon=32.0, evaluations=4, kappas=(2, 8)) | changes
-    return dataclasses.replace(configs.PRESETS["digits_classes"].settings, **small)
+    return dataclasses.replace(configs.PRESETS["rare_classes"].settings, **small)
 
 
 def test_settings_that_cannot_run_are_refused():
