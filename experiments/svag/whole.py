@@ -73,15 +73,23 @@ class Settings(TaskSettings, Seeds):
     )
     ells: Integers = setting((2, 4), "ℓ of each run of SVAG", above=1, distinct=True)
     kappas: Integers = setting(
-        (4,), "batches, in base batches, by the scaling rule", above=1, distinct=True
+        (4,),
+        "batches, in base batches, by the scaling rule",
+        above=1,
+        entries=1,
+        distinct=True,
     )
-    sde_seeds: int = setting(8, "of the seeds, on the SDE", zero="no SDE", at_least=0)
+    sde_seeds: int = setting(
+        8, "of the SDE, with the first of the seeds", zero="none", at_least=0
+    )
     evaluations: int = setting(10, "evaluations of each run", at_least=1)
     judged: str = setting("accuracy", "by which runs are compared", one_of=UNITS)
     accuracy_bound: float = setting(
         3.0, "for equal accuracies", unit="points", above=0, at_most=100
     )
-    perplexity_bound: float = setting(0.5, "for equal perplexities", above=0)
+    perplexity_bound: float = setting(
+        0.5, "for equal perplexities", above=0, at_most=100
+    )
     seeds = 16
 
     @property
@@ -105,7 +113,6 @@ class Settings(TaskSettings, Seeds):
         yield fine, "sde_seeds", allowed
         fine = self.augment == "none" or not self.sde_seeds
         yield fine, "sde_seeds", "0 where examples are augmented: that noise has no SDE"
-        yield self.ells or self.kappas, "ells", "one or more, or one of kappas"
         for arm in arms(self):
             steps = self.every / arm.plan.dt
             fine = abs(steps - round(steps)) < 1e-9 and round(steps) >= 1

@@ -23,7 +23,6 @@ def settings(preset="whole_plain", **changes):
         ("whole_plain", dict(sde_seeds=1), "sde_seeds=1: needs 0, or from 2 to"),
         ("whole_plain", dict(sde_seeds=17), "sde_seeds=17: needs 0, or from 2 to"),
         ("whole_masked", dict(sde_seeds=2), "0 where examples are augmented"),
-        ("whole_plain", dict(ells=(), kappas=()), "one or more, or one of kappas"),
         ("whole_plain", dict(group=16), "group=16: needs at most batch_size=8"),
         (
             "whole_plain",
