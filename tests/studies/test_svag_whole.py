@@ -53,6 +53,13 @@ def test_batch_norm_needs_groups_and_has_no_sde(changes, says):
     assert says in str(error.value)
 
 
+def test_published_plans_are_shown(capsys):
+    whole.show_plans(settings("cifar10_preresnet32_sgd").checked())
+    out = capsys.readouterr().out
+    assert "SVAG ℓ = 8\n" in out
+    assert "batch 1024 by the rule\n" in out
+
+
 def runs_of(s, ends):
     """Accuracies that rise to `ends` of each arm, and a little noise of seeds."""
     times = s.every * np.arange(s.evaluations + 1)
