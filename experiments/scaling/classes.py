@@ -47,6 +47,7 @@ from optsde.analysis.plots import (
     shared_legend,
     spans,
 )
+from optsde.data import Stream
 from optsde.gradients import Sampler, minibatch
 from optsde.measure.probe import Probe, probe
 from optsde.run import Task
@@ -59,6 +60,7 @@ from optsde.study import (
     Runs,
     Seeds,
     Study,
+    UsageError,
     refuse_divergence,
     require,
     setting,
@@ -131,9 +133,19 @@ def chances(counts: np.ndarray, remedy: str) -> tuple[np.ndarray, np.ndarray]:
     return share, np.ones(len(counts))
 
 
+def labels_of(task: Task) -> np.ndarray:
+    """Returns the classes of the training examples."""
+    if isinstance(task.train, Stream):
+        raise UsageError(
+            "task(config): train is a Stream, and gradients by class need its examples "
+            "on the device"
+        )
+    return np.asarray(task.train[1])
+
+
 def sampler_of(task: Task, remedy: str) -> Sampler:
     """Returns independent draws under a remedy."""
-    labels = np.asarray(task.train[1])
+    labels = labels_of(task)
     counts = np.bincount(labels)
     if remedy == "oversampled":
         each = (np.flatnonzero(labels == c) for c in range(len(counts)))
@@ -166,8 +178,8 @@ class Outcome(NamedTuple):
 
 def simulate(s: Settings, rundir: RunDir, task: Task) -> Outcome:
     """Returns the losses of all arms, and S_c and ⟨ḡ_c, ḡ_d⟩ along the first."""
-    counts = np.bincount(np.asarray(task.train[1]))
-    fine = counts.all() and len(counts) >= 2 * FEW
+    counts = np.bincount(labels_of(task))
+    fine = bool(counts.all()) and len(counts) >= 2 * FEW
     allowed = f"examples of every class, of {2 * FEW} or more"
     require(fine, "dataset", s.dataset, allowed)
     allowed = "a net without BatchNorm: gradients are those of one example"
@@ -209,7 +221,7 @@ def by_group(s: Settings, task: Task) -> Probe:
 
 def of_classes(s: Settings, task: Task) -> Probe:
     """Returns the probe of S_c, as squares [C], and of ⟨ḡ_c, ḡ_d⟩, as products."""
-    counts = np.bincount(np.asarray(task.train[1]))
+    counts = np.bincount(labels_of(task))
 
     def observe(examples, state):
         def add(sums, example):
