@@ -123,7 +123,7 @@ SMALL: dict[str, dict] = {
     "landscape:around": dict(points=5),
     "landscape:line": dict(points=9),
     "landscape:between": dict(points=9, other_replica=1),
-    "scaling:rare_classes": dict(horizon=64, seeds=3, kappas=(8,), train_size=200)
+    "scaling:rare_classes": dict(horizon=64, seeds=3, kappas=(8,))
     | {"options.hidden": (8,)},
     "scaling:[!r]*": FEW
     | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2,), ells=(2,))

@@ -180,8 +180,8 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Outcome:
     """Returns the losses of all arms, and S_c and ⟨ḡ_c, ḡ_d⟩ along the first."""
     counts = np.bincount(labels_of(task))
     fine = bool(counts.all()) and len(counts) >= 2 * FEW
-    allowed = f"examples of every class, of {2 * FEW} or more"
-    require(fine, "dataset", s.dataset, allowed)
+    allowed = f"a share that leaves examples of every class, of {2 * FEW} or more"
+    require(fine, "imbalance", s.imbalance, allowed)
     allowed = "a net without BatchNorm: gradients are those of one example"
     require(not task.examples_interact, "model", s.model, allowed)
     keys = jax.random.split(jax.random.key(s.seed), s.seeds)
