@@ -59,6 +59,8 @@ TEXT = {"options.depth": 1, "options.width": 16, "options.heads": 2}
 TEXT |= {"options.length": 16, "options.dtype": "float32", "schedule.warmup": 8}
 TEXT |= dict(dataset="text")
 SWEEP = {"options.hidden": (8,), "train_size": 64, "steps": 20, "evaluations": 2}
+WHOLE = FEW | dict(horizon=32, evaluations=2, kappas=(2,), ells=(2,), seeds=2)
+WHOLE |= dict(batch_size=8, group=4)
 ON_DIGITS = {"options.hidden": (8,), "train_size": 64, "steps": 20, "seeds": 4}
 
 # Settings by pattern of NAME:PRESET, all that match. Data that has to be prepared is
@@ -67,6 +69,16 @@ SMALL: dict[str, dict] = {
     "svag:digits*": dict(
         seeds=4, sde_seeds=2, widths=(8,), ells=(1, 2), times=(10, 20)
     ),
+    "svag:whole_*": FEW
+    | dict(horizon=16, evaluations=2, kappas=(2,), ells=(2,), seeds=3),
+    "svag:whole_[bgpv]*": {"schedule.milestones": (8,)},
+    "svag:whole_[gp]*": dict(sde_seeds=2),
+    "svag:whole_[cm]*": TEXT | {"schedule.warmup": 4, "schedule.cosine": 12},
+    "svag:cifar10*": WHOLE
+    | STAND_IN
+    | {"schedule.warmup": 8, "schedule.milestones": (16,)},
+    "svag:wikitext_gpt": WHOLE | TEXT,
+    "svag:bert_masked": WHOLE | TEXT,
     "svag:quadratic": dict(paths=2000, substeps=8, ells=(1, 2), halvings=1),
     "intrinsic_lr:sphere": dict(seeds=8, looks=4, length=0.3),
     "intrinsic_lr:equilibrium": MLP,
@@ -116,7 +128,9 @@ SMALL: dict[str, dict] = {
     "landscape:around": dict(points=5),
     "landscape:line": dict(points=9),
     "landscape:between": dict(points=9, other_replica=1),
-    "scaling:*": FEW
+    "scaling:rare_classes": dict(horizon=64, seeds=3, kappas=(8,))
+    | {"options.hidden": (8,)},
+    "scaling:[!r]*": FEW
     | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2,), ells=(2,))
     | dict(svag_until=0.25, probe_until=0.5, probe_seeds=2, draws=32),
     "scaling:digits": dict(kappas=(2, 4)),

@@ -20,9 +20,10 @@ What is known to be false did not hold, or was not resolved, in the runs that
 docs/scaling.md reports.
 """
 
+from experiments.scaling import classes
 from experiments.scaling.rule import SIGNAL, WAYS_OUT, Settings
 from optsde.models import SCALE_INVARIANT
-from optsde.optimizers import SGD, AdaGrad, Adam, Momentum, RMSprop
+from optsde.optimizers import SGD, AdaGrad, Adam, CentredAdam, Momentum, RMSprop
 from optsde.study import Preset, presets
 
 # ---- digits
@@ -195,12 +196,28 @@ PRESETS = {
             "svag4_matches_base",
         ),
     ),
+    "digits_descent_centred": preset(
+        "the same with v centred, in which the mean gradient has no share",
+        CentredAdam(lr=2e-4, b1=0.98, b2=0.995),
+        horizon=3200.0,
+        evaluations=5,
+        svag_until=0.2,
+        seeds=32,
+        rules=("rule",),
+        ells=(2,),
+        probe_seeds=8,
+        draws=128,
+    ),
     "digits_imbalanced": preset(
         "Adam where the rarest class has 2% of the commonest's images",
         Adam(**ADAM),
         NOISY,
         imbalance=0.02,
         known_false=("nearer_than_linear_at_2",),
+    ),
+    "rare_classes": Preset(
+        "rare and common classes, under oversampling, weights and a larger batch",
+        classes.Settings(),
     ),
     "digits_heavy_tails": preset(
         "Adam with stable noise (--config.alpha) on every gradient",

@@ -8,7 +8,8 @@ noise in place of that of batches the discrete run is as far above it.
 """
 
 import optsde
-from experiments.svag import curves, quadratic
+from experiments.svag import curves, quadratic, whole
+from optsde.models import SCALE_INVARIANT
 from optsde.study import Preset, presets
 
 # At batch 8 the mean gradient has a share in v, which it has not in the SDE; AdaGrad's
@@ -16,6 +17,50 @@ from optsde.study import Preset, presets
 GAP = "discrete_matches_sde"
 # Of nets that are not dense, whose SDEs take the gradient of every example.
 FEW = dict(ells=(1, 2, 4), seeds=16, sde_seeds=8, times=(50, 100, 150, 200))
+# Whole runs, on few examples where there is an SDE: its steps are passes over them all.
+WHOLE = dict(
+    dataset="digits", model="digitsnet", schedule=dict(milestones=(288.0, 384.0))
+)
+FEW_IMAGES = dict(train_size=128, ells=(2,))
+NO_SDE = dict(sde_seeds=0)
+GHOSTS = NO_SDE | dict(group=8)  # BatchNorm's statistics are of 8, at any batch
+PROSE = NO_SDE | dict(
+    dataset="text",
+    model="transformer",
+    options=dict(depth=1, width=32, heads=2, length=16),
+    train_size=0,
+    test_size=256,
+    judged="perplexity",
+    optimizer=optsde.Adam(lr=2e-3, b1=0.9, b2=0.99, weight_decay=0.1),
+    schedule=dict(warmup=48.0, cosine=432.0),
+    ells=(2,),
+    seeds=6,
+)
+# Published runs, see configs/scaling.py.
+EPOCH = 50_000 / 256
+CIFAR10 = dict(dataset="cifar10", augment="live", group=128, evaluations=20, seeds=3)
+CIFAR10 |= NO_SDE
+ADAPTIVE = CIFAR10 | dict(
+    batch_size=256,
+    horizon=97_280.0,
+    ells=(2, 4, 8),
+    kappas=(2, 4, 8, 16, 32),
+    options=dict(dtype="float32", fixed_head=True),
+)
+WARM = dict(warmup=10 * EPOCH, exponential=True)
+WIKI = NO_SDE | dict(
+    dataset="wiki40b/en",
+    model="transformer",
+    test_size=4096,
+    judged="perplexity",
+    optimizer=optsde.Adam(lr=6e-4, b1=0.975, b2=0.995, weight_decay=0.1),
+    horizon=20_480.0,
+    schedule=dict(warmup=1024.0),
+    ells=(2, 4),
+    group=32,
+    seeds=3,
+)
+GPT = dict(dtype="bfloat16", depth=12, width=768, heads=12, length=128)
 PRESETS = {
     "digits": Preset(
         "Adam on digits: the front page",
@@ -73,6 +118,83 @@ PRESETS = {
             options=dict(depth=1, width=32, heads=2, length=32),
             train_size=512,
             **FEW,
+        ),
+    ),
+    "whole_batchnorm": Preset(
+        "whole runs: Adam, a convolutional net with BatchNorm",
+        whole.Settings(**WHOLE, **GHOSTS),
+    ),
+    "whole_groupnorm": Preset(
+        "whole runs: the same with GroupNorm, and the SDE",
+        whole.Settings(**WHOLE, **FEW_IMAGES, options=dict(norm="group")),
+    ),
+    "whole_plain": Preset(
+        "whole runs: the same without normalization, and the SDE",
+        whole.Settings(**WHOLE, **FEW_IMAGES, options=dict(norm="none")),
+    ),
+    "whole_vgg": Preset(
+        "whole runs: RMSprop, a VGG net of four convolutions with BatchNorm",
+        whole.Settings(
+            **WHOLE | GHOSTS | dict(model="vgg16"),
+            options=dict(blocks=(2, 2), width=8),
+            optimizer=optsde.RMSprop(lr=2e-3, beta=0.99),
+            ells=(2,),
+        ),
+    ),
+    "whole_causal": Preset(
+        "whole runs: AdamW, a causal transformer", whole.Settings(**PROSE)
+    ),
+    "whole_masked": Preset(
+        "whole runs: AdamW, a masked transformer",
+        whole.Settings(
+            **PROSE | dict(options=PROSE["options"] | dict(causal=False)),
+            augment="masked",
+        ),
+    ),
+    "cifar10_resnet56_adam": Preset(
+        "whole runs: Adam, as published",
+        whole.Settings(
+            **ADAPTIVE,
+            model="resnet56",
+            optimizer=optsde.Adam(lr=1e-3, b2=0.999, l2=1e-4),
+            schedule=WARM | dict(milestones=(300 * EPOCH,)),
+        ),
+    ),
+    "cifar10_vgg16_rmsprop": Preset(
+        "whole runs: RMSprop, as published",
+        whole.Settings(
+            **ADAPTIVE,
+            model="vgg16",
+            optimizer=optsde.RMSprop(lr=1e-3, beta=0.999, l2=1e-4),
+            schedule=WARM | dict(milestones=(300 * EPOCH, 400 * EPOCH)),
+        ),
+    ),
+    "cifar10_preresnet32_sgd": Preset(
+        "whole runs: SGD, as published",
+        whole.Settings(
+            **CIFAR10,
+            model="preresnet32",
+            options=dict(dtype="float32", **SCALE_INVARIANT),
+            optimizer=optsde.SGD(lr=0.8, l2=5e-4),
+            batch_size=128,
+            horizon=62_560.0,  # 160 epochs
+            schedule=dict(milestones=(80 * 2 * EPOCH, 120 * 2 * EPOCH)),
+            ells=(2, 4, 8),
+            kappas=(2, 4, 8),
+        ),
+    ),
+    "wikitext_gpt": Preset(
+        "whole runs: AdamW, a causal transformer of GPT-2's size",
+        whole.Settings(**WIKI, options=GPT, batch_size=512, kappas=(2, 4, 8, 16)),
+    ),
+    "bert_masked": Preset(
+        "whole runs: AdamW, a masked transformer of BERT's size",
+        whole.Settings(
+            **WIKI,
+            options=GPT | dict(causal=False),
+            augment="masked",
+            batch_size=256,
+            kappas=(2, 4, 8, 16, 32),
         ),
     ),
     "quadratic": Preset(

@@ -8,14 +8,14 @@ at κB under the optimizer's own rule and under the rules people use instead, on
 clock, with the same seeds. --dry_run prints the hyperparameters.
 """
 
-from experiments.scaling import rule
+from experiments.scaling import classes, rule
 from experiments.scaling.verification import study
 from optsde.plans import Plan
 from optsde.run import Task
 from optsde.study import Package, Result
 from optsde.study.results import call
 
-PACKAGE = Package("scaling", __doc__, (study,))
+PACKAGE = Package("scaling", __doc__, (study, classes.study))
 main = PACKAGE.main
 
 

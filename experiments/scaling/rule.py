@@ -5,19 +5,17 @@ import itertools
 from collections.abc import Iterator, Mapping
 
 import jax
-import numpy as np
 
 import optsde
-from optsde import gradients, schedules
+from experiments.schedule import ScheduleSettings
+from optsde import gradients
 from optsde.gradients import Sampler
 from optsde.optimizers import Optimizer
 from optsde.plans.plan import has_signal_rule
 from optsde.run import Task
 from optsde.study import (
-    Group,
     Integers,
     Names,
-    Numbers,
     Seeds,
     UsageError,
     require,
@@ -46,33 +44,6 @@ RULES = {
 SIGNAL = "signal", "signal_by_leaf"  # rules with a boost from measurements
 WAYS_OUT = *SIGNAL, "invariant"  # where the signal rules; no controls of the rule
 JUDGED_UNTIL = 8  # largest κ at which the rule must lie nearer than each control
-
-
-class ScheduleSettings(Group):
-    warmup: float = setting(0.0, "length of the warm-up", at_least=0)
-    exponential: bool = setting(False, "warm up geometrically from lr/1000")
-    milestones: Numbers = setting(
-        (), "times at which lr falls to .1", above=0, rising=True
-    )
-    cosine: float = setting(0.0, "time at which half a cosine ends", at_least=0)
-
-    def demands(self):
-        yield from super().demands()
-        fine = not (self.cosine and self.milestones)
-        yield fine, "cosine", "0 where there are milestones"
-
-    def build(self) -> Schedule:
-        """Returns the multiplier of lr; milestones are times of the whole run."""
-        schedule = schedules.constant()
-        if self.cosine:
-            schedule = schedules.cosine(self.cosine)
-        elif self.milestones:
-            times = [time - self.warmup for time in self.milestones]
-            schedule = schedules.milestones(times)
-        if not self.warmup:
-            return schedule
-        ramp = schedules.exponential_warmup if self.exponential else schedules.warmup
-        return ramp(self.warmup, after=schedule)
 
 
 class Settings(LabelSettings, ProbeSettings, Seeds):
@@ -165,10 +136,7 @@ class Settings(LabelSettings, ProbeSettings, Seeds):
         yield from super().demands()
         fine = self.group <= self.batch_size
         yield fine, "group", f"at most batch_size={self.batch_size}"
-        allowed = f"times before the horizon, {self.horizon:g}"
-        for name in ("warmup", "milestones"):
-            last = np.max(getattr(self.schedule, name), initial=0)
-            yield last < self.horizon, f"schedule.{name}", allowed
+        yield from self.schedule.within(self.horizon)
         fine = (self.alpha > 0) == (self.tail_size > 0)
         yield fine, "tail_size", "a positive number with alpha, 0 without"
         fine = self.optimizer.response() is not None

@@ -5,13 +5,13 @@ the SDE, and then the scaling rule for the batch must hold. Writes a run directo
 the curves, a figure, and verdicts with intervals.
 """
 
-from experiments.svag import curves, quadratic
+from experiments.svag import curves, quadratic, whole
 from optsde.plans import Plan
 from optsde.run import Task
 from optsde.study import Package, Result
 from optsde.study.results import call
 
-PACKAGE = Package("svag", __doc__, (curves.study, quadratic.study))
+PACKAGE = Package("svag", __doc__, (curves.study, quadratic.study, whole.study))
 main = PACKAGE.main
 
 

@@ -4,6 +4,7 @@ from optsde.optimizers.adagrad import AdaGrad
 from optsde.optimizers.adam import Adam
 from optsde.optimizers.averaging import EMA, SWA
 from optsde.optimizers.base import REGISTRY, Optimizer, by_name, register
+from optsde.optimizers.centred import CentredAdam
 from optsde.optimizers.groups import Frozen, Groups, decay_where
 from optsde.optimizers.invariant_adam import InvariantAdam
 from optsde.optimizers.ito import ItoSystem, Limit
@@ -21,6 +22,7 @@ __all__ = [
     "SWA",
     "AdaGrad",
     "Adam",
+    "CentredAdam",
     "Descent",
     "Frozen",
     "Groups",

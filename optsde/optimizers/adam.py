@@ -74,7 +74,7 @@ class Adam(Optimizer):
             return AdamState(zeros, zeros, jnp.zeros(()), jnp.zeros(()))
 
         def update(updates, state, params=None):
-            grad, squares = self._entering(updates)
+            grad, squares = self._entering(updates, state)
             state = AdamState(
                 m=ema(state.m, grad, self.b1),
                 v=ema(state.v, squares, self.b2),
@@ -87,7 +87,7 @@ class Adam(Optimizer):
 
         return optax.GradientTransformation(init, update)
 
-    def _entering(self, updates: PyTree) -> tuple[PyTree, PyTree]:
+    def _entering(self, updates: PyTree, state: AdamState) -> tuple[PyTree, PyTree]:
         """Returns what enters m, and what enters v."""
         return updates, square(updates)
 

@@ -74,7 +74,7 @@ class InvariantAdam(Adam):
             )
         return round(count)
 
-    def _entering(self, updates):
+    def _entering(self, updates, state):
         if isinstance(updates, Squares):
             return updates.grad, updates.square
         if self.micros != 1:

@@ -69,8 +69,8 @@ TAKEN: dict[str, tuple[str, str]] = {
         "0 is among its values: none of it, all there are, or the first",
         "absolute_decay after alpha b1 b2 batch_size beta checkpoint_every clip "
         "controls_until cosine curvature eps eps_root images init_seed l2 label_noise "
-        "lr momentum penalty probe_examples rise seed steps stride subset tail_size "
-        "test_size train_size v0 warmup weight_decay window",
+        "lr momentum penalty probe_examples rise sde_seeds seed steps stride subset "
+        "tail_size test_size train_size v0 warmup weight_decay window",
     ),
     "1e20": (
         "float32 holds it: a run at such a rate diverges and says so, and a demand so "
@@ -119,11 +119,18 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("scaling rule train_size=99999", "train_size=99999"),
     ("scaling rule dataset=no_such_name", "dataset=no_such_name|digits"),
     ("scaling rule dataset=", "dataset=:|digits"),
+    ("scaling classes remedies=weighted", "remedies=weighted|'none' among them"),
+    ("scaling classes kappas=3", "kappas=3|whole steps"),
     ("svag curves dataset=no_such_name", "dataset=no_such_name|digits"),
     ("svag curves ells=2,4", "ells=2,4|1 among them"),
     ("svag curves times=55", "times=55|multiples"),
     ("svag curves augment=live", "augment=live|none"),
     ("svag curves test_size=99999", "test_size=99999"),
+    ("svag whole kappas=7", "kappas=7|whole steps"),
+    ("svag whole sde_seeds=17", "sde_seeds=17|from 2 to seeds=16"),
+    ("svag whole sde_seeds=2 augment=live", "sde_seeds|augmented"),
+    ("svag whole group=9", "group=9|batch_size=8"),
+    ("svag whole schedule.milestones=480", "schedule.milestones|horizon"),
     ("svag quadratic horizon=1e20", "horizon=1e+20|2147483647"),
     ("svag quadratic horizon=0.3", "horizon=0.3|multiple"),
     ("svag quadratic halvings=100000", "halvings=100000|12"),

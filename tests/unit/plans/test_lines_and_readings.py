@@ -44,6 +44,7 @@ OPTAX_ONLY = [
     optsde.Lion(lr=0.01, weight_decay=0.1),
     optsde.HeavyBall(lr=0.03, weight_decay=0.1),
     optsde.InvariantAdam(lr=0.01),
+    optsde.CentredAdam(lr=0.01),
 ]
 
 
