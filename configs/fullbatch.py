@@ -31,7 +31,7 @@ text with half the published lr, on 256 windows of 32 bytes. The rows `images_` 
 accelerators, by default such as an H100 with a wire of 400 Gbit/s.
 """
 
-from experiments.fullbatch import growth, recipe, row, table
+from experiments.fullbatch import batches, growth, recipe, row, table
 from optsde.optimizers import Adam
 from optsde.study import Preset, presets
 
@@ -148,6 +148,10 @@ PRESETS = {
     "growth_lm_1b": Preset(
         "on paper: a transformer of 10⁹ parameters on 2·10¹⁰ tokens, likewise",
         growth.Settings(**LM_1B),
+    ),
+    "batches": Preset(
+        "digits: steps to a training loss at each batch, SGD, momentum, Adam, verdicts",
+        batches.Settings(),
     ),
     **rows_of("images", DIGITS, **ON_IMAGES),
     **rows_of("words", TEXT, **ON_WORDS),

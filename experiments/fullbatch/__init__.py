@@ -7,8 +7,10 @@ compiles the step and says what it costs, without data. `growth` prices the step
 base run, SVAG and the full batch on any number of accelerators.
 """
 
-from experiments.fullbatch import growth, row, table
+from experiments.fullbatch import batches, growth, row, table
 from optsde.study import Package
 
-PACKAGE = Package("fullbatch", __doc__, (row.study, table.study, growth.study))
+PACKAGE = Package(
+    "fullbatch", __doc__, (row.study, table.study, growth.study, batches.study)
+)
 main = PACKAGE.main
