@@ -29,7 +29,7 @@ from optsde.analysis import (
     table,
     with_interval,
 )
-from optsde.gradients import epochs
+from optsde.gradients import Sampler, full_batch, minibatch
 from optsde.optimizers import SGD, Adam, HeavyBall, Optimizer
 from optsde.plans import Plan, scale
 from optsde.run import Task, parts
@@ -65,7 +65,7 @@ class Settings(TaskSettings, Seeds):
         "those compared, with an lr that `factors` multiply",
     )
     factors: Numbers = setting(
-        (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+        (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
         "of each lr, tried at each batch",
         above=0,
         rising=True,
@@ -76,7 +76,7 @@ class Settings(TaskSettings, Seeds):
         "examples in a step",
         at_least=1,
         rising=True,
-        entries=3,
+        entries=2,
     )
     target: float = setting(0.1, "training loss at which a run has arrived", above=0)
     samples: int = setting(4096, "seen by a run at most, and besides", at_least=1)
@@ -120,6 +120,13 @@ def ruled(s: Settings, name: str, batch: int, best: float) -> Arm:
     )
 
 
+def sampler_of(task: Task, batch: int) -> Sampler:
+    """Returns that of independent draws; all examples are the full batch itself."""
+    if batch == task.size:
+        return full_batch(task.losses, task.train, group=None)
+    return minibatch(task.losses, task.train)
+
+
 def simulate(s: Settings, rundir, task: Task):
     """Returns log₂ of the steps to the target, by optimizer.
 
@@ -129,13 +136,12 @@ def simulate(s: Settings, rundir, task: Task):
     fine = s.batches[-1] <= task.size
     allowed = f"at most the {task.size} training examples"
     require(fine, "batches", s.batches, allowed)
-    sampler = epochs(task.losses, task.train)
 
     def arrive(arms, batch):
         time = s.measured(batch) * arms[0].plan.dt
         runs = train(
             arms,
-            sampler,
+            sampler_of(task, batch),
             task.init,
             s.keys(),
             keep=rundir.once_all,
