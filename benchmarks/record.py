@@ -95,7 +95,7 @@ SMALL: dict[str, dict] = {
     "catapults:digits": TABLE,
     "catapults:mnist": TABLE,
     "fullbatch:growth_*": dict(devices=(8, 16)),
-    "fullbatch:[!gb]*": FEW | dict(log_every=2, evaluate_every=4, checkpoint_every=4),
+    "fullbatch:[!bg]*": FEW | dict(log_every=2, evaluate_every=4, checkpoint_every=4),
     "fullbatch:*_table": {f"rows.{r}.{k}": v for r in ROWS for k, v in SLOW.items()}
     | {f"rows.{r}.block": 16 for r in ROWS[:5]}
     | dict(seeds=2),
@@ -108,9 +108,11 @@ SMALL: dict[str, dict] = {
     "fullbatch:fb_regularized": dict(penalty_form="exact"),
     "fullbatch:fb_strong": dict(penalty_form="central"),
     "fullbatch:digits_fb": dict(probes="sharpness,spikes", probe_every=4),
-    "fullbatch:batches": FEW
-    | dict(seeds=4, batches=(4, 64), factors=(1, 4))
-    | {"options.hidden": (8,), "target": 1.8, "samples": 256, "least": 20},
+    "fullbatch:batches*": FEW | {"options.hidden": (8,), "target": 1.8},
+    "fullbatch:batches": dict(batches=(4, 64), factors=(1, 4), samples=256, least=20)
+    | dict(seeds=4),
+    "fullbatch:batches_sharpness": dict(batches=(16, 64), steps=300, per_octave=1)
+    | dict(seeds=2),
     "landscape:around": dict(points=5),
     "landscape:line": dict(points=9),
     "landscape:between": dict(points=9, other_replica=1),

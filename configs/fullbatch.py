@@ -31,7 +31,7 @@ text with half the published lr, on 256 windows of 32 bytes. The rows `images_` 
 accelerators, by default such as an H100 with a wire of 400 Gbit/s.
 """
 
-from experiments.fullbatch import batches, growth, orders, recipe, row, table
+from experiments.fullbatch import batches, growth, orders, recipe, row, sharpness, table
 from optsde.optimizers import Adam
 from optsde.study import Preset, presets
 
@@ -177,6 +177,10 @@ PRESETS = {
     "batches": Preset(
         "digits: steps to a training loss at each batch, SGD, momentum, Adam, verdicts",
         batches.Settings(),
+    ),
+    "batches_sharpness": Preset(
+        "digits: λ_max at one training loss, over batch and lr, verdicts",
+        sharpness.Settings(),
     ),
     **rows_of("images", DIGITS, **ON_IMAGES),
     **rows_of("words", TEXT, **ON_WORDS),

@@ -65,7 +65,7 @@ class Settings(TaskSettings, Seeds):
         "those compared, with an lr that `factors` multiply",
     )
     factors: Numbers = setting(
-        (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
+        (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
         "of each lr, tried at each batch",
         above=0,
         rising=True,
@@ -166,16 +166,25 @@ def simulate(s: Settings, rundir, task: Task):
 def arrival(steps, losses, target: float) -> np.ndarray:
     """Returns log₂ of the steps at which each replica's loss first is the target.
 
-    Between two measurements log loss is a line in log step. Infinite where it never is.
+    Infinite where it never is.
+    """
+    return np.log2(at_target(losses, target, np.broadcast_to(steps, losses.shape)))
+
+
+def at_target(losses, target: float, values) -> np.ndarray:
+    """Returns positive values, [replicas, times], where the loss first is the target.
+
+    Between two measurements log value is a line in log loss. Infinite where the loss
+    never is that low.
     """
     reached = losses <= target
-    at = reached.argmax(axis=1)
-    before, rows, log = np.maximum(at - 1, 0), np.arange(len(losses)), np.log2(steps)
+    at, rows = reached.argmax(axis=1), np.arange(len(losses))
+    before = np.maximum(at - 1, 0)
     high, low = np.log(losses[rows, before]), np.log(losses[rows, at])
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(at > 0, (high - np.log(target)) / (high - low), 1.0)
-    found = log[before] + share * (log[at] - log[before])
-    return np.where(reached.any(axis=1), found, np.inf)
+    first, last = np.log(values[rows, before]), np.log(values[rows, at])
+    return np.where(reached.any(axis=1), np.exp(first + share * (last - first)), np.inf)
 
 
 # ---- what they say
@@ -298,25 +307,29 @@ def further_by(batches, one, other) -> float:
 
 def figure(s: Settings, runs, path) -> None:
     """Draws the steps at each batch, and what the rule takes in place of a tuned lr."""
-    drawing, (left, right) = plots.new_figure(2, plots.HALF_SLIDE, 4.1)
+    drawing, (left, right) = plots.new_figure(2, plots.HALF_SLIDE, 4.3)
     batches = np.array(s.batches)
     for name, colour in plots.colours(runs).items():
         log_steps, rule = judged(s, name, runs[name])
         draw(left, batches, log_steps, colour, name)
         draw(right, batches, rule - log_steps, colour, name)
+        lost = np.isinf(runs[name]["ruled"][:, s.seeds // 2 :]).any(axis=1)
+        most = 2 ** (rule - log_steps).mean(axis=0)[1:][lost]
+        right.plot(batches[1:][lost], most, "o", color=colour, mfc="white", ms=4)
         perfect = 2 ** log_steps[:, 0].mean() * batches[0] / batches
         left.plot(batches, perfect, color=colour, lw=0.7, ls=":")
     right.axhline(1, color="0.5", lw=0.8)
+    apart = np.append(np.diff(np.log2(batches)) > 1, True)
     for ax in (left, right):
         ax.set_xscale("log", base=2)
-        ax.set_xticks(batches, batches)
+        ax.set_xticks(batches[apart], batches[apart])
         ax.minorticks_off()
     left.set_yscale("log")
     plots.plain_log_axis(right)
     title, y = "lr tuned at each batch", f"steps to a training loss of {s.target:g}"
     plots.label(left, x="batch", y=y, title=title)
-    y = "steps, in those of a tuned lr"
-    plots.label(right, x="batch", y=y, title="lr and decays by the rule")
+    title = "by the rule (open: at least)"
+    plots.label(right, x="batch", y="steps, in those of a tuned lr", title=title)
     plots.shared_legend(drawing, left, columns=len(runs))
     plots.save(drawing, path)
 

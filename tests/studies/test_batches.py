@@ -53,7 +53,7 @@ def test_the_batch_of_twice_the_samples():
 
 
 def test_steps_without_noise(tmp_path):
-    """All examples alike: w falls by 1 − lr a step at any batch, by the rule 1 − κ lr."""
+    """Of equal examples w falls by 1 − lr a step at any batch, by the rule 1 − κ lr."""
     ones, zeros = jnp.ones((8, 1)), jnp.zeros((8, 1))
     task = Task(
         model=nn.Dense(1, use_bias=False, kernel_init=nn.initializers.ones),
