@@ -135,6 +135,7 @@ SMALL: dict[str, dict] = {
     "descent:gd_2d": dict(
         time=0.6, lrs=(0.1, 0.05, 0.025), epoch_lrs=(0.02, 0.01, 0.005)
     ),
+    "descent:modified_sde": dict(paths=200, substeps=2),
     "descent:l2_vs_weight_decay": ON_DIGITS | dict(decays=(0.01, 0.1, 1.0)),
     "descent:schedules": ON_DIGITS | dict(lrs=(0.004, 0.016)),
     "sweep:adam": SWEEP,
