@@ -176,7 +176,8 @@ def figure(s: Settings, runs, path) -> None:
         left.plot(s.lrs, found, **looks)
         text = f"$\\eta^{{{order(s.lrs, found).value:.1f}}}$"
         last = int(np.argmax(s.lrs))
-        place = dict(xytext=(6, -3), textcoords="offset points", color=colour)
+        lower = -12 if name == "plain" else -2
+        place = dict(xytext=(6, lower), textcoords="offset points", color=colour)
         left.annotate(text, (s.lrs[last], found[last]), **place)
         if name != "flow":
             right.plot(s.lrs, 100 * in_the_long_run(s, name), **looks)
@@ -187,7 +188,7 @@ def figure(s: Settings, runs, path) -> None:
     x, y = "learning rate η", f"error of {MOMENTS['square']}"
     plots.label(left, x=x, y=y, title=f"At time {s.time:g}: an order is won")
     y = "error of the variance, %"
-    plots.label(right, x=x, y=y, title="In the long run it is lost")
+    plots.label(right, x=x, y=y, title="In the long run: twice as far")
     plots.shared_legend(drawing, left, columns=3)
     plots.save(drawing, path)
 
