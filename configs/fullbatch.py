@@ -83,6 +83,45 @@ STABILISED = {
     "both_above_warmup": orders.Order(one="both", other="warmup"),
     "both_as_clip": orders.Order(one="both", other="clip", points=1.0, alike=True),
 }
+# Without augmentation, and with copies that were augmented once. The tuned lr of SGD is
+# the best of .1, .2, … 3.2 on other training images.
+PLAIN = {name: DIGITS[name] for name in ("sgd", "fb", "fb_clipped", "fb_strong")}
+TUNED = PLAIN | {"sgd_tuned": DIGITS["sgd"] | dict(lr=0.8)}
+WITHOUT = {
+    "strong_above_sgd": orders.Order(one="fb_strong", other="sgd"),
+    "tuned_above_sgd": orders.Order(one="sgd_tuned", other="sgd"),
+    "tuned_above_strong": orders.Order(one="sgd_tuned", other="fb_strong"),
+    "strong_above_full_batch": orders.Order(one="fb_strong", other="fb"),
+}
+FROZEN = {
+    "sgd_above_full_batch": orders.Order(one="sgd", other="fb"),
+    "strong_above_full_batch": orders.Order(one="fb_strong", other="fb"),
+    "strong_as_sgd": orders.Order(one="fb_strong", other="sgd", points=1.0, alike=True),
+}
+
+# A public replication on small nets: SGD of 5 epochs, the full batch one step an epoch.
+STEP = dict(warmup=0.0, lr=0.4, block=512)
+EPOCHS = {
+    "sgd": dict(steps=160, cosine=160.0, batch_size=16, block=16, lr=0.05, warmup=0.0),
+    "fb_5": dict(STEP, steps=5, cosine=5.0),
+    "fb_100": dict(STEP, steps=100, cosine=100.0),
+    "fb_300": dict(STEP, steps=300, cosine=300.0),
+    "fb_100_clip": dict(STEP, steps=100, cosine=100.0, clip=0.25),
+    "fb_100_penalty": dict(STEP, steps=100, cosine=100.0, penalty=0.5),
+}
+REPLICATED = {
+    "as_many_epochs_are_too_few": orders.Order(one="sgd", other="fb_5"),
+    "20_times_are_as_sgd": orders.Order(
+        one="fb_100", other="sgd", points=1.0, alike=True
+    ),
+    "60_times_are_as_sgd": orders.Order(
+        one="fb_300", other="sgd", points=1.0, alike=True
+    ),
+    "clip_helps": orders.Order(one="fb_100_clip", other="fb_100"),
+    "penalty_does_nothing": orders.Order(
+        one="fb_100_penalty", other="fb_100", points=0.5, alike=True
+    ),
+}
 CONTROLS = {  # row it is taken from, what is changed
     "clipped_at_that_lr": ("fb_regularized", dict(penalty=0.0)),
     "practice_without_penalty": ("fb_practice", dict(penalty=0.0)),
@@ -173,6 +212,34 @@ PRESETS = {
     "digits_stabilisers": Preset(
         "digits: warm-up and clip at a large lr, neither, each alone, both, verdicts",
         orders.Settings(**ON_DIGITS, rows=as_rows(STABILISERS), orders=STABILISED),
+    ),
+    "digits_plain": Preset(
+        "digits: SGD, tuned SGD and the full batch without augmentation, verdicts",
+        orders.Settings(
+            **ON_DIGITS | dict(augment="none"),
+            rows=as_rows(TUNED),
+            orders=WITHOUT,
+            published={"sgd": 84.32, "sgd_tuned": 90.07, "fb_strong": 89.17},
+        ),
+    ),
+    "digits_frozen": Preset(
+        "digits: SGD and the full batch on four frozen copies, verdicts",
+        orders.Settings(
+            **ON_DIGITS | dict(augment="frozen", copies=4, train_size=128),
+            rows=as_rows({name: DIGITS[name] for name in ("sgd", "fb", "fb_strong")}),
+            orders=FROZEN,
+            published={"sgd": 95.20, "fb": 88.44, "fb_strong": 95.11},
+            seeds=8,
+        ),
+    ),
+    "digits_replication": Preset(
+        "digits: 5 epochs of SGD against 5, 100 and 300 full-batch steps, verdicts",
+        orders.Settings(
+            **ON_DIGITS
+            | dict(model="twoconv", augment="none", train_size=512, evaluate_every=10),
+            rows=as_rows(EPOCHS),
+            orders=REPLICATED,
+        ),
     ),
     "batches": Preset(
         "digits: steps to a training loss at each batch, SGD, momentum, Adam, verdicts",

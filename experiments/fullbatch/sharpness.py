@@ -53,13 +53,13 @@ class Settings(TaskSettings, Seeds):
     train_size = 256
     seeds = 12
     batches: Integers = setting(
-        (4, 16, 64, 256), "examples in a step", at_least=1, rising=True, entries=2
+        (16, 64, 256), "examples in a step", at_least=1, rising=True, entries=2
     )
     lrs: Numbers = setting(
-        (0.05, 0.2), "learning rates of SGD", above=0, rising=True, entries=1
+        (0.1, 0.4), "learning rates of SGD", above=0, rising=True, entries=1
     )
-    target: float = setting(0.03, "training loss at which runs are compared", above=0)
-    steps: int = setting(3000, "of a run at most", at_least=2)
+    target: float = setting(0.05, "training loss at which runs are compared", above=0)
+    steps: int = setting(1500, "of a run at most", at_least=2)
     per_octave: int = setting(
         4, "measurements in each doubling of the steps", at_least=1, at_most=64
     )
