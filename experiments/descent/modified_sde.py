@@ -49,7 +49,7 @@ class Settings(Seeded):
         whole = all(abs(n - round(n)) < 1e-9 and 1 <= n <= 1e6 for n in steps)
         yield whole, "time", f"a multiple of lrs={self.lrs}, up to 1e6 of each"
         fine = max(self.lrs) * max(self.curvatures) < 1
-        yield fine, "lrs", f"below 1/curvature, {1 / max(self.curvatures):g}"
+        yield fine, "curvatures", f"below 1/lr, {1 / max(self.lrs):g}"
 
 
 # ---- closed forms, of each coordinate, from θ = 1

@@ -41,9 +41,9 @@ from optsde.study import (
     Study,
     TaskSettings,
     UsageError,
-    build_task,
     require,
     setting,
+    tasks,
     train,
 )
 
@@ -101,6 +101,14 @@ class Settings(TaskSettings, Seeds):
 # ---- runs
 
 
+def build_task(s) -> Task:
+    """Returns the task of settings with `batches`, which may not be more than all."""
+    task = tasks.build_task(s)
+    allowed = f"at most the {task.size} training examples"
+    require(s.batches[-1] <= task.size, "batches", s.batches, allowed)
+    return task
+
+
 def tuned(s: Settings, name: str, batch: int) -> Iterator[Arm]:
     """Yields an arm for every lr that is tried."""
     for factor in s.factors:
@@ -133,9 +141,6 @@ def simulate(s: Settings, rundir, task: Task):
     tuned: [batches, factors, seeds], infinite where a run has not arrived; ruled:
     [batches but the first, seeds].
     """
-    fine = s.batches[-1] <= task.size
-    allowed = f"at most the {task.size} training examples"
-    require(fine, "batches", s.batches, allowed)
 
     def arrive(arms, batch):
         time = s.measured(batch) * arms[0].plan.dt

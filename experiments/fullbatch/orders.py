@@ -32,9 +32,9 @@ class Order(Group):
     one: str = setting("one", "a row")
     other: str = setting("other", "the row that it is compared with")
     points: float = setting(
-        0.0, "of accuracy that it ends above the other, at least", at_least=0
+        0.0, "that its accuracy is above the other's", at_least=0, at_most=100
     )
-    alike: bool = setting(False, "that they end within these points of each other")
+    alike: bool = setting(False, "whether they end within these points of each other")
 
     def demands(self):
         yield from super().demands()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from experiments.fullbatch.batches import at_target, sampler_of
+from experiments.fullbatch.batches import at_target, build_task, sampler_of
 from optsde import measure
 from optsde.analysis import (
     Estimate,
@@ -38,8 +38,6 @@ from optsde.study import (
     Study,
     TaskSettings,
     UsageError,
-    build_task,
-    require,
     setting,
     train,
 )
@@ -63,7 +61,9 @@ class Settings(TaskSettings, Seeds):
     per_octave: int = setting(
         4, "measurements in each doubling of the steps", at_least=1, at_most=64
     )
-    bound: float = setting(20.0, "for equal λ_max at equal lr/batch", unit="%", above=0)
+    bound: float = setting(
+        20.0, "for equal λ_max at equal lr/batch", unit="%", above=0, at_most=100
+    )
 
     def demands(self):
         yield from super().demands()
@@ -102,8 +102,6 @@ def curvature(task: Task) -> measure.Probe:
 
 def simulate(s: Settings, rundir, task: Task):
     """Returns each arm's metrics where it reaches the target, [seeds]."""
-    allowed = f"at most the {task.size} training examples"
-    require(s.batches[-1] <= task.size, "batches", s.batches, allowed)
     probes = [task.train_loss(), task.evaluation(), curvature(task)]
     found = {}
     for batch in parts(s.batches):

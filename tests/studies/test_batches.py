@@ -11,7 +11,7 @@ from configs.fullbatch import PRESETS
 from experiments.fullbatch import batches
 from optsde import SGD, HeavyBall, models
 from optsde.run import Task
-from optsde.study import RunDir, UsageError, build_task
+from optsde.study import RunDir, UsageError
 from optsde.study.study import run
 
 SMALL = dict(
@@ -88,6 +88,6 @@ def test_a_target_that_no_lr_reaches_is_one_line(tmp_path):
     s = settings(target=1e-6, optimizers={"sgd": SGD(lr=0.1)})
     place = RunDir.open(tmp_path, "fullbatch", s.config())
     with pytest.raises(UsageError, match=r"target=1e-06: no lr of sgd at batch 4 arr"):
-        batches.simulate(s, place, build_task(s))
+        batches.simulate(s, place, batches.build_task(s))
     with pytest.raises(UsageError, match="batches=4,99: needs at most the 64"):
-        batches.simulate(settings(batches=(4, 99)), place, build_task(s))
+        batches.build_task(settings(batches=(4, 99)))

@@ -11,7 +11,7 @@ from configs.fullbatch import PRESETS
 from experiments.fullbatch import sharpness
 from optsde import models
 from optsde.run import Task
-from optsde.study import RunDir, UsageError, build_task
+from optsde.study import RunDir, UsageError
 from optsde.study.study import run
 
 SMALL = dict(options={"hidden": (8,)}, train_size=64, test_size=64, seeds=2)
@@ -73,4 +73,4 @@ def test_a_target_that_is_not_reached_is_one_line(tmp_path):
     s = settings(target=1e-6, steps=8)
     place = RunDir.open(tmp_path, "fullbatch", s.config())
     with pytest.raises(UsageError, match=r"target=1e-06: batch 16, lr 0\.05 does not"):
-        sharpness.simulate(s, place, build_task(s))
+        sharpness.simulate(s, place, sharpness.build_task(s))
