@@ -136,8 +136,6 @@ def draw_errors(
         source = [100 - published.get(name, np.nan) for name in words]
         ax.plot(source, places, label="paper (ResNet-18, CIFAR-10)", **cross)
     name_rows(ax, list(words.values()))
-    plain_log_axis(ax, "x")
-    label(ax, x="held-out error, %", legend="lower right")
 
 
 def draw_curves(ax, runs, words: Mapping[str, str]) -> None:
@@ -156,6 +154,9 @@ def figure(s, runs, path):
     drawing, (left, right) = new_figure(2, width=10, height=4.2)
     words = labels(runs)
     draw_errors(left, s, runs, words, s.published)
+    legend = "best" if s.published else None
+    title = "at the end: means with 95%, and each seed"
+    label(left, x="held-out error, %", title=title, legend=legend)
     draw_curves(right, runs, words)
     shared_legend(drawing, right, columns=min(len(words), 4))
     save(drawing, path)

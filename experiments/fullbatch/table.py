@@ -13,7 +13,13 @@ from experiments.fullbatch.orders import (
 )
 from optsde.analysis import above, agrees, estimate, paired, plus_minus
 from optsde.analysis import table as text_table
-from optsde.analysis.plots import new_figure, save, shared_legend
+from optsde.analysis.plots import (
+    label,
+    new_figure,
+    plain_log_axis,
+    save,
+    shared_legend,
+)
 from optsde.study import Study, require, setting
 
 LABELS = {
@@ -119,6 +125,8 @@ def figure(s, runs, path):
     drawing, (left, right) = new_figure(2, width=11.5, height=4.6)
     published = {} if s.dataset == "text" else PUBLISHED
     draw_errors(left, s, runs, LABELS, published)
+    plain_log_axis(left, "x")
+    label(left, x="held-out error, %", legend="lower right")
     shown = {name: LABELS[name] for name in PUBLISHED if name != "fb_strong"}
     draw_curves(right, runs, shown)
     shared_legend(drawing, right, columns=len(shown))
