@@ -108,6 +108,12 @@ SMALL: dict[str, dict] = {
     "fullbatch:fb_regularized": dict(penalty_form="exact"),
     "fullbatch:fb_strong": dict(penalty_form="central"),
     "fullbatch:digits_fb": dict(probes="sharpness,spikes", probe_every=4),
+    "fullbatch:digits_stabilisers": {
+        f"rows.{r}.{k}": v
+        for r in ("both", "clip", "neither", "warmup")
+        for k, v in dict(ROW, warmup=0).items()
+    }
+    | dict(seeds=2),
     "fullbatch:batches*": FEW | {"options.hidden": (8,), "target": 1.8},
     "fullbatch:batches": dict(batches=(4, 64), factors=(1, 4), samples=256, least=20)
     | dict(seeds=4),

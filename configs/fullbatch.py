@@ -27,6 +27,10 @@ same recipes with a tenth of the steps and four times the lr, on 256 images; tho
 text with half the published lr, on 256 windows of 32 bytes. The rows `images_` and
 `words_` are these on all of any data: --config.dataset=PATH.
 
+`digits_stabilisers` has warm-up and clip each alone. `batches` counts steps to a loss
+at each batch from 1 to all (Shallue et al., JMLR 2019), and `batches_sharpness` has the
+curvature there (Keskar et al., ICLR 2017).
+
 `growth_imagenet` and `growth_lm_1b` run nothing: they price steps on 8 to 4,096
 accelerators, by default such as an H100 with a wire of 400 Gbit/s.
 """
@@ -66,6 +70,7 @@ DIGITS = {
     "fb_practice": dict(SHORT | SMALL, lr=3.2, shuffle=True),
 }
 TEXT = {name: dict(x, lr=x["lr"] / 8) for name, x in DIGITS.items()}
+
 # Warm-up and clip, each alone, at the largest lr of the rows; its cosine ends at .27 of
 # the peak at step 300, with and without warm-up.
 PEAK = dict(SHORT, lr=3.2)
@@ -83,45 +88,7 @@ STABILISED = {
     "both_above_warmup": orders.Order(one="both", other="warmup"),
     "both_as_clip": orders.Order(one="both", other="clip", points=1.0, alike=True),
 }
-# Without augmentation, and with copies that were augmented once. The tuned lr of SGD is
-# the best of .1, .2, … 3.2 on other training images.
-PLAIN = {name: DIGITS[name] for name in ("sgd", "fb", "fb_strong")}
-TUNED = PLAIN | {"sgd_tuned": DIGITS["sgd"] | dict(lr=0.8)}
-WITHOUT = {
-    "strong_above_sgd": orders.Order(one="fb_strong", other="sgd"),
-    "tuned_above_sgd": orders.Order(one="sgd_tuned", other="sgd"),
-    "tuned_above_strong": orders.Order(one="sgd_tuned", other="fb_strong"),
-    "strong_above_full_batch": orders.Order(one="fb_strong", other="fb"),
-}
-FROZEN = {
-    "sgd_above_full_batch": orders.Order(one="sgd", other="fb"),
-    "strong_above_full_batch": orders.Order(one="fb_strong", other="fb"),
-    "strong_as_sgd": orders.Order(one="fb_strong", other="sgd", points=1.0, alike=True),
-}
 
-# A public replication on small nets: SGD of 5 epochs, the full batch one step an epoch.
-STEP = dict(warmup=0.0, lr=0.4, block=512)
-EPOCHS = {
-    "sgd": dict(steps=160, cosine=160.0, batch_size=16, block=16, lr=0.05, warmup=0.0),
-    "fb_5": dict(STEP, steps=5, cosine=5.0),
-    "fb_100": dict(STEP, steps=100, cosine=100.0),
-    "fb_300": dict(STEP, steps=300, cosine=300.0),
-    "fb_100_clip": dict(STEP, steps=100, cosine=100.0, clip=0.25),
-    "fb_100_penalty": dict(STEP, steps=100, cosine=100.0, penalty=0.5),
-}
-REPLICATED = {
-    "as_many_epochs_are_too_few": orders.Order(one="sgd", other="fb_5"),
-    "20_times_are_as_sgd": orders.Order(
-        one="fb_100", other="sgd", points=1.0, alike=True
-    ),
-    "60_times_are_as_sgd": orders.Order(
-        one="fb_300", other="sgd", points=1.0, alike=True
-    ),
-    "clip_helps": orders.Order(one="fb_100_clip", other="fb_100"),
-    "penalty_does_nothing": orders.Order(
-        one="fb_100_penalty", other="fb_100", points=0.5, alike=True
-    ),
-}
 CONTROLS = {  # row it is taken from, what is changed
     "clipped_at_that_lr": ("fb_regularized", dict(penalty=0.0)),
     "practice_without_penalty": ("fb_practice", dict(penalty=0.0)),
@@ -154,8 +121,6 @@ ON_TEXT = dict(
     test_size=1024,
     augment="none",
 )
-ON_SMALL_NETS = {**ON_DIGITS, "model": "twoconv", "augment": "none"}
-ON_SMALL_NETS = {**ON_SMALL_NETS, "train_size": 512, "evaluate_every": 10}
 
 # Data of one's own, of any size: --config.dataset=PATH.
 ON_IMAGES = {**ON_DIGITS, "train_size": 0, "subset": 0}
@@ -214,34 +179,6 @@ PRESETS = {
     "digits_stabilisers": Preset(
         "digits: warm-up and clip at a large lr, neither, each alone, both, verdicts",
         orders.Settings(**ON_DIGITS, rows=as_rows(STABILISERS), orders=STABILISED),
-    ),
-    "digits_plain": Preset(
-        "digits: SGD, tuned SGD and the full batch without augmentation, verdicts",
-        orders.Settings(
-            **{**ON_DIGITS, "augment": "none"},
-            rows=as_rows(TUNED),
-            orders=WITHOUT,
-            published={"sgd": 84.32, "sgd_tuned": 90.07, "fb_strong": 89.17},
-        ),
-    ),
-    "digits_frozen": Preset(
-        "digits: SGD and the full batch on four frozen copies, verdicts",
-        orders.Settings(
-            **{**ON_DIGITS, "augment": "frozen", "train_size": 128},
-            copies=4,
-            rows=as_rows({name: DIGITS[name] for name in ("sgd", "fb", "fb_strong")}),
-            orders=FROZEN,
-            published={"sgd": 95.20, "fb": 88.44, "fb_strong": 95.11},
-            seeds=8,
-        ),
-    ),
-    "digits_replication": Preset(
-        "digits: 5 epochs of SGD against 5, 100 and 300 full-batch steps, verdicts",
-        orders.Settings(
-            **ON_SMALL_NETS,
-            rows=as_rows(EPOCHS),
-            orders=REPLICATED,
-        ),
     ),
     "batches": Preset(
         "digits: steps to a training loss at each batch, SGD, momentum, Adam, verdicts",
