@@ -72,5 +72,5 @@ def test_the_study_runs_and_is_read_again(tmp_path, capsys):
 def test_a_target_that_is_not_reached_is_one_line(tmp_path):
     s = settings(target=1e-6, steps=8)
     place = RunDir.open(tmp_path, "fullbatch", s.config())
-    with pytest.raises(UsageError, match=r"target=1e-06: batch 16, lr 0\.05 does not"):
+    with pytest.raises(UsageError, match=r"target=1e-06: batch 16, lr 0\.1 does not"):
         sharpness.simulate(s, place, sharpness.build_task(s))
