@@ -112,7 +112,7 @@ SMALL: dict[str, dict] = {
     "catapults:digits": TABLE,
     "catapults:mnist": TABLE,
     "fullbatch:growth_*": dict(devices=(8, 16)),
-    "fullbatch:[!g]*": FEW | dict(log_every=2, evaluate_every=4, checkpoint_every=4),
+    "fullbatch:[!bg]*": FEW | dict(log_every=2, evaluate_every=4, checkpoint_every=4),
     "fullbatch:*_table": {f"rows.{r}.{k}": v for r in ROWS for k, v in SLOW.items()}
     | {f"rows.{r}.block": 16 for r in ROWS[:5]}
     | dict(seeds=2),
@@ -125,6 +125,17 @@ SMALL: dict[str, dict] = {
     "fullbatch:fb_regularized": dict(penalty_form="exact"),
     "fullbatch:fb_strong": dict(penalty_form="central"),
     "fullbatch:digits_fb": dict(probes="sharpness,spikes", probe_every=4),
+    "fullbatch:digits_stabilisers": {
+        f"rows.{r}.{k}": v
+        for r in ("both", "clip", "neither", "warmup")
+        for k, v in dict(ROW, warmup=0).items()
+    }
+    | dict(seeds=2),
+    "fullbatch:batches*": FEW | {"options.hidden": (8,), "target": 1.8},
+    "fullbatch:batches": dict(batches=(4, 64), factors=(1, 4), samples=256, least=20)
+    | dict(seeds=4),
+    "fullbatch:batches_sharpness": dict(batches=(16, 64), steps=300, per_octave=1)
+    | dict(seeds=2),
     "landscape:around": dict(points=5),
     "landscape:line": dict(points=9),
     "landscape:between": dict(points=9, other_replica=1),
@@ -149,6 +160,7 @@ SMALL: dict[str, dict] = {
     "descent:gd_2d": dict(
         time=0.6, lrs=(0.1, 0.05, 0.025), epoch_lrs=(0.02, 0.01, 0.005)
     ),
+    "descent:modified_sde": dict(paths=200, substeps=2),
     "descent:l2_vs_weight_decay": ON_DIGITS | dict(decays=(0.01, 0.1, 1.0)),
     "descent:schedules": ON_DIGITS | dict(lrs=(0.004, 0.016)),
     "sweep:adam": SWEEP,

@@ -11,6 +11,7 @@ from experiments.descent import (
     animation,
     gd_2d,
     l2_vs_weight_decay,
+    modified_sde,
     overshoot,
     schedules,
     second_moment,
@@ -36,6 +37,10 @@ PRESETS = {
     ),
     "gd_2d": Preset(
         "the flow that descent follows: full batch, shuffled, drawn", gd_2d.Settings()
+    ),
+    "modified_sde": Preset(
+        "SGD against the SDE of f and of f + (η/4)|∇f|²: orders, and the long run",
+        modified_sde.Settings(known_false=("modified_is_nearer_in_the_long_run",)),
     ),
     "l2_vs_weight_decay": Preset(
         "held-out loss on digits over λ × lr, in the two forms",

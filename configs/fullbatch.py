@@ -27,11 +27,15 @@ same recipes with a tenth of the steps and four times the lr, on 256 images; tho
 text with half the published lr, on 256 windows of 32 bytes. The rows `images_` and
 `words_` are these on all of any data: --config.dataset=PATH.
 
+`digits_stabilisers` has warm-up and clip each alone. `batches` counts steps to a loss
+at each batch from 1 to all (Shallue et al., JMLR 2019), and `batches_sharpness` has the
+curvature there (Keskar et al., ICLR 2017).
+
 `growth_imagenet` and `growth_lm_1b` run nothing: they price steps on 8 to 4,096
 accelerators, by default such as an H100 with a wire of 400 Gbit/s.
 """
 
-from experiments.fullbatch import growth, recipe, row, table
+from experiments.fullbatch import batches, growth, orders, recipe, row, sharpness, table
 from optsde.optimizers import Adam
 from optsde.study import Preset, presets
 
@@ -66,6 +70,25 @@ DIGITS = {
     "fb_practice": dict(SHORT | SMALL, lr=3.2, shuffle=True),
 }
 TEXT = {name: dict(x, lr=x["lr"] / 8) for name, x in DIGITS.items()}
+
+# Warm-up and clip, each alone, at the largest lr of the rows; its cosine ends at .27 of
+# the peak at step 300, with and without warm-up.
+PEAK = dict(SHORT, lr=3.2)
+AT_ONCE = dict(warmup=0.0, cosine=461.5)
+STABILISERS = {
+    "neither": PEAK | AT_ONCE,
+    "warmup": PEAK,
+    "clip": PEAK | AT_ONCE | dict(clip=0.25),
+    "both": PEAK | dict(clip=0.25),
+}
+STABILISED = {
+    "warmup_alone_helps": orders.Order(one="warmup", other="neither"),
+    "clip_alone_helps": orders.Order(one="clip", other="neither"),
+    "clip_above_warmup": orders.Order(one="clip", other="warmup"),
+    "both_above_warmup": orders.Order(one="both", other="warmup"),
+    "both_as_clip": orders.Order(one="both", other="clip", points=1.0, alike=True),
+}
+
 CONTROLS = {  # row it is taken from, what is changed
     "clipped_at_that_lr": ("fb_regularized", dict(penalty=0.0)),
     "practice_without_penalty": ("fb_practice", dict(penalty=0.0)),
@@ -120,6 +143,10 @@ def with_controls(rows: dict[str, dict]) -> dict[str, recipe.Row]:
     table = dict(rows)
     for name, (base, change) in CONTROLS.items():
         table[name] = rows[base] | change
+    return as_rows(table)
+
+
+def as_rows(table: dict[str, dict]) -> dict[str, recipe.Row]:
     return {name: recipe.Row(**settings) for name, settings in table.items()}
 
 
@@ -148,6 +175,18 @@ PRESETS = {
     "growth_lm_1b": Preset(
         "on paper: a transformer of 10⁹ parameters on 2·10¹⁰ tokens, likewise",
         growth.Settings(**LM_1B),
+    ),
+    "digits_stabilisers": Preset(
+        "digits: warm-up and clip at a large lr, neither, each alone, both, verdicts",
+        orders.Settings(**ON_DIGITS, rows=as_rows(STABILISERS), orders=STABILISED),
+    ),
+    "batches": Preset(
+        "digits: steps to a training loss at each batch, SGD, momentum, Adam, verdicts",
+        batches.Settings(),
+    ),
+    "batches_sharpness": Preset(
+        "digits: λ_max at one training loss, over batch and lr, verdicts",
+        sharpness.Settings(known_false=("batch_16_lr_0.4_is_better",)),
     ),
     **rows_of("images", DIGITS, **ON_IMAGES),
     **rows_of("words", TEXT, **ON_WORDS),

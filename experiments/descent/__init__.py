@@ -9,6 +9,7 @@ from experiments.descent import (
     animation,
     gd_2d,
     l2_vs_weight_decay,
+    modified_sde,
     overshoot,
     schedules,
     second_moment,
@@ -25,6 +26,7 @@ STUDIES = (
     overshoot,
     sensitivity,
     gd_2d,
+    modified_sde,
     l2_vs_weight_decay,
     schedules,
 )

@@ -3,23 +3,23 @@
 The published numbers are those of ResNet-18 on CIFAR-10.
 """
 
-import numpy as np
-
 from experiments.fullbatch import costs, recipe
-from optsde.analysis import above, agrees, estimate, paired, plus_minus, stack
+from experiments.fullbatch.orders import (
+    accuracy,
+    draw_curves,
+    draw_errors,
+    loss,
+    simulate,
+)
+from optsde.analysis import above, agrees, estimate, paired, plus_minus
 from optsde.analysis import table as text_table
 from optsde.analysis.plots import (
-    COLOURS,
-    band,
     label,
-    name_rows,
     new_figure,
     plain_log_axis,
-    points,
     save,
     shared_legend,
 )
-from optsde.run import parts
 from optsde.study import Study, require, setting
 
 LABELS = {
@@ -70,23 +70,6 @@ class Settings(recipe.Shared):
         yield from super().demands()
         fine = self.rows.keys() >= LABELS.keys()
         require(fine, "rows", tuple(self.rows), f"the rows {', '.join(LABELS)}")
-
-
-def simulate(s, rundir, task):
-    return {
-        name: recipe.train(s, row, task, rundir, rundir.path / "rows" / name, name)
-        for name, row in parts(s.rows.items())
-    }
-
-
-def accuracy(run) -> np.ndarray:
-    """Returns the accuracy at the end of a row, in %, [seeds]."""
-    return 100 * run.test_accuracy.values[:, -1]
-
-
-def loss(run) -> np.ndarray:
-    """Returns the held-out loss at the end of a row, [seeds]."""
-    return run.test_loss.values[:, -1]
 
 
 def tables(s, runs):
@@ -140,37 +123,12 @@ def claims(s, runs):
 def figure(s, runs, path):
     """Draws every row's error beside the paper's, and the learning curves."""
     drawing, (left, right) = new_figure(2, width=11.5, height=4.6)
-    errors = {name: 100 - accuracy(runs[name]) for name in LABELS}
-    places = np.arange(len(LABELS))
-    spread = places[:, None] + np.linspace(-0.2, 0.2, s.seeds)
-    points(
-        left,
-        places,
-        stack(map(estimate, errors.values())),
-        label=f"here ({s.dataset}), 95%",
-        colour=COLOURS[0],
-        across=True,
-    )
-    dots = dict(ls="none", marker=".", color="grey", ms=4, alpha=0.5)
-    left.plot(
-        np.ravel(list(errors.values())), spread.ravel(), label="each seed", **dots
-    )
-    if s.dataset != "text":
-        cross = dict(ls="none", marker="x", color=COLOURS[1], ms=8, mew=2)
-        published = [100 - PUBLISHED.get(name, np.nan) for name in LABELS]
-        left.plot(published, places, label="paper (ResNet-18, CIFAR-10)", **cross)
-    name_rows(left, list(LABELS.values()))
+    published = {} if s.dataset == "text" else PUBLISHED
+    draw_errors(left, s, runs, LABELS, published)
     plain_log_axis(left, "x")
     label(left, x="held-out error, %", legend="lower right")
-    shown = [name for name in PUBLISHED if name != "fb_strong"]
-    for name, colour in zip(shown, COLOURS, strict=False):
-        times, losses = runs[name].test_loss
-        later, share = estimate(losses[:, 1:]), times[1:] / times[-1]
-        looks = dict(label=LABELS[name], colour=colour, marker="o", ms=4)
-        band(right, share, later, **looks)
-    plain_log_axis(right)
-    title = "from the first evaluation on, bands 95%"
-    label(right, x="share of the row's steps", y="held-out loss", title=title)
+    shown = {name: LABELS[name] for name in PUBLISHED if name != "fb_strong"}
+    draw_curves(right, runs, shown)
     shared_legend(drawing, right, columns=len(shown))
     save(drawing, path)
 

@@ -69,7 +69,8 @@ TAKEN: dict[str, tuple[str, str]] = {
         "0 is among its values: none of it, all there are, or the first",
         "absolute_decay after alpha b1 b2 batch_size beta checkpoint_every clip "
         "controls_until cosine curvature eps eps_root images init_seed l2 label_noise "
-        "lr momentum penalty probe_examples rise sde_seeds seed steps stride subset "
+        "lr momentum penalty points probe_examples rise sde_seeds seed steps stride "
+        "subset "
         "tail_size test_size train_size v0 warmup weight_decay window",
     ),
     "1e20": (
@@ -77,12 +78,14 @@ TAKEN: dict[str, tuple[str, str]] = {
         "high makes its claim fail",
         "absolute_decay adagrad_lr adagrad_unit adam_lr apart base capped_ratio clip "
         "close controls_until cosine curvature cycle_low cycle_peak decay eps eps_root "
-        "factor growth init l2 large_lr large_ratio lr lrs matched_loss peaks penalty "
-        "ratio ratios rise shown stride warm_lr weight_decay",
+        "factor factors growth init l2 large_lr large_ratio lr lrs matched_loss "
+        "noise peaks penalty ratio ratios rise shown stride target warm_lr "
+        "weight_decay",
     ),
     "2,2": (
-        "two layers of one width, a point on the diagonal, or the shape of an example",
-        "hidden shape start widths",
+        "two layers of one width, a point on the diagonal, the shape of an example, or "
+        "a round bowl",
+        "curvatures hidden shape start widths",
     ),
     "": (
         "an empty list means none, or the study's own",
@@ -155,6 +158,13 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("fullbatch growth model=no_such_name train_size=100", "no_such_name|mlp"),
     ("fullbatch growth options.form=word train_size=100", "form='word'|direct"),
     ("fullbatch growth horizon=1e9 ell=1000", "ell=1000|2147483647"),
+    ("fullbatch batches batches=1,99999", "batches=1,99999|512"),
+    ("fullbatch batches seeds=5", "seeds=5|even"),
+    ("fullbatch batches augment=live", "augment=live|none"),
+    ("fullbatch sharpness batches=1,99999", "batches=1,99999|256"),
+    ("fullbatch sharpness augment=live", "augment=live|none"),
+    ("fullbatch orders orders.one_above_other.other=one", "other=one|not the same"),
+    ("fullbatch orders orders.one_above_other.alike=true", "points=0.0|alike"),
     ("sweep grid warmup=1e9", "warmup=1000000000.0|600 steps"),
     ("sweep grid seeds=5", "seeds=5|even"),
     ("sweep grid over.lr=0.1,0.1", "over.lr|differ"),
@@ -172,6 +182,8 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("descent gd_2d time=1e20", "time=1e+20|1e6"),
     ("descent gd_2d shown=1e20", "time|1e6"),
     ("descent gd_2d lrs=0.1,0.1,0.05", "lrs=0.1,0.1,0.05|distinct"),
+    ("descent modified_sde time=0.33", "time=0.33|multiple"),
+    ("descent modified_sde curvatures=20,1", "curvatures=20.0,1.0|below 1/lr, 10"),
     ("descent trajectories methods=gd,gd", "methods=gd,gd|each once"),
     ("descent trajectories start=1,2,3", "start|2 coordinates"),
     ("landscape around run=/no/such/run", "run=/no/such/run"),
