@@ -11,6 +11,7 @@ from experiments.intrinsic_lr import (
     decay,
     equilibrium,
     full_batch,
+    mixing,
     momentum,
     only_the_last,
     same_product,
@@ -53,6 +54,16 @@ PRESETS = {
     "swa": Preset(
         "averages of weights and of predictions: what has mixed at equilibrium",
         swa.Settings(),
+    ),
+    "mixing": Preset(
+        "two starts: when, and whether, their functions come to one distribution",
+        mixing.Settings(
+            seed=1,  # what is claimed was settled on runs of seed 0
+            known_false=(
+                "functions_forgets_in_time_1_over_intrinsic_lr",
+                "functions_halves_in_time_1_over_intrinsic_lr",
+            ),
+        ),
     ),
     "full_batch": Preset(
         "gradient descent with weight decay: no flow, but spikes",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.intrinsic_lr.settings import Nets, Trained, Weighed
+from experiments.intrinsic_lr.settings import Nets, Normalised, Trained, Weighed
 from optsde import data, gradients, measure
 from optsde.analysis import estimate, plus_minus
 from optsde.gradients import Draw, Sampler
@@ -35,7 +35,7 @@ TITLES = {
 SCALES = {"effective_lr": 1e3, "train_error": 100, "test_error": 100}
 
 
-def build_task(s: Nets) -> Task:
+def build_task(s: Normalised) -> Task:
     """Returns the task of the settings, its inputs without their mean if so asked."""
     task = tasks.build_task(s)
     if not s.centred:
@@ -45,7 +45,7 @@ def build_task(s: Nets) -> Task:
     return dataclasses.replace(task, prepare=lambda x: plain(x) - middle)
 
 
-def examples_of(s: Nets, task: Task):
+def examples_of(s: Normalised, task: Task):
     """Returns the examples that a run draws from."""
     examples: Any = task.train
     fine = s.augment != "edges" or examples[0].ndim == 4
@@ -53,7 +53,7 @@ def examples_of(s: Nets, task: Task):
     return data.shifted(examples) if s.augment == "edges" else examples
 
 
-def sampler_of(s: Nets, task: Task) -> Sampler:
+def sampler_of(s: Normalised, task: Task) -> Sampler:
     """Returns draws with replacement; a batch is one group of BatchNorm."""
     examples = examples_of(s, task)
 
@@ -94,7 +94,7 @@ def train(
     return runs.derived(effective_lr=effective_lr)
 
 
-def report(s: Nets, task: Task, arm: Arm) -> None:
+def report(s: Normalised, task: Task, arm: Arm) -> None:
     """Prints what is scale invariant at the start; refuses a net that is not wholly."""
     Progress("scale invariance at the start").say("compiling")
     key = jax.random.key(s.seed)
@@ -118,7 +118,7 @@ def report(s: Nets, task: Task, arm: Arm) -> None:
 # ---- what is measured
 
 
-def judged_on(s: Nets, task: Task):
+def judged_on(s: Normalised, task: Task):
     """Returns what losses are of: plain inputs, and plain and held-out examples."""
     clean = jax.tree.map(lambda x: x[: s.judged], task.train)
     return task.plain, clean, task.test
