@@ -76,6 +76,9 @@ SMALL: dict[str, dict] = {
     | dict(decay=0.5, factor=0.5, drop_at=20, steps=120, every=4, weigh_every=4),
     "intrinsic_lr:only_the_last": MLP
     | dict(first_drop=20, second_drop=40, steps=100, every=10),
+    "intrinsic_lr:early": MLP | dict(drop_at=20, steps=200, every=10),
+    "intrinsic_lr:hundredth": MLP,
+    "intrinsic_lr:rotation": MLP | dict(turn_every=10),
     "intrinsic_lr:swa": MLP
     | dict(decays=(0.1, 0.3), memories=1, steps=200, every=10, seeds=4),
     "intrinsic_lr:mixing": MLP_ALONE

@@ -295,7 +295,7 @@ def forgetting(s, runs):
         one, other = (x[members] for x in ensembles(s, run, metric))
         curve = apart(metric, one, other)
         levels = s.forgotten, s.share * curve[0]
-        return [last_above(run["times"], curve, level) for level in levels]
+        return [nets.last_above(run["times"], curve, level) for level in levels]
 
     def found(members):
         steps = np.array(
@@ -306,22 +306,6 @@ def forgetting(s, runs):
         return np.append(rates * steps, exponent[..., None], axis=2)
 
     return jackknife(found, np.arange(s.seeds))
-
-
-def last_above(times, values, level):
-    """Returns the time from which on a curve is below a level, between measurements.
-
-    It is NaN where the curve is always below, and where it is not so at the end.
-
-    >>> print(last_above([1, 4, 16], [1.0, 0.4, 0.0], 0.2).round(6))
-    8.0
-    """
-    over = np.flatnonzero(np.asarray(values) >= level)
-    if not len(over) or over[-1] == len(values) - 1:
-        return np.float64(np.nan)
-    ends = slice(over[-1], over[-1] + 2)
-    # np.interp reads along what rises.
-    return np.exp(np.interp(-level, np.negative(values[ends]), np.log(times[ends])))
 
 
 # ---- what is said of it

@@ -164,6 +164,37 @@ def effective_lr(run: ArmRuns) -> Series:
     return Series(times, np.array(gains) / square)
 
 
+def last_above(times, values, level):
+    """Returns the time from which on a curve is below a level, between measurements.
+
+    It is NaN where the curve is always below, and where it is not so at the end.
+
+    >>> print(last_above([1, 4, 16], [1.0, 0.4, 0.0], 0.2).round(6))
+    8.0
+    """
+    over = np.flatnonzero(np.asarray(values) >= level)
+    if not len(over) or over[-1] == len(values) - 1:
+        return np.float64(np.nan)
+    ends = slice(over[-1], over[-1] + 2)
+    # np.interp reads along what rises.
+    return np.exp(np.interp(-level, np.negative(values[ends]), np.log(times[ends])))
+
+
+def first_below(times, values, level):
+    """Returns the time at which a curve first comes to a level from above.
+
+    It is NaN where it never does.
+
+    >>> print(first_below([0, 2, 4], [1.0, 0.5, 0.0], 0.25))
+    3.0
+    """
+    under = np.flatnonzero(np.asarray(values) <= level)
+    if not len(under):
+        return np.float64(np.nan)
+    ends = slice(max(under[0] - 1, 0), under[0] + 1)
+    return np.interp(-level, np.negative(values[ends]), times[ends])
+
+
 def shown(values, name: str = "") -> str:
     """Returns the mean over seeds ± its error, in the unit of `TITLES` for a metric."""
     return plus_minus(estimate(SCALES.get(name, 1) * values), beyond=2)

@@ -78,7 +78,7 @@ TAKEN: dict[str, tuple[str, str]] = {
         "absolute_decay adagrad_lr adagrad_unit adam_lr apart base capped_ratio clip "
         "close controls_until cosine curvature cycle_low cycle_peak decay eps eps_root "
         "growth init l2 large_lr large_ratio lr lrs matched_loss penalty ratio ratios "
-        "rise shown stride warm_lr weight_decay",
+        "rise scales shown stride warm_lr weight_decay",
     ),
     "2,2": (
         "two layers of one width, a point on the diagonal, or the shape of an example",
@@ -133,6 +133,13 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("intrinsic_lr sphere lrs=9,9,9,9", "lrs|below 0.1"),
     ("intrinsic_lr decay drop_at=101", "drop_at=101|multiple of every"),
     ("intrinsic_lr decay steps=100", "steps|drop_at"),
+    ("intrinsic_lr early drop_at=300", "drop_at=300|multiple of every"),
+    ("intrinsic_lr early drop_at=24000", "drop_at=24000|before the window"),
+    ("intrinsic_lr early large_lr=0.01", "large_lr=0.01|above lr"),
+    ("intrinsic_lr early large_lr=9", "large_lr=9.0|below 0.1"),
+    ("intrinsic_lr rotation betas=1,1,1,1,1,1,1,1", "betas"),
+    ("intrinsic_lr rotation turn_every=8000", "turn_every=8000|later part"),
+    ("intrinsic_lr rotation families=sgd", "as many as families has"),
     ("intrinsic_lr mixing length=1e20", "length=1e+20|2147483647"),
     ("intrinsic_lr mixing scales=1,2,3", "scales=1.0,2.0,3.0|two numbers"),
     ("intrinsic_lr mixing first=5", "first=5.0|before length/2"),
