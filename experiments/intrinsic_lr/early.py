@@ -56,9 +56,10 @@ class Settings(Averaged):
     loss_bound: float = setting(
         10.0, "between both ways", unit="% of loss", above=0, at_most=100
     )
-    steps = 40_000
+    judged = 500
+    steps = 24_000
     every = 200
-    window = 0.6
+    window = 0.7
     seeds = 8
 
     def demands(self):

@@ -291,7 +291,7 @@ def figure(s, runs, path):
     plots.name_rows(left, [name.replace(", d", ",\nd") for name in runs])
     plots.name_rows(right, [""] * len(runs))
     x = "angle of a step, measured − foreseen, %"
-    plots.label(left, x=x, legend="lower right", legend_title="grey: the bound")
+    plots.label(left, x=x, legend="lower left", legend_title="grey: the bound")
     plots.label(right, x="angle of the last layer − of the first, %")
     plots.save(canvas, path)
 

@@ -134,7 +134,7 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("intrinsic_lr decay drop_at=101", "drop_at=101|multiple of every"),
     ("intrinsic_lr decay steps=100", "steps|drop_at"),
     ("intrinsic_lr early drop_at=300", "drop_at=300|multiple of every"),
-    ("intrinsic_lr early drop_at=24000", "drop_at=24000|before the window"),
+    ("intrinsic_lr early drop_at=17000", "drop_at=17000|before the window"),
     ("intrinsic_lr early large_lr=0.01", "large_lr=0.01|above lr"),
     ("intrinsic_lr early large_lr=9", "large_lr=9.0|below 0.1"),
     ("intrinsic_lr rotation betas=1,1,1,1,1,1,1,1", "betas"),

@@ -79,7 +79,7 @@ def test_verdicts_on_known_runs(tmp_path):
     ("changes", "words"),
     [
         (dict(drop_at=300), "drop_at=300: needs a multiple of every"),
-        (dict(drop_at=24_000), "drop_at=24000: needs a step before the window"),
+        (dict(drop_at=17_000), "drop_at=17000: needs a step before the window"),
         (dict(large_lr=0.01), "large_lr=0.01: needs a number above lr"),
         (dict(large_lr=9.0), "times decay below 0.1"),
     ],
