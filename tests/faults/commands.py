@@ -81,8 +81,9 @@ TAKEN: dict[str, tuple[str, str]] = {
         "rise scales shown stride warm_lr weight_decay",
     ),
     "2,2": (
-        "two layers of one width, a point on the diagonal, or the shape of an example",
-        "hidden shape start widths",
+        "two layers of one width, a point on the diagonal, the shape of an example, or "
+        "two starts of one norm",
+        "hidden scales shape start widths",
     ),
     "": (
         "an empty list means none, or the study's own",
