@@ -55,6 +55,7 @@ TABLE = dict(CELLS, dataset="digits", images=120, train_size=80, kernel_size=50)
 TABLE |= dict(batch_size=8, steps=40, period=20, log_every=10, evaluate_every=20)
 NET = FEW | dict(judged=64, seeds=2, steps=40, every=20)
 MLP = NET | {"options.hidden": (8, 8)}
+MLP_ALONE = FEW | {"judged": 64, "options.hidden": (8, 8)}
 TEXT = {"options.depth": 1, "options.width": 16, "options.heads": 2}
 TEXT |= {"options.length": 16, "options.dtype": "float32", "schedule.warmup": 8}
 TEXT |= dict(dataset="text")
@@ -87,8 +88,13 @@ SMALL: dict[str, dict] = {
     | dict(decay=0.5, factor=0.5, drop_at=20, steps=120, every=4, weigh_every=4),
     "intrinsic_lr:only_the_last": MLP
     | dict(first_drop=20, second_drop=40, steps=100, every=10),
+    "intrinsic_lr:early": MLP | dict(drop_at=20, steps=200, every=10),
+    "intrinsic_lr:hundredth": MLP,
+    "intrinsic_lr:rotation": MLP | dict(turn_every=10),
     "intrinsic_lr:swa": MLP
     | dict(decays=(0.1, 0.3), memories=1, steps=200, every=10, seeds=4),
+    "intrinsic_lr:mixing": MLP_ALONE
+    | dict(intrinsic=(0.02, 0.04), looks=4, images=10, seeds=6),
     "intrinsic_lr:full_batch": MLP
     | dict(lr=0.01, decay=0.13, steps=1000, every=25),  # calm: little of it is chaotic
     "intrinsic_lr:momentum": MLP,

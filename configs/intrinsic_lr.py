@@ -9,10 +9,13 @@ nothing is stationary, and GELU, since at a high λ_e units of a ReLU net die fo
 
 from experiments.intrinsic_lr import (
     decay,
+    early,
     equilibrium,
     full_batch,
+    mixing,
     momentum,
     only_the_last,
+    rotation,
     same_product,
     sphere,
     swa,
@@ -50,15 +53,49 @@ PRESETS = {
             known_false=("one_drop_same_effective_lr", "two_drops_same_effective_lr")
         ),
     ),
+    "early": Preset(
+        "a small lr alone, or a hundred times as large first: same error, how soon",
+        early.Settings(),
+    ),
+    "hundredth": Preset(
+        "a hundredth of the lr at the same lr·decay: the same loss and error",
+        same_product.Settings(
+            lrs=(0.1, 0.001, 0.001),
+            decays=(0.03, 3.0, 1.0),
+            scales=(1.0, 1.0, 1.0),
+            apart=50.0,
+        ),
+    ),
     "swa": Preset(
         "averages of weights and of predictions: what has mixed at equilibrium",
         swa.Settings(),
+    ),
+    "mixing": Preset(
+        "two starts: when, and whether, their functions come to one distribution",
+        mixing.Settings(
+            seed=1,  # what is claimed was settled on runs of seed 0
+            known_false=(
+                "functions_forgets_in_time_1_over_intrinsic_lr",
+                "functions_halves_in_time_1_over_intrinsic_lr",
+            ),
+        ),
     ),
     "full_batch": Preset(
         "gradient descent with weight decay: no flow, but spikes",
         full_batch.Settings(),
     ),
     "momentum": Preset("the heavy ball: λ_e = lr·l2/(1−β)", momentum.Settings()),
+    "rotation": Preset(
+        "angles of a step: SGD, heavy ball and AdamW against their closed forms",
+        rotation.Settings(
+            seed=1,  # known_false and turn_every were settled on runs of seed 0
+            known_false=(
+                "adamw_3_layer_1_turns_as_foreseen",
+                "adamw_4_layer_1_turns_as_foreseen",
+                "adamw_5_layer_1_turns_as_foreseen",
+            ),
+        ),
+    ),
     "batchnorm": Preset(
         "equilibrium for a net with BatchNorm, whose channels are invariant",
         equilibrium.Settings(options=dict(hidden=(64, 64), norm="batch")),

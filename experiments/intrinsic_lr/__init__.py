@@ -8,10 +8,13 @@ is one question, with a figure, and verdicts with intervals.
 
 from experiments.intrinsic_lr import (
     decay,
+    early,
     equilibrium,
     full_batch,
+    mixing,
     momentum,
     only_the_last,
+    rotation,
     same_product,
     sphere,
     swa,
@@ -27,9 +30,12 @@ PACKAGE = Package(
         same_product.study,
         decay.study,
         only_the_last.study,
+        early.study,
         swa.study,
+        mixing.study,
         full_batch.study,
         momentum.study,
+        rotation.study,
     ),
 )
 main = PACKAGE.main

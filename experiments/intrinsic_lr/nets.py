@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.intrinsic_lr.settings import Nets, Trained, Weighed
+from experiments.intrinsic_lr.settings import Nets, Normalised, Trained, Weighed
 from optsde import data, gradients, measure
 from optsde.analysis import estimate, plus_minus
 from optsde.gradients import Draw, Sampler
@@ -35,7 +35,7 @@ TITLES = {
 SCALES = {"effective_lr": 1e3, "train_error": 100, "test_error": 100}
 
 
-def build_task(s: Nets) -> Task:
+def build_task(s: Normalised) -> Task:
     """Returns the task of the settings, its inputs without their mean if so asked."""
     task = tasks.build_task(s)
     if not s.centred:
@@ -45,7 +45,7 @@ def build_task(s: Nets) -> Task:
     return dataclasses.replace(task, prepare=lambda x: plain(x) - middle)
 
 
-def examples_of(s: Nets, task: Task):
+def examples_of(s: Normalised, task: Task):
     """Returns the examples that a run draws from."""
     examples: Any = task.train
     fine = s.augment != "edges" or examples[0].ndim == 4
@@ -53,7 +53,7 @@ def examples_of(s: Nets, task: Task):
     return data.shifted(examples) if s.augment == "edges" else examples
 
 
-def sampler_of(s: Nets, task: Task) -> Sampler:
+def sampler_of(s: Normalised, task: Task) -> Sampler:
     """Returns draws with replacement; a batch is one group of BatchNorm."""
     examples = examples_of(s, task)
 
@@ -94,7 +94,7 @@ def train(
     return runs.derived(effective_lr=effective_lr)
 
 
-def report(s: Nets, task: Task, arm: Arm) -> None:
+def report(s: Normalised, task: Task, arm: Arm) -> None:
     """Prints what is scale invariant at the start; refuses a net that is not wholly."""
     Progress("scale invariance at the start").say("compiling")
     key = jax.random.key(s.seed)
@@ -118,7 +118,7 @@ def report(s: Nets, task: Task, arm: Arm) -> None:
 # ---- what is measured
 
 
-def judged_on(s: Nets, task: Task):
+def judged_on(s: Normalised, task: Task):
     """Returns what losses are of: plain inputs, and plain and held-out examples."""
     clean = jax.tree.map(lambda x: x[: s.judged], task.train)
     return task.plain, clean, task.test
@@ -162,6 +162,37 @@ def effective_lr(run: ArmRuns) -> Series:
     times, square = run.square_norm
     gains = [float(measure.intrinsic_rates(run.arm.at(t)).gain) for t in times]
     return Series(times, np.array(gains) / square)
+
+
+def last_above(times, values, level):
+    """Returns the time from which on a curve is below a level, between measurements.
+
+    It is NaN where the curve is always below, and where it is not so at the end.
+
+    >>> print(last_above([1, 4, 16], [1.0, 0.4, 0.0], 0.2).round(6))
+    8.0
+    """
+    over = np.flatnonzero(np.asarray(values) >= level)
+    if not len(over) or over[-1] == len(values) - 1:
+        return np.float64(np.nan)
+    ends = slice(over[-1], over[-1] + 2)
+    # np.interp reads along what rises.
+    return np.exp(np.interp(-level, np.negative(values[ends]), np.log(times[ends])))
+
+
+def first_below(times, values, level):
+    """Returns the time at which a curve first comes to a level from above.
+
+    It is NaN where it never does.
+
+    >>> print(first_below([0, 2, 4], [1.0, 0.5, 0.0], 0.25))
+    3.0
+    """
+    under = np.flatnonzero(np.asarray(values) <= level)
+    if not len(under):
+        return np.float64(np.nan)
+    ends = slice(max(under[0] - 1, 0), under[0] + 1)
+    return np.interp(-level, np.negative(values[ends]), times[ends])
 
 
 def shown(values, name: str = "") -> str:

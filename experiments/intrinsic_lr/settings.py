@@ -12,8 +12,8 @@ from optsde.study.arms import Arm
 from optsde.study.tasks import TaskSettings
 
 
-class Nets(TaskSettings, Seeds):
-    """Settings of a study that trains a normalized net."""
+class Normalised(TaskSettings, Seeds):
+    """Settings of a study of a normalized net, and of what its losses are of."""
 
     model = "normalised_mlp"
     options = {"hidden": (64, 64)}
@@ -25,9 +25,6 @@ class Nets(TaskSettings, Seeds):
     centred: bool = setting(True, "without the mean image")
     judged: int = setting(1500, "training images that losses are of", at_least=1)
     statistics = 1500
-    steps: int = setting(8000, "steps of a run", at_least=1)
-    every: int = setting(100, "steps between measurements", at_least=1)
-    seeds = 12
 
     def demands(self):
         yield from super().demands()
@@ -35,6 +32,17 @@ class Nets(TaskSettings, Seeds):
             widths = self.options["hidden"]
             fine = len(widths) > 0 and min(widths) >= 1
             yield fine, "options.hidden", "one or more widths"
+
+
+class Nets(Normalised):
+    """Settings of a study that trains a normalized net for a number of steps."""
+
+    steps: int = setting(8000, "steps of a run", at_least=1)
+    every: int = setting(100, "steps between measurements", at_least=1)
+    seeds = 12
+
+    def demands(self):
+        yield from super().demands()
         yield self.at_a_measurement("steps")
 
     def at_a_measurement(self, name: str) -> tuple[bool, str, str]:

@@ -1,6 +1,7 @@
 """Analysis: from many runs to a number with an interval, a verdict, a table, a figure.
 
 - `statistics`: estimates over replicas, their differences, intervals and tests
+- `energy`: how far apart the laws of two samples are, and a test that they are one
 - `scores`: how good predictions were, of which only an interval is seen
 - `verdicts`: claims with a bound, and whether they hold, alone and among others
 - `tables`: text tables, and numbers with their errors as text
@@ -8,6 +9,7 @@
 - `plots`: figures in one style; it is imported by its own name, as it needs matplotlib
 """
 
+from optsde.analysis.energy import energy_distance, energy_test
 from optsde.analysis.scores import log_score, out_of_sample
 from optsde.analysis.spikes import Spike, SpikeDetector, find_spikes, phases
 from optsde.analysis.statistics import (
@@ -64,6 +66,8 @@ __all__ = [
     "all_agree",
     "below",
     "combination",
+    "energy_distance",
+    "energy_test",
     "equivalence",
     "estimate",
     "estimate_finite",

@@ -70,8 +70,7 @@ TAKEN: dict[str, tuple[str, str]] = {
         "absolute_decay after alpha b1 b2 batch_size beta checkpoint_every clip "
         "controls_until cosine curvature eps eps_root images init_seed l2 label_noise "
         "lr momentum penalty points probe_examples rise sde_seeds seed steps stride "
-        "subset "
-        "tail_size test_size train_size v0 warmup weight_decay window",
+        "subset tail_size test_size train_size v0 warmup weight_decay window",
     ),
     "1e20": (
         "float32 holds it: a run at such a rate diverges and says so, and a demand so "
@@ -79,13 +78,13 @@ TAKEN: dict[str, tuple[str, str]] = {
         "absolute_decay adagrad_lr adagrad_unit adam_lr apart base capped_ratio clip "
         "close controls_until cosine curvature cycle_low cycle_peak decay eps eps_root "
         "factor factors growth init l2 large_lr large_ratio lr lrs matched_loss "
-        "noise peaks penalty ratio ratios rise shown stride target warm_lr "
+        "noise peaks penalty ratio ratios rise scales shown stride target warm_lr "
         "weight_decay",
     ),
     "2,2": (
-        "two layers of one width, a point on the diagonal, the shape of an example, or "
-        "a round bowl",
-        "curvatures hidden shape start widths",
+        "two layers of one width, a point on the diagonal, the shape of an example, a "
+        "round bowl, or two starts of one norm",
+        "curvatures hidden scales shape start widths",
     ),
     "": (
         "an empty list means none, or the study's own",
@@ -143,6 +142,18 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("intrinsic_lr sphere lrs=9,9,9,9", "lrs|below 0.1"),
     ("intrinsic_lr decay drop_at=101", "drop_at=101|multiple of every"),
     ("intrinsic_lr decay steps=100", "steps|drop_at"),
+    ("intrinsic_lr early drop_at=300", "drop_at=300|multiple of every"),
+    ("intrinsic_lr early drop_at=17000", "drop_at=17000|before the window"),
+    ("intrinsic_lr early large_lr=0.01", "large_lr=0.01|above lr"),
+    ("intrinsic_lr early large_lr=9", "large_lr=9.0|below 0.1"),
+    ("intrinsic_lr rotation betas=1,1,1,1,1,1,1,1", "betas"),
+    ("intrinsic_lr rotation turn_every=8000", "turn_every=8000|later part"),
+    ("intrinsic_lr rotation families=sgd", "as many as families has"),
+    ("intrinsic_lr mixing length=1e20", "length=1e+20|2147483647"),
+    ("intrinsic_lr mixing scales=1,2,3", "scales=1.0,2.0,3.0|two numbers"),
+    ("intrinsic_lr mixing first=5", "first=5.0|before length/2"),
+    ("intrinsic_lr mixing looks=9999", "looks=9999|steps of their own"),
+    ("intrinsic_lr mixing images=9999", "images=9999|held out"),
     ("fullbatch row dataset=digits batch_size=99999", "batch_size=99999|1500"),
     ("fullbatch row warmup=1e20", "warmup=1e+20|1e9"),
     ("fullbatch row shuffle=true batch_size=8", "shuffle|full batch"),

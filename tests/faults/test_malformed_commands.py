@@ -18,7 +18,16 @@ def test_every_setting_of_every_study(stride):
 
 
 COUPLED = list(commands.coupled())
-OF_A_TASK = "dataset", "test_size", "train_size", "activation", "model", "form", "shape"
+OF_A_TASK = (
+    "dataset",
+    "images",
+    "test_size",
+    "train_size",
+    "activation",
+    "model",
+    "form",
+    "shape",
+)
 
 
 def _full(command):
