@@ -39,6 +39,7 @@ STUDIES = (
     "scaling",
     "descent",
     "sweep",
+    "batches",
 )
 AT_ONCE = 2  # presets; each has two devices, and imports and traces on one core
 NUMBERS = ("value", "low", "high", "bound", "p", "corrected")
@@ -60,6 +61,8 @@ TEXT |= {"options.length": 16, "options.dtype": "float32", "schedule.warmup": 8}
 TEXT |= dict(dataset="text")
 SWEEP = {"options.hidden": (8,), "train_size": 64, "steps": 20, "evaluations": 2}
 ON_DIGITS = {"options.hidden": (8,), "train_size": 64, "steps": 20, "seeds": 4}
+
+GROWING = FEW | dict(seeds=3, horizon=64, evaluations=4, drops=(32,), warmup=0)
 
 # Settings by pattern of NAME:PRESET, all that match. Data that has to be prepared is
 # replaced by what is at hand, and a net that takes minutes to compile by a small one.
@@ -119,6 +122,7 @@ SMALL: dict[str, dict] = {
     "scaling:digits_sgd": dict(kappas=(2, 4), probes="sharpness,ntk,spikes"),
     "scaling:lm": TEXT | dict(kappas=(2, 4)),
     "scaling:lm_masked": TEXT,
+    "scaling:lm_half_life": TEXT,
     "scaling:wikitext_gpt": TEXT | dict(group=4),
     "scaling:bert_masked": TEXT | dict(group=4),
     "scaling:cifar10*": STAND_IN
@@ -135,6 +139,14 @@ SMALL: dict[str, dict] = {
     "sweep:adam": SWEEP,
     "sweep:adamw": SWEEP,
     "sweep:momentum": SWEEP,
+    "batches:regression": dict(dimension=4, steps=512, halvings=2, evaluations=8),
+    "batches:[!rc]*": GROWING,
+    "batches:rmsprop": GROWING,
+    "batches:cifar10*": GROWING | STAND_IN | dict(batch_size=8, group=8, growth=2),
+    "batches:lm": {k: v for k, v in TEXT.items() if "schedule" not in k},
+    "batches:critical": FEW
+    | dict(seeds=3, horizon=64, times=(16, 32), stretch=16, kappas=(2, 4))
+    | dict(fixed=(1, 2), draws=32),
 }
 
 
