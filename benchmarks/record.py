@@ -122,7 +122,6 @@ SMALL: dict[str, dict] = {
     "scaling:digits_sgd": dict(kappas=(2, 4), probes="sharpness,ntk,spikes"),
     "scaling:lm": TEXT | dict(kappas=(2, 4)),
     "scaling:lm_masked": TEXT,
-    "scaling:lm_half_life": TEXT,
     "scaling:wikitext_gpt": TEXT | dict(group=4),
     "scaling:bert_masked": TEXT | dict(group=4),
     "scaling:cifar10*": STAND_IN

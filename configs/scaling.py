@@ -251,23 +251,6 @@ PRESETS = {
         kappas=(4, 8, 16, 32),
         bound=4.0,  # a seventh of the tokens to judge by
     ),
-    "lm_half_life": preset(
-        "Adam from batch 1 to 128, with memories kept in tokens (b2's alone, or none)",
-        Adam(lr=5e-4, b1=0.9, b2=0.9975),
-        SMALL,
-        options=SMALL_NET | dict(width=32),
-        batch_size=1,
-        horizon=4096.0,
-        kappas=(2, 4, 8, 16, 32, 64, 128),
-        rules=("rule", "rule_but_b1_fixed", "rule_but_betas_fixed"),
-        controls_until=128.0,
-        ells=(),
-        seeds=5,
-        probe_seeds=2,
-        probe_until=0.25,
-        draws=64,
-        bound=1.5,
-    ),
     "cifar10_resnet56_adam": preset(
         "Adam, as published",
         Adam(lr=1e-3, b2=0.999, l2=1e-4),

@@ -40,7 +40,6 @@ RULES = {
     "rule_but_lr_linear": "the rule, but lr × κ",
     "rule_but_lr_fixed": "the rule, but lr alone",
     "rule_but_betas_fixed": "the rule, but β alone",
-    "rule_but_b1_fixed": "the rule, but b1 alone",
     "rule_but_eps_fixed": "the rule, but ε alone",
     "rule_but_decay_fixed": "the rule, but λ alone",
 }
@@ -297,7 +296,6 @@ def by_rule(
         "rule_but_lr_linear": {"lr": old.lr * kappa},
         "rule_but_lr_fixed": {"lr": old.lr},
         "rule_but_betas_fixed": {n: getattr(old, n) for n in old.decays()},
-        "rule_but_b1_fixed": {n: getattr(old, n) for n in names if n == "b1"},
         "rule_but_eps_fixed": {n: getattr(old, n) for n in names if "eps" in n},
         "rule_but_decay_fixed": {"weight_decay": old.weight_decay},
     }[rule]

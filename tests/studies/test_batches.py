@@ -8,16 +8,14 @@ import pytest
 
 import optsde
 from configs.batches import PRESETS
-from experiments.batches import growing, regression, stages
+from experiments.batches import critical, growing, regression, stages
 from experiments.batches.growing import FALLS, GROWS
 from optsde.run import Series
 from optsde.study import ArmRuns, RunDir, Runs, UsageError, build_task
 from optsde.study.study import run
 
-TINY = dict(
-    options={"hidden": (8,)},
-    train_size=64,
-    test_size=64,
+SMALL_NET = dict(options={"hidden": (8,)}, train_size=64, test_size=64)
+TINY = SMALL_NET | dict(
     seeds=3,
     horizon=64.0,
     drops=(32.0,),
@@ -59,6 +57,7 @@ def test_arms_change_what_their_names_tell():
     assert taken == [64, 48, 64, 40]
 
 
+@pytest.mark.full
 def test_stages_are_one_run_with_milestones():
     """Drops of lr as stages, and as the schedule of a run that never stops."""
     s = tiny(drops=(32.0, 48.0)).checked()
@@ -158,7 +157,7 @@ def test_settings_that_cannot_run_are_refused(change, message):
 
 
 def small(**changes):
-    sizes = dict(dimension=4, steps=32, halvings=2, evaluations=8)
+    sizes = dict(dimension=4, noise=1.0, steps=512, halvings=2, evaluations=8)
     return regression.Settings(**sizes | changes)
 
 
@@ -178,3 +177,94 @@ def test_the_regression_is_judged_and_drawn(tmp_path):
     assert (tmp_path / "figures" / "regression.png").is_file()
     with pytest.raises(UsageError, match="a stable one, below"):
         small(lr=1.5).checked()
+
+
+# ---- branches
+
+
+def branching(**changes):
+    sizes = dict(times=(32.0, 64.0, 96.0), stretch=32.0, kappas=(2, 4, 8))
+    sizes |= dict(fixed=(1, 4), horizon=128.0, seeds=8)
+    preset = PRESETS["critical"].settings
+    return dataclasses.replace(preset, **sizes | changes).checked()
+
+
+def outcome(s, critical_kappas, power=1.0, late=1.0):
+    """Branches that are 1% per doubling of κ over the critical one higher than 3%."""
+    noise = 1e-4 * np.arange(8)[:, None] * np.ones(5)
+    times = np.arange(0, 129, 8.0)
+    base = np.exp(-times / 64) + noise[:, :1]
+    runs = {critical.BASE: _run(critical.BASE, times, base)}
+    for time, kappa in zip(s.times, critical_kappas, strict=True):
+        at = critical.measured(s, time)[1:]
+        for each in s.kappas:
+            off = 1 + 0.03 * np.log2(each) / np.log2(kappa)
+            name = critical.branch(time, each)
+            values = base[:, np.searchsorted(times, at)] * off
+            runs[name] = _run(name, at, values)
+    ones = np.ones((8, 3)) + noise[:, :3]
+    ratio = np.array(critical_kappas) ** (1 / power)
+    gradients = dict(signal=ones, noise=ones * ratio, base=ones)
+    gradients["slowed"] = np.repeat(ones[:, :, None], 3, axis=2)
+    names = {critical.FOLLOWS: late, critical.fixed(1): 1.0, critical.fixed(4): 1.1}
+    whole = {n: _run(n, [128.0], x + noise[:, :1]) for n, x in names.items()}
+    kappas = critical.chosen(s, Runs(runs))
+    return critical.Outcome(Runs(runs), gradients, kappas, Runs(whole))
+
+
+def _run(name, times, values):
+    return ArmRuns(name, {"test_loss": Series(np.array(times), values)})
+
+
+def test_a_critical_batch_is_found_and_judged():
+    s = branching()
+    found = outcome(s, (2.0, 3.0, 6.0), late=1.01)
+    logs = critical.critical(s, found.branches).mean
+    # Interpolated between κ = 4 and 8, and between 2 and 4, the line is the same.
+    np.testing.assert_allclose(2**logs, [2.0, 3.0, 6.0], rtol=1e-3)
+    assert found.kappas == (1, 2, 4) or found.kappas == (2, 2, 4)
+    verdicts = {v.claim: v for v in critical.claims(s, found)}
+    grows = verdicts["critical_batch_grows"]
+    np.testing.assert_allclose(grows.value, np.log2(3), rtol=1e-3)
+    follows = verdicts["critical_batch_follows_noise"]
+    np.testing.assert_allclose(follows.value, 1.0, rtol=1e-2)
+    assert verdicts["schedule_keeps_the_loss"].holds
+    assert verdicts["fixed_batch_ends_higher"].value != 0
+    unlike = outcome(s, (2.0, 3.0, 6.0), power=0.2, late=1.2)
+    verdicts = {v.claim: v for v in critical.claims(s, unlike)}
+    assert verdicts["critical_batch_follows_noise"].fails
+    assert verdicts["schedule_keeps_the_loss"].fails
+
+
+def test_a_critical_batch_that_is_not_seen_decides_nothing():
+    s = branching()
+    found = outcome(s, (100.0, 100.0, 100.0))
+    assert not critical.seen(s, found.branches).any()
+    assert found.kappas == (8, 8, 8)
+    verdicts = {v.claim: v.outcome for v in critical.claims(s, found)}
+    for name in ("critical_batch_grows", "critical_batch_follows_noise"):
+        assert verdicts[name] == "open"
+    assert "critical_batch_is_foreseen" not in verdicts
+    text = "".join(critical.tables(s, found))
+    assert text.count("above 8") == 6
+
+
+def test_speeds_foretell_a_lag():
+    """At half the speed from the start, half of the samples are seen."""
+    s = branching(optimizer=optsde.RMSprop(lr=1e-3, beta=0.0))
+    curve = np.repeat(np.linspace(1.0, 0.6, 5)[None], 2, axis=0)
+    base, slowed = np.ones((2, 3)), np.full((2, 3, 3), 1.0)
+    assert critical.foreseen(s, 0, curve, base, slowed) == 3
+    # At κ = 4 and speed ½ the late loss is .825 and not .65, 27% more; at κ = 2, 0.
+    slowed[..., 1:] = 0.5
+    found = critical.foreseen(s, 0, curve, base, slowed)
+    np.testing.assert_allclose(found, 1 + 3 / (100 * 0.175 / 0.65), rtol=0.02)
+
+
+@pytest.mark.full
+def test_branches_are_run_judged_and_drawn(tmp_path):
+    s = branching(**SMALL_NET, seeds=3, times=(32.0, 64.0), kappas=(2,))
+    s = dataclasses.replace(s, fixed=(1,), draws=32)
+    verdicts = run(critical.study, s, RunDir.open(tmp_path, "batches", s.config()))
+    assert verdicts[0].claim == "critical_batch_grows"
+    assert (tmp_path / "figures" / "critical.png").is_file()
