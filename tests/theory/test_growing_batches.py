@@ -31,7 +31,8 @@ def means(ways, ends, times, sampler, start, observe, paths):
 @pytest.mark.full
 def test_runs_on_a_regression_have_the_exact_loss():
     """At all times, within 4 s.e. of 4,000 paths (18 comparisons)."""
-    s = regression.Settings(dimension=3, steps=512, lr=0.2, batch_size=2, evaluations=8)
+    sizes = dict(dimension=3, steps=512, batch_size=2, evaluations=8)
+    s = regression.Settings(**sizes, lr=0.2, noise=1.0)
     arms, h = regression.of_lr(s, 0.2), jnp.asarray(regression.curvatures(s))
     ways = {name: growing.ways(arms)[name] for name in (FALLS, GROWS)}
 
