@@ -467,7 +467,8 @@ def figure(s: Settings, outcome: Outcome, path: Path) -> None:
     middle.set_xticks(times, [f"{t:g}" for t in times])
     title = f"highest κ tried: {s.kappas[-1]}"
     x, y = "time, in base steps", "κ"
-    plots.label(middle, x=x, y=y, title=title, legend="center right")
+    plots.label(middle, x=x, y=y, title=title, legend="upper left")
+    middle.set_ylim(top=100 * max(*ratios, *ends[2]))
 
     names = [fixed(k) for k in s.fixed]
     at = [steps(s, outcome, name) for name in names]

@@ -9,6 +9,7 @@ grow by another factor, that leave β or v as they were, and whose lr and batch 
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,7 @@ def _divides(part: float, whole: float) -> bool:
 
 def factor(s: Settings, growth: int) -> float:
     """Returns by what lr falls where the batch grows by `growth` in its place."""
-    return s.optimizer.lr / s.optimizer.rescaled(growth, "power").lr
+    return float(s.optimizer.lr / s.optimizer.rescaled(growth, "power").lr)
 
 
 def ways(s: Settings) -> dict[str, Way]:
@@ -121,7 +122,7 @@ def ways(s: Settings) -> dict[str, Way]:
 
     def keeps_betas(number: int) -> optsde.Plan:
         plan = grown(number, s.growth)
-        old = {name: getattr(base.optimizer, name) for name in base.optimizer.decays()}
+        old = {name: getattr(s.optimizer, name) for name in s.optimizer.decays()}
         optimizer = dataclasses.replace(plan.optimizer, **old)
         return dataclasses.replace(plan, optimizer=optimizer)
 
@@ -132,9 +133,9 @@ def ways(s: Settings) -> dict[str, Way]:
     }
     for other in s.others:
         arms[by_other(other)] = [Stage(grown(n, other)) for n in numbers]
-    if base.optimizer.decays():
+    if s.optimizer.decays():
         arms[BETAS] = [Stage(keeps_betas(n)) for n in numbers]
-    if base.optimizer.state_rule:
+    if s.optimizer.state_rule:
         later = [Stage(grown(n, s.growth), switches=False) for n in numbers[1:]]
         arms[STATE] = [Stage(base), *later]
     return {name: (Stage(base), *way[1:]) for name, way in arms.items()}
@@ -148,7 +149,7 @@ def by_other(growth: int) -> str:
 def simulate(s: Settings, rundir: RunDir, task: Task) -> Runs:
     """Returns the runs of all arms, which are one until the first drop."""
     of_arms = ways(s)
-    times = s.every * np.arange(s.evaluations + 1)
+    times = (s.every * np.arange(s.evaluations + 1)).tolist()
 
     def make():
         sampler = s.sampler(task)
@@ -243,7 +244,7 @@ def figure(s: Settings, runs: Runs, path: Path) -> None:
     colour = plots.colours(runs)
     for name, run in runs.items():
         times, losses = run.test_loss
-        style = dict(lw=2.2 if name in (FALLS, GROWS) else 1.4)
+        style: dict[str, Any] = dict(lw=2.2 if name in (FALLS, GROWS) else 1.4)
         style |= dict(ls="--") if name == GROWS else {}
         seen = s.batch_size * times[1:]
         style |= dict(label=name, colour=colour[name])

@@ -88,11 +88,13 @@ def train(
       ends: when each stage ends, in base steps.
       times: of the evaluations, in base steps.
     """
-    begin, states, series = 0.0, {(): None}, {(): {}}
+    begin = 0.0
+    states: dict[Way, Any] = {(): None}
+    series: dict[Way, Mapping[str, Series]] = {(): {}}
     for number, end in enumerate(parts(list(ends))):
         taken = dict.fromkeys(w[: number + 1] for w in ways.values() if len(w) > number)
         due = [t for t in times if begin < t <= end or t == begin == 0]
-        going = {}
+        going: dict[Way, Any] = {}
         for group in _stacks(taken):
             found = _advance(group, states, end, due, sampler, task, keys)
             for way, (state, metrics) in zip(group, found, strict=True):
