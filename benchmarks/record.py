@@ -39,6 +39,7 @@ STUDIES = (
     "scaling",
     "descent",
     "sweep",
+    "batches",
 )
 AT_ONCE = 2  # presets; each has two devices, and imports and traces on one core
 NUMBERS = ("value", "low", "high", "bound", "p", "corrected")
@@ -63,6 +64,8 @@ SWEEP = {"options.hidden": (8,), "train_size": 64, "steps": 20, "evaluations": 2
 WHOLE = FEW | dict(horizon=32, evaluations=2, kappas=(2,), ells=(2,), seeds=2)
 WHOLE |= dict(batch_size=8, group=4)
 ON_DIGITS = {"options.hidden": (8,), "train_size": 64, "steps": 20, "seeds": 4}
+
+GROWING = FEW | dict(seeds=3, horizon=64, evaluations=4, drops=(32,), warmup=0)
 
 # Settings by pattern of NAME:PRESET, all that match. Data that has to be prepared is
 # replaced by what is at hand, and a net that takes minutes to compile by a small one.
@@ -172,6 +175,14 @@ SMALL: dict[str, dict] = {
     "sweep:adam": SWEEP,
     "sweep:adamw": SWEEP,
     "sweep:momentum": SWEEP,
+    "batches:regression": dict(dimension=4, steps=512, halvings=2, evaluations=8),
+    "batches:[!rc]*": GROWING,
+    "batches:rmsprop": GROWING,
+    "batches:cifar10*": GROWING | STAND_IN | dict(batch_size=8, group=8, growth=2),
+    "batches:lm": {k: v for k, v in TEXT.items() if "schedule" not in k},
+    "batches:critical": FEW
+    | dict(seeds=3, horizon=64, times=(16, 32), stretch=16, kappas=(2, 4))
+    | dict(fixed=(1, 2), draws=32),
 }
 
 

@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SOURCE = PROJECT["urls"].get("Source")
 LINK = re.compile(r"(!?)\[([^][]*)\]\(([^()\s]+)\)")
 STUDIES = ("svag", "scaling", "fullbatch", "catapults", "intrinsic_lr", "descent")
-STUDIES += ("sweep",)
+STUDIES += ("sweep", "batches")
 
 
 # ---- pages

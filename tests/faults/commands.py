@@ -68,18 +68,19 @@ TAKEN: dict[str, tuple[str, str]] = {
     "0": (
         "0 is among its values: none of it, all there are, or the first",
         "absolute_decay after alpha b1 b2 batch_size beta checkpoint_every clip "
-        "controls_until cosine curvature eps eps_root images init_seed l2 label_noise "
-        "lr momentum penalty points probe_examples rise sde_seeds seed steps stride "
+        "controls_until cosine curvature distance eps eps_root images init_seed l2 "
+        "label_noise lr momentum penalty points power probe_examples rise sde_seeds "
+        "seed steps stride "
         "subset tail_size test_size train_size v0 warmup weight_decay window",
     ),
     "1e20": (
         "float32 holds it: a run at such a rate diverges and says so, and a demand so "
         "high makes its claim fail",
         "absolute_decay adagrad_lr adagrad_unit adam_lr apart base capped_ratio clip "
-        "close controls_until cosine curvature cycle_low cycle_peak decay eps eps_root "
-        "factor factors growth init l2 large_lr large_ratio lr lrs matched_loss "
-        "noise peaks penalty ratio ratios rise scales shown stride target warm_lr "
-        "weight_decay",
+        "close controls_until cosine curvature cycle_low cycle_peak decay distance "
+        "eps eps_root factor factors growth init l2 large_lr large_ratio lr lrs "
+        "matched_loss noise peaks penalty ratio ratios rise scales shown stride "
+        "target warm_lr weight_decay",
     ),
     "2,2": (
         "two layers of one width, a point on the diagonal, the shape of an example, a "
@@ -88,7 +89,7 @@ TAKEN: dict[str, tuple[str, str]] = {
     ),
     "": (
         "an empty list means none, or the study's own",
-        "ells hidden known_false milestones probes small_batches start widths",
+        "ells hidden known_false milestones others probes small_batches start widths",
     ),
     "no_such_name": (
         "a claim that this run has not is told at its end",
@@ -176,6 +177,17 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("fullbatch sharpness augment=live", "augment=live|none"),
     ("fullbatch orders orders.one_above_other.other=one", "other=one|not the same"),
     ("fullbatch orders orders.one_above_other.alike=true", "points=0.0|alike"),
+    ("batches growing drops=30,", "drops=30|each 256"),
+    ("batches growing growth=7", "growth=7|whole steps"),
+    ("batches growing others=4,", "others=4|growth=4"),
+    ("batches growing warmup=2000", "warmup=2000|first drop"),
+    ("batches growing optimizer.b1=0.5 memory=linear", "growth|b1=0.5"),
+    ("batches regression lr=1.5", "lr=1.5|stable"),
+    ("batches regression growth=3", "growth"),
+    ("batches critical stretch=600", "stretch=600|time"),
+    ("batches critical fixed=2,4", "fixed=2,4|1 among"),
+    ("batches critical kappas=3,", "kappas=3|whole steps"),
+    ("batches critical horizon=3330", "horizon=3330|multiples"),
     ("sweep grid warmup=1e9", "warmup=1000000000.0|600 steps"),
     ("sweep grid seeds=5", "seeds=5|even"),
     ("sweep grid over.lr=0.1,0.1", "over.lr|differ"),

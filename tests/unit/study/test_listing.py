@@ -79,6 +79,7 @@ def test_the_example_suits_every_study(example, package):
 
 
 TAKEN = {
+    "batches": {"critical", "growing"},
     "catapults": {"edge"},
     "descent": {"l2_vs_weight_decay", "schedules"},
     "fullbatch": {"growth", "row", "table"},

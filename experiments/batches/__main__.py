@@ -1,0 +1,5 @@
+"""python -m experiments.batches"""
+
+from experiments.batches import main
+
+main()
