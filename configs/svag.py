@@ -7,6 +7,8 @@ the SDE in train loss, SVAG(2) 5%, SVAG(4) 1% and SVAG(8) 0.4% above it. With Ga
 noise in place of that of batches the discrete run is as far above it.
 """
 
+from typing import Any
+
 import optsde
 from experiments.svag import curves, quadratic, whole
 from optsde.models import SCALE_INVARIANT
@@ -18,13 +20,13 @@ GAP = "discrete_matches_sde"
 # Of nets that are not dense, whose SDEs take the gradient of every example.
 FEW = dict(ells=(1, 2, 4), seeds=16, sde_seeds=8, times=(50, 100, 150, 200))
 # Whole runs, on few examples where there is an SDE: its steps are passes over them all.
-WHOLE = dict(
+WHOLE: Any = dict(
     dataset="digits", model="digitsnet", schedule=dict(milestones=(288.0, 384.0))
 )
-FEW_IMAGES = dict(train_size=128, ells=(2,))
-NO_SDE = dict(sde_seeds=0)
-GHOSTS = NO_SDE | dict(group=8)  # BatchNorm's statistics are of 8, at any batch
-PROSE = NO_SDE | dict(
+FEW_IMAGES: Any = dict(train_size=128, ells=(2,))
+NO_SDE: Any = dict(sde_seeds=0)
+GHOSTS: Any = NO_SDE | dict(group=8)  # BatchNorm's statistics are of 8, at any batch
+PROSE: Any = NO_SDE | dict(
     dataset="text",
     model="transformer",
     options=dict(depth=1, width=32, heads=2, length=16),
@@ -38,17 +40,17 @@ PROSE = NO_SDE | dict(
 )
 # Published runs, see configs/scaling.py.
 EPOCH = 50_000 / 256
-CIFAR10 = dict(dataset="cifar10", augment="live", group=128, evaluations=20, seeds=3)
+CIFAR10: Any = dict(dataset="cifar10", augment="live", group=128, evaluations=20, seeds=3)
 CIFAR10 |= NO_SDE
-ADAPTIVE = CIFAR10 | dict(
+ADAPTIVE: Any = CIFAR10 | dict(
     batch_size=256,
     horizon=97_280.0,
     ells=(2, 4, 8),
     kappas=(2, 4, 8, 16, 32),
     options=dict(dtype="float32", fixed_head=True),
 )
-WARM = dict(warmup=10 * EPOCH, exponential=True)
-WIKI = NO_SDE | dict(
+WARM: Any = dict(warmup=10 * EPOCH, exponential=True)
+WIKI: Any = NO_SDE | dict(
     dataset="wiki40b/en",
     model="transformer",
     test_size=4096,
@@ -60,7 +62,7 @@ WIKI = NO_SDE | dict(
     group=32,
     seeds=3,
 )
-GPT = dict(dtype="bfloat16", depth=12, width=768, heads=12, length=128)
+GPT: Any = dict(dtype="bfloat16", depth=12, width=768, heads=12, length=128)
 PRESETS = {
     "digits": Preset(
         "Adam on digits: the front page",
