@@ -40,8 +40,8 @@ PROSE: Any = NO_SDE | dict(
 )
 # Published runs, see configs/scaling.py.
 EPOCH = 50_000 / 256
-CIFAR10: Any = dict(dataset="cifar10", augment="live", group=128, evaluations=20, seeds=3)
-CIFAR10 |= NO_SDE
+CIFAR10: Any = NO_SDE | dict(dataset="cifar10", augment="live", group=128, seeds=3)
+CIFAR10 |= dict(evaluations=20)
 ADAPTIVE: Any = CIFAR10 | dict(
     batch_size=256,
     horizon=97_280.0,
@@ -174,13 +174,12 @@ PRESETS = {
     "cifar10_preresnet32_sgd": Preset(
         "whole runs: SGD, as published",
         whole.Settings(
-            **CIFAR10,
+            **CIFAR10 | dict(schedule=dict(milestones=(160 * EPOCH, 240 * EPOCH))),
             model="preresnet32",
             options=dict(dtype="float32", **SCALE_INVARIANT),
             optimizer=optsde.SGD(lr=0.8, l2=5e-4),
             batch_size=128,
             horizon=62_560.0,  # 160 epochs
-            schedule=dict(milestones=(80 * 2 * EPOCH, 120 * 2 * EPOCH)),
             ells=(2, 4, 8),
             kappas=(2, 4, 8),
         ),
