@@ -21,6 +21,7 @@ from optsde.analysis import Verdict
 from optsde.analysis.tables import number
 from optsde.run import files
 from optsde.study.compare import Finished, read
+from optsde.study.rundir import JUDGING
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "docs" / "claims.json"
@@ -86,7 +87,8 @@ def preset_of(run: Finished) -> str:
     config = runpy.run_path(str(ROOT / "configs" / f"{study}.py"))
     given = json.loads((run.path / "config.json").read_text())
     for name, preset in config["PRESETS"].items():
-        if json.loads(preset.settings.config().to_json()) == given:
+        settings = json.loads(preset.settings.config().to_json())
+        if all(settings.get(x) == given.get(x) for x in {*settings, *given} - JUDGING):
             return f"{study}:{name}"
     raise ValueError(
         f"{run.path} has the settings of no preset in configs/{study}.py: needs a run "

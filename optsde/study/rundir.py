@@ -38,6 +38,7 @@ CRASH = "crash.log"
 NOTES = {"config.json", "meta.json", provenance.FILE, "summary.json", CRASH, lock.NAME}
 MARKS = {"summary.json": {"experiment", "status"}, "meta.json": {"argv", "sources"}}
 UNFINISHED = "unfinished"  # the folder of journals
+JUDGING = {"known_false"}  # settings that make no number: runs may be judged again
 
 
 class RunDir:
@@ -109,9 +110,9 @@ class RunDir:
                 f"--workdir={self.path} holds curves.npz, of an older optsde; {hint}"
             )
         stored = read_object(known)
-        if stored != self.settings:
-            keys = sorted({*stored, *self.settings})
-            changed = [k for k in keys if stored.get(k) != self.settings.get(k)]
+        keys = sorted({*stored, *self.settings} - JUDGING)
+        changed = [k for k in keys if stored.get(k) != self.settings.get(k)]
+        if changed:
             raise ValueError(
                 f"--workdir={self.path} holds a run with other settings "
                 f"({', '.join(changed)}); {hint}"
@@ -377,7 +378,9 @@ class RunDir:
 
     @functools.cached_property
     def _parts(self) -> Parts:
-        identity = json.dumps([self.study, self.settings, self.sources], sort_keys=True)
+        judging = {key: [] for key in JUDGING & self.settings.keys()}  # as if unset
+        made_with = [self.study, self.settings | judging, self.sources]
+        identity = json.dumps(made_with, sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
         return Parts(self.path / "curves", digest)
 

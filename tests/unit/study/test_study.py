@@ -406,6 +406,17 @@ def test_a_run_directory_keeps_to_its_settings(command):
     assert "holds a run with other settings (steps)" in err
 
 
+def test_a_run_is_judged_again_where_a_claim_is_known_false(command, tmp_path):
+    rates = "--config.rates=0.1,0.01"
+    assert command("--workdir=run", rates, "--config.known_false=")[0] == 0
+    code, out, err = command("--workdir=run", rates)
+    assert (code, err) == (0, "")
+    assert "read from" in out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    expected = {v["claim"]: v["expected"] for v in summary["verdicts"]}
+    assert expected["0.01_ends_lower"] is False
+
+
 def test_divergence_is_a_status(command, tmp_path):
     def diverging(s, rundir):
         raise DivergedError("lr 0.1 between t = 0 and 5")
