@@ -26,6 +26,7 @@ CASES = {
     "rmsprop_lagged": optsde.RMSprop(lr=0.5, eps=1.0, lagged=True),
     "adam": optsde.Adam(lr=0.5, eps=1.0),
     "invariantadam": optsde.InvariantAdam(lr=0.5, b1=0.7, eps=1.0),
+    "centredadam": optsde.CentredAdam(lr=0.5, b1=0.7, eps=1.0),
     "adam_decays": optsde.Adam(lr=0.5, b1=0.8, eps=1.0, l2=0.2, **DECAYS),
 }
 CURVED = np.array([[1.0, 0.4, 0.1], [0.4, 0.6, -0.2], [0.1, -0.2, 0.3]])

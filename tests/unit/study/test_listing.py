@@ -82,7 +82,7 @@ TAKEN = {
     "batches": {"critical", "growing"},
     "catapults": {"edge"},
     "descent": {"l2_vs_weight_decay", "schedules"},
-    "fullbatch": {"growth", "row", "table"},
+    "fullbatch": {"batches", "growth", "orders", "row", "sharpness", "table"},
     "intrinsic_lr": {
         "equilibrium",
         "same_product",
@@ -91,10 +91,13 @@ TAKEN = {
         "swa",
         "full_batch",
         "momentum",
+        "early",
+        "mixing",
+        "rotation",
     },
     "landscape": {"around", "between"},
-    "scaling": {"rule"},
-    "svag": {"curves"},
+    "scaling": {"classes", "rule"},
+    "svag": {"curves", "whole"},
     "sweep": {"grid"},
 }
 
