@@ -1,6 +1,7 @@
 """A run that fails, in one line: what happened, where, and what to do."""
 
 import errno
+import logging
 import os
 import shutil
 import sys
@@ -17,6 +18,7 @@ from jax.errors import JaxRuntimeError
 from optsde import hosts
 
 TRACEBACK = "OPTSDE_TRACEBACK"  # a variable that shows tracebacks on the screen
+TASKS = logging.getLogger("asyncio")  # which is told of tasks whose error nobody took
 OURS = ("optsde", "experiments")
 LIBRARIES = tuple(sysconfig.get_path(x) for x in ("stdlib", "purelib", "platlib"))
 LONGEST = 300  # characters of a message; the traceback has all
@@ -60,7 +62,7 @@ def _is_of_library(frame: FrameType) -> bool:
 
 @contextmanager
 def overheard() -> Iterator[list[str]]:
-    """Keeps tracebacks of other threads off the screen; yields the texts of them.
+    """Keeps tracebacks of other threads and tasks off the screen; yields their texts.
 
     Not with OPTSDE_TRACEBACK=1.
     """
@@ -71,22 +73,29 @@ def overheard() -> Iterator[list[str]]:
         error = found.exc_type, found.exc_value, found.exc_traceback
         texts.append("".join(traceback.format_exception(*error)))
 
+    def hear_of_task(record: logging.LogRecord) -> bool:
+        texts.append(logging.Formatter().format(record) + "\n")
+        return False
+
     if not os.environ.get(TRACEBACK):
         threading.excepthook = hear
         sys.unraisablehook = hear  # of threads that Python did not begin
+        TASKS.addFilter(hear_of_task)
     try:
         yield texts
     finally:
         threading.excepthook, sys.unraisablehook = hooks
+        TASKS.removeFilter(hear_of_task)
 
 
 def silence_threads() -> None:
-    """Keeps tracebacks of other threads off the screen until the process ends.
+    """Keeps tracebacks of other threads and tasks off the screen until the end.
 
     A library that writes in threads may fail there of the same once more.
     """
     if not os.environ.get(TRACEBACK):
         threading.excepthook = sys.unraisablehook = lambda found: None
+        TASKS.addFilter(lambda record: False)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -1,6 +1,8 @@
 """A full disk is one line and exit code 3, and once there is room the run goes on."""
 
+import asyncio
 import errno
+import gc
 import json
 import os
 import shutil
@@ -122,6 +124,24 @@ def test_what_libraries_say_of_a_full_disk_is_understood(tmp_path):
     unrelated = ValueError("bad")
     unrelated.__context__, unrelated.__suppress_context__ = inside, True
     assert failure.reason(unrelated, tmp_path) == "ValueError: bad"
+
+
+def test_an_error_of_a_task_that_nobody_awaits_is_overheard(capfd, monkeypatch):
+    monkeypatch.setattr(failure.TASKS, "filters", [])  # of processes that ended here
+
+    async def fail():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def begin():
+        task = asyncio.create_task(fail())
+        await asyncio.sleep(0.01)
+        del task
+
+    with failure.overheard() as others:
+        asyncio.run(begin())
+        gc.collect()
+    assert "No space left" in "".join(others)
+    assert capfd.readouterr().err == ""
 
 
 def test_what_is_half_written_is_removed(tmp_path, monkeypatch):
