@@ -107,8 +107,7 @@ def milestones(times: Sequence[float], factor: float = 0.1) -> Schedule:
 
 def warmup(time: float, after: Schedule | None = None) -> Schedule:
     """Returns a line from 0 at time 0 to 1 at `time`, then `after` from there on."""
-    check_number("time", time, "a time ≥ 0", 0)
-    time = _floating(time)
+    time = _time("time", time)
     return _after(time, lambda t: t / time, _then(after))
 
 
@@ -116,16 +115,14 @@ def exponential_warmup(
     time: float, start: float = 1e-3, after: Schedule | None = None
 ) -> Schedule:
     """Returns a geometric rise from `start` to 1 at `time`, then `after` from there."""
-    check_number("time", time, "a time ≥ 0", 0)
-    time = _floating(time)
+    time = _time("time", time)
     check_number("start", start, "a positive factor", ABOVE_0)
     return _after(time, lambda t: start ** (1 - t / time), _then(after))
 
 
 def warmup_cosine(warmup: float, horizon: float, end: float = 0.0) -> Schedule:
     """Returns a line to 1 at `warmup`, then half a cosine to `end` at `horizon`."""
-    check_number("warmup", warmup, "a time ≥ 0", 0)
-    warmup = _floating(warmup)
+    warmup = _time("warmup", warmup)
     horizon = _length("horizon", horizon)
     if not warmup < horizon:
         raise ValueError(
@@ -198,6 +195,11 @@ def restarts(period: float, stretch: float = 1.0, end: float = 0.0) -> Schedule:
         return end + (1 - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(phase, 0, 1)))
 
     return multiplier
+
+
+def _time(name: str, value: float) -> float:
+    check_number(name, value, "a time ≥ 0", 0)
+    return _floating(value)
 
 
 def _length(name: str, value: float) -> float:

@@ -42,7 +42,7 @@ def test_arrivals_of_powers():
 
 
 def test_the_batch_of_twice_the_samples():
-    """Of steps ∝ 1 + c/B samples are twice the first batch's at B = c + 2."""
+    """Steps ∝ 1 + c/B take twice the first batch's samples at B = c + 2."""
     sizes = np.array([1, 4, 16, 64, 256])
     log_steps = np.log2(100 * (1 + 14 / sizes))[None] + [[0.0], [0.3]]
     np.testing.assert_allclose(batches.leaves(sizes, log_steps), 4, rtol=1e-12)
@@ -53,7 +53,7 @@ def test_the_batch_of_twice_the_samples():
 
 
 def test_steps_without_noise(tmp_path):
-    """Of equal examples w falls by 1 − lr a step at any batch, by the rule 1 − κ lr."""
+    """On equal examples w falls by 1 − lr a step at any batch, by the rule 1 − κ lr."""
     ones, zeros = jnp.ones((8, 1)), jnp.zeros((8, 1))
     task = Task(
         model=nn.Dense(1, use_bias=False, kernel_init=nn.initializers.ones),

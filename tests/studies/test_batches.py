@@ -162,7 +162,7 @@ def small(**changes):
 
 
 def test_closed_form_of_one_curvature():
-    """Of one parameter the second moment goes to η σ²/(2B − η (B + 2)) at h = 1."""
+    """The second moment of one parameter goes to η σ²/(2B − η (B + 2)) at h = 1."""
     s = small(dimension=1, steps=4096, lr=0.1, batch_size=2)
     arms = regression.of_lr(s, 0.1)
     last = regression.excess(s, growing.ways(arms)[growing.STAYS], arms)[-1]

@@ -73,7 +73,7 @@ def test_samples_of_one_law_have_no_distance_and_the_level(paired):
 
 
 def test_where_laws_differ_the_interval_has_the_distance():
-    """Of 200, a share of .95 ± .05 (3 standard errors) has the closed form in it."""
+    """A share of .95 ± .05 of 200 (3 standard errors) has the closed form in it."""
     rng = np.random.default_rng(3)
     expected = 1 - mean_distance(0) / mean_distance(1.5)
     covered = 0
