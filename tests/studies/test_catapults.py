@@ -227,7 +227,7 @@ def test_steady_noise_adds_the_root_of_the_time_to_both_bounds():
 
 
 def test_critical_rate_lies_between_the_two_bounds():
-    """The rate is between both in 300 random preconditioners, at the lower for P ∝ 1."""
+    """The rate is between both in 300 preconditioners, and at the lower for P ∝ 1."""
     rng = np.random.default_rng(0)
     for number in range(300):
         a = rng.normal(size=(6, 6))
