@@ -1,0 +1,166 @@
+"""The ledger: what each source says, and what the runs of this project answer.
+
+    python -m experiments.claims                  # renews docs/claims.md
+    python -m experiments.claims runs/svag/*      # and takes up the verdicts of runs
+
+A run is taken up if it has ended and has the settings of a preset; its verdicts are
+kept in docs/claims.json. What is asked of it is in `experiments.sources`.
+"""
+
+import argparse
+import fnmatch
+import json
+import runpy
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.sources import SOURCES, Question, Source
+from optsde.analysis import Verdict
+from optsde.analysis.tables import number
+from optsde.run import files
+from optsde.study.compare import Finished, read
+from optsde.study.rundir import JUDGING
+
+ROOT = Path(__file__).parent.parent
+RECORDS = ROOT / "docs" / "claims.json"
+PAGE = ROOT / "docs" / "claims.md"
+Records = Mapping[str, Mapping[str, Any]]  # by preset, as "svag:digits"
+
+HEAD = """\
+# Claims
+
+What the sources say, and what runs of this project answer, each with its command. A
+claim *holds* or *fails* where its interval lies on one side of its bound: 95% over
+seeds, or 90% where two runs shall agree, by two one-sided tests at 5%. Otherwise it is
+*open*. *Known* answers were published before, by the source or by others; *new* ones
+were not, as far as was found. The data are those that the presets name, seldom the
+source's.
+
+Made by `python -m experiments.claims` of finished runs; the questions are in
+`experiments/sources.py`.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Takes up runs and renews the page; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.claims",
+        description="Takes up verdicts of finished runs, and renews docs/claims.md.",
+    )
+    parser.add_argument("run", nargs="*", type=Path, help="directory of a run")
+    places = parser.parse_args(argv).run
+    try:
+        records = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
+        taken = dict(map(taken_up, places))
+        records = dict(sorted({**records, **taken}.items()))
+        text = page(SOURCES, records)
+    except (ValueError, OSError) as error:
+        print(f"experiments.claims: {error}", file=sys.stderr)
+        return 2
+    files.write(RECORDS, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+    files.write(PAGE, text)
+    for preset, record in taken.items():
+        print(f"{preset}: {len(record['verdicts'])} verdicts")
+    print(f"{PAGE.relative_to(ROOT)}: {total(SOURCES, records)}")
+    return 0
+
+
+def taken_up(place: Path) -> tuple[str, dict[str, Any]]:
+    """Returns the preset that a finished run is of, and what is kept of it."""
+    run = read(place)
+    if run.summary["status"] != "done":
+        raise ValueError(
+            f"{place} is {run.summary['status']}: needs a run that is done"
+        )
+    return preset_of(run), {
+        "made": run.origin,
+        "seconds": round(run.summary["seconds"]),
+        "verdicts": run.summary["verdicts"],
+    }
+
+
+def preset_of(run: Finished) -> str:
+    """Returns the preset whose settings a run has, as "svag:digits"."""
+    study = run.summary["experiment"]
+    config = runpy.run_path(str(ROOT / "configs" / f"{study}.py"))
+    given = json.loads((run.path / "config.json").read_text())
+    for name, preset in config["PRESETS"].items():
+        settings = json.loads(preset.settings.config().to_json())
+        if all(settings.get(x) == given.get(x) for x in {*settings, *given} - JUDGING):
+            return f"{study}:{name}"
+    raise ValueError(
+        f"{run.path} has the settings of no preset in configs/{study}.py: needs a run "
+        "of one, without --config.KEY=VALUE"
+    )
+
+
+def command(preset: str) -> str:
+    """Returns the command line of a preset."""
+    study, _, name = preset.partition(":")
+    return f"python -m experiments.{study} --config=configs/{study}.py:{name}"
+
+
+def answers(question: Question, records: Records) -> list[Verdict]:
+    """Returns the recorded verdicts that answer a question; none if it was not run."""
+    if question.preset not in records:
+        return []
+    verdicts = [Verdict(**v) for v in records[question.preset]["verdicts"]]
+    found = [
+        verdict
+        for pattern in question.claims.split()
+        for verdict in verdicts
+        if fnmatch.fnmatchcase(verdict.claim, pattern)
+    ]
+    if not found:
+        raise ValueError(
+            f"experiments/sources.py: {question.preset} has no claim like "
+            f"{question.claims!r}; it has {', '.join(v.claim for v in verdicts)}"
+        )
+    return found
+
+
+def total(sources: Iterable[Source], records: Records) -> str:
+    """Returns how many claims hold, are open, fail, in words."""
+    found = {"holds": 0, "open": 0, "fails": 0}
+    for source in sources:
+        for question in source.questions:
+            for verdict in answers(question, records):
+                found[verdict.outcome] += 1
+    return f"{found['holds']} hold, {found['open']} are open, {found['fails']} fail"
+
+
+def page(sources: Iterable[Source], records: Records) -> str:
+    """Returns the page of all sources."""
+    sources = list(sources)
+    lines = [HEAD, f"In all: {total(sources, records)}."]
+    for source in sources:
+        lines += ["", f"## {source.name}", "", source.where]
+        if source.questions:
+            lines += ["", f"{total([source], records).capitalize()}."]
+        for question in source.questions:
+            lines += ["", *_answered(question, records)]
+    return "\n".join(lines) + "\n"
+
+
+def _answered(question: Question, records: Records) -> Iterator[str]:
+    """Yields what is said, its command and a table of the verdicts."""
+    yield f"**{question.says}** ({'known' if question.known else 'new'})"
+    yield ""
+    yield f"`{command(question.preset)}`"
+    yield ""
+    verdicts = answers(question, records)
+    if not verdicts:
+        yield f"Not run here: {question.absent}." if question.absent else "Not run yet."
+        return
+    yield "| claim | value [interval] | bound | unit | |"
+    yield "|---|---:|---:|---|---|"
+    for v in verdicts:
+        low, high = number(v.low, missing=""), number(v.high, missing="")
+        value = f"{number(v.value)} [{low}, {high}]" if low or high else number(v.value)
+        yield f"| `{v.claim}` | {value} | {number(v.bound)} | {v.unit} | {v.words} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
