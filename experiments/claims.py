@@ -10,8 +10,10 @@ kept in docs/claims.json. What is asked of it is in `experiments.sources`.
 import argparse
 import fnmatch
 import json
+import re
 import runpy
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,9 @@ HEAD = """\
 What the sources say, and what runs of this project answer, each with its command. A
 claim *holds* or *fails* where its interval lies on one side of its bound: 95% over
 seeds, or 90% where two runs shall agree, by two one-sided tests at 5%. Otherwise it is
-*open*. *Known* answers were published before, by the source or by others; *new* ones
-were not, as far as was found. The data are those that the presets name, seldom the
-source's.
+*open*. A question is *known* if an answer was published before, by the source or by
+others, and *new* if none was found; the answer here may be another. The data are those
+that the presets name, seldom the source's.
 
 Made by `python -m experiments.claims` of finished runs; the questions are in
 `experiments/sources.py`.
@@ -76,7 +78,6 @@ def taken_up(place: Path) -> tuple[str, dict[str, Any]]:
         )
     return preset_of(run), {
         "made": run.origin,
-        "seconds": round(run.summary["seconds"]),
         "verdicts": run.summary["verdicts"],
     }
 
@@ -121,45 +122,75 @@ def answers(question: Question, records: Records) -> list[Verdict]:
     return found
 
 
+def tally(verdicts: Iterable[Verdict]) -> str:
+    """Returns how many claims hold, are open, fail, in words.
+
+    >>> tally([])
+    'not run yet'
+    """
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    words = {"holds": ("holds", "hold"), "open": ("is open", "are open")}
+    words["fails"] = ("fails", "fail")
+    parts = [f"{counts[x]} {words[x][counts[x] > 1]}" for x in words if counts[x]]
+    return ", ".join(parts) or "not run yet"
+
+
 def total(sources: Iterable[Source], records: Records) -> str:
-    """Returns how many claims hold, are open, fail, in words."""
-    found = {"holds": 0, "open": 0, "fails": 0}
+    """Returns the tally of all claims of some sources."""
+    return tally(
+        verdict
+        for source in sources
+        for question in source.questions
+        for verdict in answers(question, records)
+    )
+
+
+def page(sources: Sequence[Source], records: Records) -> str:
+    """Returns the page: a table of all questions, then each with its verdicts."""
+    lines = [HEAD, f"In all: {total(sources, records)}.", ""]
+    lines += ["| source | says | here | |", "|---|---|---|---|"]
     for source in sources:
+        name = f"[{source.name}](#{slug(source.name)})"
         for question in source.questions:
-            for verdict in answers(question, records):
-                found[verdict.outcome] += 1
-    return f"{found['holds']} hold, {found['open']} are open, {found['fails']} fail"
-
-
-def page(sources: Iterable[Source], records: Records) -> str:
-    """Returns the page of all sources."""
-    sources = list(sources)
-    lines = [HEAD, f"In all: {total(sources, records)}."]
+            found = tally(answers(question, records))
+            lines.append(f"| {name} | {question.says} | {found} | {_new(question)} |")
+            name = ""
     for source in sources:
         lines += ["", f"## {source.name}", "", source.where]
-        if source.questions:
-            lines += ["", f"{total([source], records).capitalize()}."]
         for question in source.questions:
             lines += ["", *_answered(question, records)]
     return "\n".join(lines) + "\n"
 
 
+def slug(heading: str) -> str:
+    """Returns a heading's anchor, as Markdown has it.
+
+    >>> slug("Li, Lyu, Arora 2020")
+    'li-lyu-arora-2020'
+    """
+    return re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def _new(question: Question) -> str:
+    return "known" if question.known else "new"
+
+
 def _answered(question: Question, records: Records) -> Iterator[str]:
     """Yields what is said, its command and a table of the verdicts."""
-    yield f"**{question.says}** ({'known' if question.known else 'new'})"
+    yield f"**{question.says}** ({_new(question)})"
     yield ""
     yield f"`{command(question.preset)}`"
     yield ""
     verdicts = answers(question, records)
     if not verdicts:
-        yield f"Not run here: {question.absent}." if question.absent else "Not run yet."
+        yield "Not run yet."
         return
     yield "| claim | value [interval] | bound | unit | |"
     yield "|---|---:|---:|---|---|"
     for v in verdicts:
-        low, high = number(v.low, missing=""), number(v.high, missing="")
-        value = f"{number(v.value)} [{low}, {high}]" if low or high else number(v.value)
-        yield f"| `{v.claim}` | {value} | {number(v.bound)} | {v.unit} | {v.words} |"
+        value, low, high = (number(x, missing="—") for x in (v.value, v.low, v.high))
+        cells = f"`{v.claim}`", f"{value} [{low}, {high}]", number(v.bound), v.unit
+        yield f"| {' | '.join(cells)} | {v.words} |"
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ class Question(NamedTuple):
     """A sentence of a source, and the claims of a preset that test it.
 
     claims: patterns of their names, as a shell's, with blanks between. known: whether
-    the answer was published before. absent: why there is no answer here, where none is.
+    an answer was published before.
     """
 
     says: str
     preset: str  # as "svag:digits"
     claims: str
     known: bool = False
-    absent: str = ""
 
 
 class Source(NamedTuple):
@@ -29,10 +28,11 @@ class Source(NamedTuple):
 
 
 SOURCES = (
+    # ---- adaptive methods
     Source(
         "Malladi, Lyu, Panigrahi, Arora 2022",
-        "*On the SDEs and Scaling Rules for Adaptive Gradient Algorithms*, "
-        "arXiv 2205.10287",
+        "*On the SDEs and Scaling Rules for Adaptive Gradient Algorithms*, arXiv "
+        "2205.10287",
         (
             Question(
                 "The moments of RMSprop and Adam differ from those of their SDEs by "
@@ -48,7 +48,7 @@ SOURCES = (
                 known=True,
             ),
             Question(
-                "So does RMSprop's.",
+                "RMSprop's does, too.",
                 "svag:digits_rmsprop",
                 "discrete_matches_sde *_matches_sde *_above_* *_not_below_*",
                 known=True,
@@ -85,7 +85,37 @@ SOURCES = (
                 known=True,
             ),
             Question(
-                "How far it holds can be foreseen from one small run.",
+                "Whole runs with BatchNorm end alike, within 3 points of accuracy.",
+                "svag:whole_batchnorm",
+                "*_ends_alike",
+                known=True,
+            ),
+            Question(
+                "So do whole runs of a causal transformer, within .5 of perplexity.",
+                "svag:whole_causal",
+                "*_ends_alike",
+                known=True,
+            ),
+            Question(
+                "Whole runs are alike at all times, not at their ends alone.",
+                "svag:whole_batchnorm",
+                "*_alike_throughout",
+                known=True,
+            ),
+            Question(
+                "They are for a causal transformer.",
+                "svag:whole_causal",
+                "*_alike_throughout",
+                known=True,
+            ),
+        ),
+    ),
+    Source(
+        "Reviews of Malladi et al. 2022",
+        "OpenReview, NeurIPS 2022: extensions that were asked for",
+        (
+            Question(
+                "How far the rule holds can be foreseen from one small run.",
                 "scaling:digits",
                 "foreseen_at_*",
             ),
@@ -98,6 +128,39 @@ SOURCES = (
                 "It holds where classes are out of balance.",
                 "scaling:digits_imbalanced",
                 "rule_holds_at_*",
+            ),
+            Question(
+                "Rare classes have more than their share of v, and weighting them is "
+                "noisier than drawing them more often.",
+                "scaling:rare_classes",
+                "rare_have_more_of_v weights_are_noisier_than_draws",
+            ),
+            Question(
+                "The rule holds for rare classes and for common ones, as the data are, "
+                "oversampled, weighted, and with a larger batch.",
+                "scaling:rare_classes",
+                "*_rare_hold_at_* *_common_hold_at_*",
+            ),
+            Question(
+                "It is further off for rare classes, and remedies bring them nearer.",
+                "scaling:rare_classes",
+                "*_further_off_* *_bring_rare_nearer_*",
+            ),
+            Question(
+                "A second moment of the noise alone keeps √κ where the signal rules.",
+                "scaling:digits_descent_centred",
+                "rule_holds_at_* foreseen_at_* svag2_*",
+            ),
+            Question(
+                "Batches can be scheduled by the noise: the critical batch grows along "
+                "a run, and follows N/G.",
+                "batches:critical",
+                "critical_batch_*",
+            ),
+            Question(
+                "A schedule by it keeps the loss, and a fixed batch does not.",
+                "batches:critical",
+                "schedule_keeps_the_loss fixed_batch_ends_higher",
             ),
         ),
     ),
@@ -113,6 +176,44 @@ SOURCES = (
             ),
         ),
     ),
+    Source(
+        "Wang, Aitchison 2024, of batches",
+        "*Batch size invariant Adam*, arXiv 2402.18824",
+        (
+            Question(
+                "With v from micro-batches Adam holds under lr·κ without large noise.",
+                "scaling:digits_descent",
+                "invariant_holds_at_*",
+                known=True,
+            ),
+        ),
+    ),
+    Source(
+        "Smith, Kindermans, Ying, Le 2018",
+        "*Don't Decay the Learning Rate, Increase the Batch Size*, arXiv 1711.00489",
+        (
+            Question(
+                "A batch that grows gives the curve of an lr that falls: SGD, × 2 for "
+                "each halving.",
+                "batches:sgd",
+                "*",
+                known=True,
+            ),
+            Question(
+                "The difference is of the order of lr, exactly, on a regression.",
+                "batches:regression",
+                "*",
+            ),
+            Question(
+                "It does for Adam, × 4 for each halving, and memories along with it.",
+                "batches:adam",
+                "*",
+            ),
+            Question("It does for RMSprop.", "batches:rmsprop", "*"),
+            Question("It does on text.", "batches:lm", "*"),
+        ),
+    ),
+    # ---- SGD
     Source(
         "Li, Malladi, Arora 2021",
         "*On the Validity of Modeling SGD with Stochastic Differential Equations "
@@ -151,6 +252,40 @@ SOURCES = (
         ),
     ),
     Source(
+        "Li, Tai, E 2017",
+        "*Stochastic Modified Equations and Adaptive Stochastic Gradient Algorithms*, "
+        "arXiv 1511.06251",
+        (
+            Question(
+                "With the drift −∇(f + η/4‖∇f‖²) the SDE has SGD's moments to one "
+                "order more.",
+                "descent:modified_sde",
+                "mean_* square_* *_has_its_*",
+                known=True,
+            ),
+            Question(
+                "It is nearer to SGD in the long run, too.",
+                "descent:modified_sde",
+                "modified_is_nearer_in_the_long_run",
+            ),
+        ),
+    ),
+    Source(
+        "Barrett, Dherin 2021; Smith, Dherin, Barrett, De 2021",
+        "*Implicit Gradient Regularization*, arXiv 2009.11162; *On the Origin of "
+        "Implicit Regularization in SGD*, arXiv 2101.12176",
+        (
+            Question(
+                "Descent follows the flow of L + η/4‖∇L‖² to one order more, and an "
+                "epoch that of the batches' penalty.",
+                "descent:gd_2d",
+                "*",
+                known=True,
+            ),
+        ),
+    ),
+    # ---- full batches
+    Source(
         "Geiping, Goldblum, Pope, Moeller, Goldstein 2022",
         "*Stochastic Training is Not Necessary for Generalization*, arXiv 2109.14119",
         (
@@ -173,8 +308,65 @@ SOURCES = (
                 "new_blocks_lower_loss",
                 known=True,
             ),
+            Question(
+                "Warm-up and clip each make a large lr stable.",
+                "fullbatch:digits_stabilisers",
+                "*",
+            ),
         ),
     ),
+    Source(
+        "Shallue, Lee, Antognini, Sohl-Dickstein, Frostig, Dahl 2019",
+        "*Measuring the Effects of Data Parallelism on Neural Network Training*, arXiv "
+        "1811.03600",
+        (
+            Question(
+                "Twice the batch halves the steps at first, and saves none at last, "
+                "where lr is tuned.",
+                "fullbatch:batches",
+                "*_scales_perfectly_to_* *_has_a_floor *_not_slower_at_*",
+                known=True,
+            ),
+            Question(
+                "Momentum is SGD at small batches, and scales further.",
+                "fullbatch:batches",
+                "momentum_is_sgd_at_the_smallest momentum_scales_further",
+                known=True,
+            ),
+            Question(
+                "The rules for lr serve at small factors, and break at the full batch.",
+                "fullbatch:batches",
+                "*_rule_serves_at_* *_rule_breaks_at_*",
+            ),
+        ),
+    ),
+    Source(
+        "Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2017; Jastrzębski et al. 2017",
+        "*On Large-Batch Training for Deep Learning: Generalization Gap and Sharp "
+        "Minima*, arXiv 1609.04836; *Three Factors Influencing Minima in SGD*, arXiv "
+        "1711.04623",
+        (
+            Question(
+                "Small batches and large lr end flatter.",
+                "fullbatch:batches_sharpness",
+                "*_is_flatter full_batch_lr_*",
+                known=True,
+            ),
+            Question(
+                "Flatter ends are better.",
+                "fullbatch:batches_sharpness",
+                "*_is_better",
+                known=True,
+            ),
+            Question(
+                "The ratio of lr and batch decides the curvature.",
+                "fullbatch:batches_sharpness",
+                "batch_*_as_batch_*",
+                known=True,
+            ),
+        ),
+    ),
+    # ---- catapults
     Source(
         "Lewkowycz, Bahri, Dyer, Sohl-Dickstein, Gur-Ari 2020",
         "*The large learning rate phase of deep learning: the catapult mechanism*, "
@@ -185,6 +377,12 @@ SOURCES = (
                 "place.",
                 "catapults:toy",
                 "window_* inside_it_*",
+                known=True,
+            ),
+            Question(
+                "On a net the loss shoots up from 2/λ_max on, λ_max of the kernel.",
+                "catapults:threshold",
+                "*",
                 known=True,
             ),
         ),
@@ -202,7 +400,7 @@ SOURCES = (
                 known=True,
             ),
             Question(
-                "Smaller batches give more catapults.",
+                "Smaller batches give more catapults, below the critical rate.",
                 "catapults:batch",
                 "smaller_batch_gives_more_catapults_at_*",
                 known=True,
@@ -211,6 +409,25 @@ SOURCES = (
                 "Smaller batches end flatter.",
                 "catapults:batch",
                 "smaller_batch_ends_flatter_at_*",
+            ),
+            Question(
+                "Smaller batches give more catapults above it, lower errors and better "
+                "aligned features.",
+                "catapults:small_batches",
+                "more_catapults_* lower_error_* higher_alignment_*",
+                known=True,
+            ),
+            Question(
+                "They do on digits.",
+                "catapults:small_batches_digits",
+                "more_catapults_* lower_error_* higher_accuracy_*",
+                known=True,
+            ),
+            Question(
+                "The descent lemma says where the loss stops falling: at 2/λ_max.",
+                "catapults:lemma",
+                "*",
+                known=True,
             ),
             Question(
                 "Catapults align the features with the target, and lower the error.",
@@ -232,7 +449,7 @@ SOURCES = (
                 known=True,
             ),
             Question(
-                "What helps is not a net that starts at zero.",
+                "They help a net that starts at the zero function as one at random.",
                 "catapults:control",
                 "*",
             ),
@@ -241,6 +458,26 @@ SOURCES = (
                 "catapults:adagrad",
                 "catapults_of_* equal_peaks_* and_leave_* *critical*",
                 known=True,
+            ),
+            Question(
+                "Under bounded cycles AdaGrad has a last catapult, and the bound on "
+                "the critical rate foretells it.",
+                "catapults:fading",
+                "catapults_of_* none_in_the_last_half_* *_meets_the_peak_* "
+                "critical_rate_*",
+                known=True,
+            ),
+            Question(
+                "Its catapults are strong early and gone late, and its sums of squares "
+                "grow as √t.",
+                "catapults:fading",
+                "spikes_shrink_* what_noise_adds_*",
+                known=True,
+            ),
+            Question(
+                "They are where a net is too small to fit its data.",
+                "catapults:fading_small",
+                "*",
             ),
         ),
     ),
@@ -258,6 +495,7 @@ SOURCES = (
             ),
         ),
     ),
+    # ---- the intrinsic learning rate
     Source(
         "Li, Lyu, Arora 2020",
         "*Reconciling Modern Deep Learning with Traditional Optimization Analyses: The "
@@ -270,8 +508,27 @@ SOURCES = (
                 known=True,
             ),
             Question(
+                "Its SDE on the sphere has the run's effective lr and loss.",
+                "intrinsic_lr:sphere",
+                "*",
+                known=True,
+            ),
+            Question(
                 "Only the product of lr and decay lasts.",
                 "intrinsic_lr:same_product",
+                "*",
+                known=True,
+            ),
+            Question(
+                "A hundredth of the lr, at the same product, comes to the same loss.",
+                "intrinsic_lr:hundredth",
+                "*",
+                known=True,
+            ),
+            Question(
+                "A small lr alone reaches the same accuracy; a large one first is "
+                "sooner at the equilibrium.",
+                "intrinsic_lr:early",
                 "*",
                 known=True,
             ),
@@ -285,6 +542,24 @@ SOURCES = (
                 "Only the last lr matters, if it lasts.",
                 "intrinsic_lr:only_the_last",
                 "*",
+                known=True,
+            ),
+            Question(
+                "Nets from two starts come to one distribution of functions.",
+                "intrinsic_lr:mixing",
+                "starts_differ_early_* one_law_at_the_end_*",
+                known=True,
+            ),
+            Question(
+                "They do in a time of 1/λ_e.",
+                "intrinsic_lr:mixing",
+                "*_forgets_* *_halves_in_time_*",
+                known=True,
+            ),
+            Question(
+                "Further training changes the net, and not the distribution.",
+                "intrinsic_lr:mixing",
+                "weights_turn_* functions_move_* law_stays_*",
                 known=True,
             ),
             Question(
@@ -308,18 +583,38 @@ SOURCES = (
         ),
     ),
     Source(
-        "Barrett, Dherin 2021; Smith, Dherin, Barrett, De 2021",
-        "*Implicit Gradient Regularization*, arXiv 2009.11162; *On the Origin of "
-        "Implicit Regularization in SGD*, arXiv 2101.12176",
+        "Kosson, Messmer, Jaggi 2023",
+        "*Rotational Equilibrium: How Weight Decay Balances Learning Across Neural "
+        "Networks*, arXiv 2305.17212",
         (
             Question(
-                "Descent follows the flow of L + η/4‖∇L‖² to one order more.",
-                "descent:gd_2d",
-                "*",
+                "With weight decay every layer turns by the angle of a closed form.",
+                "intrinsic_lr:rotation",
+                "*_turns_as_foreseen",
+                known=True,
+            ),
+            Question(
+                "Layers turn alike, and not with l2 in Adam's gradient.",
+                "intrinsic_lr:rotation",
+                "*_layers_turn_alike",
                 known=True,
             ),
         ),
     ),
+    Source(
+        "Wang, Aitchison 2024, of weight decay",
+        "*How to set AdamW's weight decay as you scale model and dataset size*, arXiv "
+        "2405.13698",
+        (
+            Question(
+                "AdamW's runs are told apart by lr·λ.",
+                "intrinsic_lr:rotation",
+                "arm_* rescaled_*",
+                known=True,
+            ),
+        ),
+    ),
+    # ---- descent
     Source(
         "Loshchilov, Hutter 2019",
         "*Decoupled Weight Decay Regularization*, arXiv 1711.05101",

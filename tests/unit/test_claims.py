@@ -44,17 +44,16 @@ def test_the_page_is_of_the_records_and_answers_every_question():
     records = json.loads(claims.RECORDS.read_text())
     assert claims.PAGE.read_text() == claims.page(SOURCES, records)
     for question in QUESTIONS:
-        assert bool(claims.answers(question, records)) != bool(question.absent)
+        assert claims.answers(question, records)
 
 
 def test_a_run_is_taken_up_under_its_preset(place):
     preset, record = claims.taken_up(place)
     assert preset == "sweep:adam"
-    assert record["seconds"] == 7
     source = Source("A 2022", "*B*", (Question("Yes.", preset, "best_*", known=True),))
     page = claims.page([source], {preset: record})
     assert "| `best_below_x` | 1 [0.5, 1.5] | 0 | % | holds |" in page
-    assert "1 hold, 0 are open, 0 fail" in page
+    assert "| [A 2022](#a-2022) | Yes. | 1 holds | known |" in page
     assert "`python -m experiments.sweep --config=configs/sweep.py:adam`" in page
     wrong = source._replace(questions=(Question("No.", preset, "worst_*"),))
     with pytest.raises(ValueError, match="no claim like 'worst_"):
