@@ -32,7 +32,8 @@ STUDIES += ("sweep", "batches")
 def on_config(config):
     """Sets the navigation: pages that are in no group are guides."""
     config.repo_url = SOURCE
-    guides = {path.stem for path in DOCS.glob("*.md")} - {"index", "theory", *STUDIES}
+    pages = {path.stem for path in DOCS.glob("*.md")}
+    guides = pages - {"index", "claims", "theory", *STUDIES}
     config.nav = [
         {"The idea": "index.md"},
         {
@@ -43,6 +44,7 @@ def on_config(config):
         },
         {"Lessons": [f"notebooks/{path.name}" for path in lessons()]},
         {"Studies": [f"{name}.md" for name in STUDIES]},
+        {"Claims": "claims.md"},
         {"Theory": "theory.md"},
         {"Gallery": "gallery.md"},
         {"Reference": ["api/index.md", *(f"api/{name}.md" for name in rooms())]},
