@@ -50,6 +50,7 @@ PRESETS = {
             evaluations=16,
             seeds=6,
             bound=1.5,
+            known_false=("drops_lower_the_loss",),
         ),
     ),
     "critical": Preset(
