@@ -171,6 +171,7 @@ PRESETS = {
         whole.Settings(
             **PROSE | dict(options=PROSE["options"] | dict(causal=False)),
             augment="masked",
+            known_false=("ell2_alike_throughout", "kappa4_alike_throughout"),
         ),
     ),
     "cifar10_resnet56_adam": Preset(

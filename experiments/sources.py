@@ -91,8 +91,32 @@ SOURCES = (
                 known=True,
             ),
             Question(
+                "So do those of a VGG net under RMSprop.",
+                "svag:whole_vgg",
+                "*_ends_alike",
+                known=True,
+            ),
+            Question(
+                "So do those with GroupNorm, and the SDE.",
+                "svag:whole_groupnorm",
+                "*_ends_alike sde_* ell2_ends_as_sde",
+                known=True,
+            ),
+            Question(
+                "So do those without normalization, and the SDE.",
+                "svag:whole_plain",
+                "*_ends_alike sde_* ell2_ends_as_sde",
+                known=True,
+            ),
+            Question(
                 "So do whole runs of a causal transformer, within .5 of perplexity.",
                 "svag:whole_causal",
+                "*_ends_alike",
+                known=True,
+            ),
+            Question(
+                "So do those of a masked one.",
+                "svag:whole_masked",
                 "*_ends_alike",
                 known=True,
             ),
