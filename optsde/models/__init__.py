@@ -21,7 +21,7 @@ from optsde.models.norm import BatchNorm, GroupNorm, LayerNorm
 from optsde.models.normalised import NormalisedMLP
 from optsde.models.registry import build
 from optsde.models.resnet import PreResNet, ResNet
-from optsde.models.small import DigitsNet, SmallConv
+from optsde.models.small import DigitsNet, SmallConv, TwoConv
 from optsde.models.transformer import Transformer
 from optsde.models.vgg import VGG
 
@@ -42,6 +42,7 @@ __all__ = [
     "ResNet",
     "SmallConv",
     "Transformer",
+    "TwoConv",
     "build",
     "cross_entropy",
     "from_equinox",

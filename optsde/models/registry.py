@@ -13,7 +13,7 @@ from optsde.models.densenet import DenseNet
 from optsde.models.mlp import MLP
 from optsde.models.normalised import NormalisedMLP
 from optsde.models.resnet import PreResNet, ResNet
-from optsde.models.small import DigitsNet, SmallConv
+from optsde.models.small import DigitsNet, SmallConv, TwoConv
 from optsde.models.transformer import Transformer
 from optsde.models.vgg import VGG
 
@@ -47,6 +47,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "normalised_mlp": NormalisedMLP,
     "digitsnet": DigitsNet,
     "smallconv": SmallConv,
+    "twoconv": TwoConv,
     "resnet18": _resnet(2, 2, 2, 2),
     "resnet34": _resnet(3, 4, 6, 3),
     "resnet50": _resnet(3, 4, 6, 3, bottleneck=True),

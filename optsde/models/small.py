@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from optsde.models.convnet import ConvNet, global_mean
+from optsde.models.convnet import ConvNet, global_mean, max_pool
 from optsde.models.layers import Conv, Dense
 
 he_normal = nn.initializers.he_normal()
@@ -53,3 +53,29 @@ class SmallConv(nn.Module):
         )
         x = self.activation(conv(x)).reshape(x.shape[0], -1)
         return Dense(self.classes, parametrization=self.parametrization)(x)
+
+
+class TwoConv(nn.Module):
+    """A net of two 3×3 convolutions, each with 2×2 pooling, and two linear layers.
+
+    The second convolution has twice the `width`; each layer but the last is followed by
+    the activation.
+    """
+
+    takes_mask = True
+
+    classes: int
+    width: int = 8
+    hidden: int = 32
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    form: str = "auto"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        looks = dict(form=self.form, kernel_init=he_normal, use_bias=True)
+        for features in (self.width, 2 * self.width):
+            x = Conv(features, dtype=self.dtype, **looks)(x)
+            x = max_pool(self.activation(x))
+        x = Dense(self.hidden, dtype=self.dtype)(x.reshape(x.shape[0], -1))
+        return Dense(self.classes)(self.activation(x))

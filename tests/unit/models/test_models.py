@@ -138,6 +138,8 @@ def test_other_counts():
     assert count(build("preresnet32", 10), images(1, 32, 3)) == 466_714
     conv, linear = 9 * 32 + 32, 28 * 28 * 32 * 10 + 10
     assert count(build("smallconv", 10), images(1, 28)) == conv + linear
+    convs, dense = 9 * 8 + 8 + 9 * 8 * 16 + 16, 7 * 7 * 16 * 32 + 32 + 32 * 10 + 10
+    assert count(build("twoconv", 10), images(1, 28)) == convs + dense
     avgpool = build("resnet18", 10, downsample="avgpool")
     assert count(avgpool, images(1, 32, 3)) == PUBLISHED["resnet18"]
     fixed = build("resnet18", 10, fixed_head=True)
@@ -501,7 +503,7 @@ def test_init_reads_one_example():
 
 @pytest.mark.parametrize(
     "name",
-    ["smallconv", "transformer", *FEW],
+    ["smallconv", "twoconv", "transformer", *FEW],
 )
 @pytest.mark.usefixtures("optimized")  # XLA's own max-pooling gives NaN without
 def test_every_parameter_has_a_finite_gradient(name):
