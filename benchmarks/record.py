@@ -49,6 +49,7 @@ STAND_IN = dict(dataset="synthetic", model="digitsnet")
 ROWS = ("sgd", "fb", "fb_longer", "fb_clipped", "fb_regularized", "fb_strong")
 ROWS += ("fb_practice", "clipped_at_that_lr", "practice_without_penalty")
 ROW = dict(steps=6, warmup=1, cosine=8, block=8, at_once=2)
+
 SLOW = dict(ROW, warmup=60)  # the penalty's finite difference makes rounding grow
 FEW = dict(train_size=64, test_size=32, statistics=64)
 CELLS = dict(width=8, train_size=12, seeds=2)
@@ -66,6 +67,14 @@ WHOLE |= dict(batch_size=8, group=4)
 ON_DIGITS = {"options.hidden": (8,), "train_size": 64, "steps": 20, "seeds": 4}
 
 GROWING = FEW | dict(seeds=3, horizon=64, evaluations=4, drops=(32,), warmup=0)
+
+
+def of_rows(*names: str) -> dict[str, Any]:
+    """Returns the settings of six steps of each row and two seeds."""
+    row = dict(ROW, warmup=0)
+    settings = {f"rows.{name}.{key}": row[key] for name in names for key in row}
+    return settings | dict(seeds=2)
+
 
 # Settings by pattern of NAME:PRESET, all that match. Data that has to be prepared is
 # replaced by what is at hand, and a net that takes minutes to compile by a small one.
@@ -134,12 +143,17 @@ SMALL: dict[str, dict] = {
     "fullbatch:fb_regularized": dict(penalty_form="exact"),
     "fullbatch:fb_strong": dict(penalty_form="central"),
     "fullbatch:digits_fb": dict(probes="sharpness,spikes", probe_every=4),
-    "fullbatch:digits_stabilisers": {
-        f"rows.{r}.{k}": v
-        for r in ("both", "clip", "neither", "warmup")
-        for k, v in dict(ROW, warmup=0).items()
-    }
-    | dict(seeds=2),
+    "fullbatch:digits_stabilisers": of_rows("both", "clip", "neither", "warmup"),
+    "fullbatch:*_plain": of_rows("sgd", "fb", "fb_strong"),
+    "fullbatch:digits_plain": of_rows("sgd_tuned"),
+    "fullbatch:*_frozen": of_rows("sgd", "fb", "fb_strong") | dict(copies=2),
+    "fullbatch:cifar10_*": STAND_IN | {"rows.sgd.batch_size": 16},
+    "fullbatch:*_replication": of_rows("sgd_5", "fb_5", "fb_100", "fb_100_clip")
+    | of_rows("fb_100_penalty"),
+    "fullbatch:[df]*_replication": of_rows("fb_300"),
+    "fullbatch:*mnist_replication": dict(dataset="digits"),
+    "fullbatch:gd_convex": dict(steps=(4, 16, 64), samples=(2, 16), full_steps=16)
+    | dict(seeds=4),
     "fullbatch:batches*": FEW | {"options.hidden": (8,), "target": 1.8},
     "fullbatch:batches": dict(batches=(4, 64), factors=(1, 4), samples=256, least=20)
     | dict(seeds=4),

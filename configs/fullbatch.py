@@ -27,15 +27,35 @@ same recipes with a tenth of the steps and four times the lr, on 256 images; tho
 text with half the published lr, on 256 windows of 32 bytes. The rows `images_` and
 `words_` are these on all of any data: --config.dataset=PATH.
 
+`digits_plain` and `digits_frozen` are the last two of these lines on digits, and
+`digits_replication` has what a public replication found on MNIST and Fashion-MNIST with
+a net of two convolutions and two linear layers: the full batch, one step an epoch,
+needs 20 and 60 times the epochs of SGD, a tuned clip gains half a point and the penalty
+nothing. `cifar10_plain`, `cifar10_frozen`, `mnist_replication` and
+`fashion_mnist_replication` make the same claims of the published data; lr and clip of
+the last two are those of digits.
+
 `digits_stabilisers` has warm-up and clip each alone. `batches` counts steps to a loss
 at each batch from 1 to all (Shallue et al., JMLR 2019), and `batches_sharpness` has the
-curvature there (Keskar et al., ICLR 2017).
+curvature there (Keskar et al., ICLR 2017). `gd_convex` is no net but a convex
+function (Amir, Carmon, Koren and Livni, NeurIPS 2021).
 
 `growth_imagenet` and `growth_lm_1b` run nothing: they price steps on 8 to 4,096
 accelerators, by default such as an H100 with a wire of 400 Gbit/s.
 """
 
-from experiments.fullbatch import batches, growth, orders, recipe, row, sharpness, table
+from typing import Any
+
+from experiments.fullbatch import (
+    batches,
+    convex,
+    growth,
+    orders,
+    recipe,
+    row,
+    sharpness,
+    table,
+)
 from optsde.optimizers import Adam
 from optsde.study import Preset, presets
 
@@ -89,6 +109,61 @@ STABILISED = {
     "both_as_clip": orders.Order(one="both", other="clip", points=1.0, alike=True),
 }
 
+# Without augmentation, and with copies that were augmented once. SGD's tuned lr is the
+# best of .1, .2, .4, .8, 1.6 and 3.2 without augmentation, on other training images.
+PLAIN = {name: DIGITS[name] for name in ("sgd", "fb", "fb_strong")}
+PLAIN_TUNED = PLAIN | {"sgd_tuned": DIGITS["sgd"] | dict(lr=1.6)}
+PUBLISHED_PLAIN = {"sgd": 84.32, "sgd_tuned": 90.07, "fb_strong": 89.17}
+PUBLISHED_FROZEN = {"sgd": 95.20, "fb": 88.44, "fb_strong": 95.11}
+WITHOUT = {
+    "strong_above_sgd": orders.Order(one="fb_strong", other="sgd"),
+    "strong_above_full_batch": orders.Order(one="fb_strong", other="fb"),
+}
+TUNED = {
+    **WITHOUT,
+    "tuned_above_sgd": orders.Order(one="sgd_tuned", other="sgd"),
+    "strong_as_tuned": orders.Order(
+        one="fb_strong", other="sgd_tuned", points=1.0, alike=True
+    ),
+}
+COPIED = {
+    "sgd_above_full_batch": orders.Order(one="sgd", other="fb"),
+    "strong_above_full_batch": orders.Order(one="fb_strong", other="fb"),
+    "strong_as_sgd": orders.Order(one="fb_strong", other="sgd", points=1.0, alike=True),
+}
+
+# A replication on small nets: SGD for 5 epochs, the full batch one step an epoch. Each
+# lr, that with a clip and the clip are the best of those tried on other digits.
+STEP = dict(warmup=0.0, lr=0.025, block=128, at_once=4)
+TWENTY = dict(STEP, steps=100, cosine=100.0)
+FIVE = {
+    "sgd_5": dict(
+        warmup=0.0, lr=0.025, batch_size=16, block=16, steps=160, cosine=160.0
+    ),
+    "fb_5": dict(STEP, steps=5, cosine=5.0),
+    "fb_100": TWENTY,
+    "fb_100_clip": TWENTY | dict(lr=0.2, clip=0.5),
+    "fb_100_penalty": TWENTY | dict(penalty=0.5),
+}
+SIXTY = {"fb_300": dict(STEP, steps=300, cosine=300.0)}
+FIVE_OF_60000 = FIVE | {
+    "sgd_5": dict(FIVE["sgd_5"], batch_size=64, block=64, steps=4685, cosine=4685.0)
+}
+REPLICATED = {
+    "5_steps_are_too_few": orders.Order(one="sgd_5", other="fb_5"),
+    "clip_helps": orders.Order(one="fb_100_clip", other="fb_100"),
+    "penalty_does_nothing": orders.Order(
+        one="fb_100_penalty", other="fb_100", points=0.5, alike=True
+    ),
+}
+AFTER_20 = {
+    "20_times_as_sgd": orders.Order(one="fb_100", other="sgd_5", points=1.0, alike=True)
+}
+AFTER_60 = {
+    "60_times_as_sgd": orders.Order(one="fb_300", other="sgd_5", points=1.0, alike=True)
+}
+NOT_AFTER_20 = {"20_times_are_too_few": orders.Order(one="sgd_5", other="fb_100")}
+
 CONTROLS = {  # row it is taken from, what is changed
     "clipped_at_that_lr": ("fb_regularized", dict(penalty=0.0)),
     "practice_without_penalty": ("fb_practice", dict(penalty=0.0)),
@@ -125,6 +200,11 @@ ON_TEXT = dict(
 # Data of one's own, of any size: --config.dataset=PATH.
 ON_IMAGES = {**ON_DIGITS, "train_size": 0, "subset": 0}
 ON_WORDS = {**ON_TEXT, "train_size": 0, "test_size": 0}
+PLAIN_DIGITS: dict[str, Any] = dict(ON_DIGITS, augment="none")
+FROZEN_DIGITS: dict[str, Any] = dict(ON_DIGITS, augment="frozen", train_size=128)
+SMALL_NETS: dict[str, Any] = dict(PLAIN_DIGITS, model="twoconv", log_every=5)
+MNIST: dict[str, Any] = dict(SMALL_NETS, dataset="mnist", train_size=0, subset=0)
+FASHION: dict[str, Any] = dict(MNIST, dataset="fashion_mnist")
 
 LM_1B = dict(
     model="transformer",
@@ -187,6 +267,77 @@ PRESETS = {
     "batches_sharpness": Preset(
         "digits: λ_max at one training loss, over batch and lr, verdicts",
         sharpness.Settings(known_false=("batch_16_lr_0.4_is_better",)),
+    ),
+    "digits_plain": Preset(
+        "digits: SGD, with lr tuned, and the full batch without augmentation, verdicts",
+        orders.Settings(
+            **PLAIN_DIGITS,
+            rows=as_rows(PLAIN_TUNED),
+            orders=TUNED,
+            published=PUBLISHED_PLAIN,
+            known_false=("strong_above_sgd", "strong_as_tuned"),
+        ),
+    ),
+    "digits_frozen": Preset(
+        "digits: SGD and the full batch on five copies, augmented once, verdicts",
+        orders.Settings(
+            **FROZEN_DIGITS,
+            copies=5,
+            rows=as_rows(PLAIN),
+            orders=COPIED,
+            published=PUBLISHED_FROZEN,
+            seeds=6,
+        ),
+    ),
+    "digits_replication": Preset(
+        "digits: 5 epochs of SGD against 5 to 300 steps of the full batch, verdicts",
+        orders.Settings(
+            **dict(SMALL_NETS, train_size=512),
+            rows=as_rows(FIVE | SIXTY),
+            orders=REPLICATED | AFTER_20 | AFTER_60,
+        ),
+    ),
+    "mnist_replication": Preset(
+        "MNIST: the same without the longest",
+        orders.Settings(
+            **MNIST,
+            rows=as_rows(FIVE_OF_60000),
+            orders=REPLICATED | AFTER_20,
+            seeds=5,
+        ),
+    ),
+    "fashion_mnist_replication": Preset(
+        "Fashion-MNIST: the same, where 20 times the epochs should not do",
+        orders.Settings(
+            **FASHION,
+            rows=as_rows(FIVE_OF_60000 | SIXTY),
+            orders=REPLICATED | NOT_AFTER_20 | AFTER_60,
+            seeds=5,
+        ),
+    ),
+    "cifar10_plain": Preset(
+        "CIFAR-10: SGD and the full batch without augmentation, verdicts",
+        orders.Settings(
+            augment="none",
+            rows=as_rows({name: CIFAR[name] for name in PLAIN}),
+            orders=WITHOUT,
+            published={name: PUBLISHED_PLAIN[name] for name in ("sgd", "fb_strong")},
+            seeds=5,
+        ),
+    ),
+    "cifar10_frozen": Preset(
+        "CIFAR-10: the same on ten copies, augmented once, verdicts",
+        orders.Settings(
+            augment="frozen",
+            rows=as_rows({name: CIFAR[name] for name in PLAIN}),
+            orders=COPIED,
+            published=PUBLISHED_FROZEN,
+            seeds=5,
+        ),
+    ),
+    "gd_convex": Preset(
+        "exact: a convex function on which GD needs ε⁻⁴ steps, and SGD ε⁻², verdicts",
+        convex.Settings(),
     ),
     **rows_of("images", DIGITS, **ON_IMAGES),
     **rows_of("words", TEXT, **ON_WORDS),

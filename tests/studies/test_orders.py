@@ -2,17 +2,22 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
 from configs.fullbatch import PRESETS
-from experiments.fullbatch import orders, recipe
+from experiments.fullbatch import costs, orders, recipe
 from optsde.run import Series
 from optsde.study import RunDir, UsageError
 from optsde.study.runs import ArmRuns
 from optsde.study.study import run
 
 NAMES = [n for n, p in PRESETS.items() if isinstance(p.settings, orders.Settings)]
+PRESET_NAMES = [
+    n if n.startswith("digits") else pytest.param(n, marks=pytest.mark.full)
+    for n in NAMES
+]
 TINY = dict(model="mlp", options={"hidden": (8,)}, train_size=16, test_size=64, seeds=2)
 
 
@@ -60,13 +65,16 @@ def test_rows_and_bounds_are_checked():
         settings(published={"sgd": 95.0})
 
 
-@pytest.mark.parametrize("preset", NAMES)
-def test_schedules_of_a_preset_fit_its_rows(preset):
-    """Warm-ups end within their rows, and a full batch is not smaller than a block."""
-    s = settings(preset)
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+def test_rows_of_a_preset_fit_its_data(preset):
+    """Warm-ups end within their rows, and the net takes images of the data's shape."""
+    s = settings(preset, train_size=256)
+    task = recipe.build_task(s, costs.stand_in(s))
+    assert task.size == 256 * (s.copies if s.augment == "frozen" else 1)
     for row in s.rows.values():
         assert row.warmup < row.steps
-        recipe.build_plan(s, row, 256)
+        recipe.build_plan(s, row, task.size)
+    jax.eval_shape(task.init, jax.random.key(0))
 
 
 @pytest.mark.full
