@@ -25,6 +25,8 @@ from optsde.analysis.plots import (
 from optsde.run import parts
 from optsde.study import Group, Study, setting
 
+WIDE = 5.0  # a ratio of errors that asks for a logarithmic axis
+
 
 class Order(Group):
     """A claim on two rows."""
@@ -154,6 +156,9 @@ def figure(s, runs, path):
     drawing, (left, right) = new_figure(2, width=10, height=4.2)
     words = labels(runs)
     draw_errors(left, s, runs, words, s.published)
+    errors = [100 - accuracy(runs[name]).mean() for name in words]
+    if 0 < WIDE * min(errors) < max(errors):
+        plain_log_axis(left, "x")
     legend = "best" if s.published else None
     title = "at the end: means with 95%, and each seed"
     label(left, x="held-out error, %", title=title, legend=legend)
