@@ -20,7 +20,7 @@ What is known to be false did not hold, or was not resolved, in the runs that
 docs/scaling.md reports.
 """
 
-from experiments.scaling import classes
+from experiments.scaling import classes, half_life, rows
 from experiments.scaling.rule import SIGNAL, WAYS_OUT, Settings
 from optsde.models import SCALE_INVARIANT
 from optsde.optimizers import SGD, AdaGrad, Adam, CentredAdam, Momentum, RMSprop
@@ -229,6 +229,14 @@ PRESETS = {
             )
         ),
     ),
+    "rare_rows": Preset(
+        "rows of frequent and of rare tokens, in a transformer's untied embedding",
+        rows.Settings(),
+    ),
+    "rare_rows_centred": Preset(
+        "the same with v centred, in which the mean gradient has no share",
+        rows.Settings(optimizer=CentredAdam(lr=7e-4, b1=0.975, b2=0.995)),
+    ),
     "digits_heavy_tails": preset(
         "Adam with stable noise (--config.alpha) on every gradient",
         Adam(**ADAM),
@@ -277,6 +285,10 @@ PRESETS = {
         options=SMALL_NET | dict(causal=False),
         kappas=(4, 8, 16, 32),
         bound=4.0,  # a seventh of the tokens to judge by
+    ),
+    "half_life": Preset(
+        "Adam on text, batch 1 to 128: memories in tokens, for the curve or the loss",
+        half_life.Settings(),
     ),
     "cifar10_resnet56_adam": preset(
         "Adam, as published",
