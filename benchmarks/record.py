@@ -154,8 +154,8 @@ SMALL: dict[str, dict] = {
     "scaling:rare_rows*": FEW
     | dict(horizon=32, evaluations=2, kappas=(2,), seeds=3, warmup=4, draws=32)
     | OWN_TEXT,
-    "scaling:half_life": FEW
-    | dict(horizon=32, evaluations=2, kappas=(2, 4), seeds=3, warmup=4)
+    "scaling:half_life*": FEW
+    | dict(horizon=32, evaluations=2, kappas=(2,), seeds=3, warmup=4)
     | OWN_TEXT,
     "scaling:[!rh]*": FEW
     | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2,), ells=(2,))
