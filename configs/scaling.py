@@ -301,7 +301,15 @@ PRESETS = {
     ),
     "half_life": Preset(
         "Adam on text, batch 1 to 128: memories in tokens, for the curve or the loss",
-        half_life.Settings(),
+        half_life.Settings(
+            known_false=(
+                *(f"both_keeps_the_curve_at_{kappa}" for kappa in (32, 64, 128)),
+                *(f"v_keeps_the_curve_at_{kappa}" for kappa in (16, 32, 64, 128)),
+                *(f"neither_keeps_the_curve_at_{k}" for k in (8, 16, 32, 64, 128)),
+                "rule_nearer_than_v_alone_at_32",
+                *(f"v_alone_ends_below_both_at_{kappa}" for kappa in (8, 128)),
+            )
+        ),
     ),
     "half_life_wiki": Preset(
         "the same from batch 1 to 512, a transformer of 25M parameters",
