@@ -61,6 +61,7 @@ MLP_ALONE = FEW | {"judged": 64, "options.hidden": (8, 8)}
 TEXT = {"options.depth": 1, "options.width": 16, "options.heads": 2}
 TEXT |= {"options.length": 16, "options.dtype": "float32", "schedule.warmup": 8}
 TEXT |= dict(dataset="text")
+OWN_TEXT = {k: v for k, v in TEXT.items() if "schedule" not in k}
 SWEEP = {"options.hidden": (8,), "train_size": 64, "steps": 20, "evaluations": 2}
 WHOLE = FEW | dict(horizon=32, evaluations=2, kappas=(2,), ells=(2,), seeds=2)
 WHOLE |= dict(batch_size=8, group=4)
@@ -164,7 +165,13 @@ SMALL: dict[str, dict] = {
     "landscape:between": dict(points=9, other_replica=1),
     "scaling:rare_classes": dict(horizon=64, seeds=3, kappas=(8,))
     | {"options.hidden": (8,)},
-    "scaling:[!r]*": FEW
+    "scaling:rare_rows*": FEW
+    | dict(horizon=32, evaluations=2, kappas=(2,), seeds=3, warmup=4, draws=32)
+    | OWN_TEXT,
+    "scaling:half_life*": FEW
+    | dict(horizon=32, evaluations=2, kappas=(2,), seeds=3, warmup=4)
+    | OWN_TEXT,
+    "scaling:[!rh]*": FEW
     | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2,), ells=(2,))
     | dict(svag_until=0.25, probe_until=0.5, probe_seeds=2, draws=32),
     "scaling:digits": dict(kappas=(2, 4)),
@@ -193,7 +200,7 @@ SMALL: dict[str, dict] = {
     "batches:[!rc]*": GROWING,
     "batches:rmsprop": GROWING,
     "batches:cifar10*": GROWING | STAND_IN | dict(batch_size=8, group=8, growth=2),
-    "batches:lm": {k: v for k, v in TEXT.items() if "schedule" not in k},
+    "batches:lm": OWN_TEXT,
     "batches:critical": FEW
     | dict(seeds=3, horizon=64, times=(16, 32), stretch=16, kappas=(2, 4))
     | dict(fixed=(1, 2), draws=32),

@@ -15,12 +15,15 @@ RMSprop are not; those here are common ones):
     wikitext_gpt             Malladi et al. 2022: batch 512 to 8192, and 256 to 8192 for
     bert_masked              the masked one; perplexities at most .5 apart. Here on the
                              bytes of TFDS's wiki40b/en
+    half_life_wiki           Marek et al. 2025: 600M tokens, a net of 30M parameters,
+                             batch 1 to 4096; there on FineWeb-Edu. b2 is .95 at batch
+                             512, which is common and not theirs
 
 What is known to be false did not hold, or was not resolved, in the runs that
 docs/scaling.md reports.
 """
 
-from experiments.scaling import classes
+from experiments.scaling import classes, half_life, rows
 from experiments.scaling.rule import SIGNAL, WAYS_OUT, Settings
 from optsde.models import SCALE_INVARIANT
 from optsde.optimizers import SGD, AdaGrad, Adam, CentredAdam, Momentum, RMSprop
@@ -89,6 +92,8 @@ LARGE = dict(
     bound=1.5,
 )
 MASKED = dict(augment="masked")
+
+ROW_KAPPAS = (4, 8, 16, 32)
 
 # ---- CIFAR-10
 
@@ -229,6 +234,22 @@ PRESETS = {
             )
         ),
     ),
+    "rare_rows": Preset(
+        "rows of frequent and of rare tokens, in a transformer's untied embedding",
+        rows.Settings(
+            known_false=(
+                *(f"{name}_loss_holds_at_32" for name in rows.GROUPS),
+                *(
+                    f"{n}_moved_holds_at_{k}"
+                    for n in rows.GROUPS[:2]
+                    for k in ROW_KAPPAS
+                ),
+                "rare_moved_holds_at_32",
+                "rare_loss_further_off_at_32",
+                *(f"rare_moved_further_off_at_{kappa}" for kappa in ROW_KAPPAS),
+            )
+        ),
+    ),
     "digits_heavy_tails": preset(
         "Adam with stable noise (--config.alpha) on every gradient",
         Adam(**ADAM),
@@ -277,6 +298,32 @@ PRESETS = {
         options=SMALL_NET | dict(causal=False),
         kappas=(4, 8, 16, 32),
         bound=4.0,  # a seventh of the tokens to judge by
+    ),
+    "half_life": Preset(
+        "Adam on text, batch 1 to 128: memories in tokens, for the curve or the loss",
+        half_life.Settings(
+            known_false=(
+                *(f"both_keeps_the_curve_at_{kappa}" for kappa in (32, 64, 128)),
+                *(f"v_keeps_the_curve_at_{kappa}" for kappa in (16, 32, 64, 128)),
+                *(f"neither_keeps_the_curve_at_{k}" for k in (8, 16, 32, 64, 128)),
+                "rule_nearer_than_v_alone_at_32",
+                *(f"v_alone_ends_below_both_at_{kappa}" for kappa in (8, 128)),
+            )
+        ),
+    ),
+    "half_life_wiki": Preset(
+        "the same from batch 1 to 512, a transformer of 25M parameters",
+        half_life.Settings(
+            optimizer=Adam(lr=3e-4, b1=0.9, b2=0.9999),
+            dataset="wiki40b/en",
+            options=dict(dtype="bfloat16", depth=8, width=512, heads=8, length=512),
+            train_size=0,
+            test_size=4096,
+            horizon=1_171_456.0,
+            warmup=58_368.0,
+            kappas=(8, 64, 512),
+            seeds=3,
+        ),
     ),
     "cifar10_resnet56_adam": preset(
         "Adam, as published",

@@ -8,14 +8,16 @@ at κB under the optimizer's own rule and under the rules people use instead, on
 clock, with the same seeds. --dry_run prints the hyperparameters.
 """
 
-from experiments.scaling import classes, rule
+from experiments.scaling import classes, half_life, rows, rule
 from experiments.scaling.verification import study
 from optsde.plans import Plan
 from optsde.run import Task
 from optsde.study import Package, Result
 from optsde.study.results import call
 
-PACKAGE = Package("scaling", __doc__, (study, classes.study))
+PACKAGE = Package(
+    "scaling", __doc__, (study, classes.study, rows.study, half_life.study)
+)
 main = PACKAGE.main
 
 

@@ -12,6 +12,7 @@ Under each remedy, and with a larger batch, runs by the rule at κ are compared 
 run at κ = 1 of the same remedy, on held-out images of rare and of common classes.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,16 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-import optsde
+from experiments.scaling import groups
+from experiments.scaling.groups import named, pair
 from optsde.analysis import (
-    Estimate,
     Verdict,
     above,
     agrees,
     estimate,
     family,
     interval,
-    jackknife,
     percent_of_mean,
     plus_minus,
     stack,
@@ -53,12 +53,9 @@ from optsde.measure.probe import Probe, probe
 from optsde.run import Task
 from optsde.study import (
     Arm,
-    Integers,
-    LabelSettings,
     Names,
     RunDir,
     Runs,
-    Seeds,
     Study,
     UsageError,
     refuse_divergence,
@@ -78,46 +75,23 @@ FEW = 3  # classes that are called rare, and as many common
 GROUPS = ("rare", "common")
 
 
-class Settings(LabelSettings, Seeds):
-    optimizer: optsde.Optimizer = setting(
-        optsde.Adam(lr=1.4e-3, b1=0.998, b2=0.998), "of the base run"
-    )
-    batch_size: int = setting(2, "of the base run", at_least=1)
-    horizon: float = setting(2560.0, "length of the run, in base steps", above=0)
-    kappas: Integers = setting(
-        (8, 32), "batches, in base batches", above=1, entries=1, distinct=True
-    )
+class Settings(groups.Settings):
     remedies: Names = setting(tuple(REMEDIES), "for imbalance", some_of=REMEDIES)
     larger: int = setting(4, "times the batch of the remedy of that name", above=1)
-    evaluations: int = setting(8, "evaluations of each run", at_least=2)
-    bound: float = setting(
-        5.0, "for equal losses", unit="% of loss", above=0, at_most=100
-    )
     imbalance = 0.02
     seeds = 48
-
-    @property
-    def every(self) -> float:
-        """Base steps from one evaluation to the next."""
-        return self.horizon / self.evaluations
 
     def demands(self):
         yield from super().demands()
         yield "none" in self.remedies, "remedies", "'none' among them"
-        for arm in arms(self, "none"):
-            steps = self.every / arm.plan.dt
-            fine = abs(steps - round(steps)) < 1e-9 and round(steps) >= 1
-            allowed = f"whole steps in horizon/evaluations = {self.every:g} base steps"
-            yield fine, "kappas", allowed
 
 
 def arms(s: Settings, remedy: str) -> Iterator[Arm]:
     """Yields the base run of a remedy, and the rule at each κ."""
-    batch = s.batch_size * (s.larger if remedy == "larger" else 1)
-    base = optsde.Plan(optimizer=s.optimizer, batch_size=batch, horizon=s.horizon)
-    yield Arm(named(remedy), base.checked())
-    for kappa in sorted(s.kappas):
-        yield Arm(named(remedy, kappa), optsde.scale(base, kappa, memory="power"))
+    base = s.base_plan()
+    if remedy == "larger":
+        base = dataclasses.replace(base, batch_size=s.batch_size * s.larger)
+    return groups.arms(remedy, base, s.kappas)
 
 
 # ---- draws and weights
@@ -245,45 +219,6 @@ def of_classes(s: Settings, task: Task) -> Probe:
 # ---- what is made of them
 
 
-def named(remedy: str, kappa: float = 1) -> str:
-    """Returns the name of the arm of a remedy at κ."""
-    return f"{remedy}/{kappa:g}"
-
-
-def late(s: Settings, runs: Runs, name: str, group: str) -> np.ndarray:
-    """Returns each seed's mean loss over the second half of the run."""
-    return runs[name][group].between(s.horizon / 2)
-
-
-def off(s: Settings, runs: Runs, remedy: str, kappa: float, group: str) -> Estimate:
-    """Returns by how many % the loss at κ differs from that at κ = 1."""
-    each = (late(s, runs, named(remedy, k), group) for k in (kappa, 1))
-    return percent_of_mean(*each)
-
-
-def further(
-    s: Settings,
-    runs: Runs,
-    kappa: float,
-    one: tuple[str, str],
-    other: tuple[str, str],
-) -> Estimate:
-    """Returns how much further the loss is off in one (remedy, group), in points."""
-    pairs = [
-        late(s, runs, named(remedy, k), group)
-        for remedy, group in (one, other)
-        for k in (kappa, 1)
-    ]
-
-    def gain(far, of_far, near, of_near):
-        far, near = (
-            abs(x.mean() / y.mean() - 1) for x, y in ((far, of_far), (near, of_near))
-        )
-        return 100 * (far - near)
-
-    return jackknife(gain, *pairs)
-
-
 def levels(s: Settings, outcome: Outcome, remedy: str) -> tuple[np.ndarray, ...]:
     """Returns ‖ḡ‖², N [seeds] and each class's share of v [seeds, C], at the end."""
     run = outcome.runs[named("none")]
@@ -313,11 +248,12 @@ def tables(s: Settings, outcome: Outcome) -> Iterator[str]:
     header += [f"{group} classes" for group in GROUPS]
     rows = []
     for remedy in s.remedies:
-        losses = [late(s, runs, named(remedy), group) for group in GROUPS]
+        losses = [pair(s, runs, remedy, 1, group).near for group in GROUPS]
         cells = [plus_minus(estimate(x), 3) for x in losses]
         rows.append([REMEDIES[remedy], "1, the loss", *cells])
         for kappa in s.kappas:
-            gaps = [interval(off(s, runs, remedy, kappa, group)) for group in GROUPS]
+            pairs = [pair(s, runs, remedy, kappa, group) for group in GROUPS]
+            gaps = [interval(each.off()) for each in pairs]
             cells = [with_interval(x, 1, sign="+") for x in gaps]
             rows.append(["", f"{kappa:g}", *cells])
     yield table(header, rows, "lrrr")
@@ -338,7 +274,7 @@ def claims(s: Settings, outcome: Outcome) -> Iterator[Verdict]:
         [
             agrees(
                 f"{remedy}_{group}_hold_at_{kappa:g}",
-                off(s, runs, remedy, kappa, group),
+                pair(s, runs, remedy, kappa, group).off(),
                 s.bound,
                 "% of loss",
             )
@@ -353,17 +289,17 @@ def claims(s: Settings, outcome: Outcome) -> Iterator[Verdict]:
 def comparisons(s: Settings, runs: Runs) -> Iterator[Verdict]:
     """Yields that rare classes are further off, and that remedies bring them nearer."""
     for kappa in s.kappas:
-        plain = "none", "rare"
-        gain = further(s, runs, kappa, plain, ("none", "common"))
+        rare = pair(s, runs, "none", kappa, "rare")
+        gain = rare.further_off_than(pair(s, runs, "none", kappa, "common"))
         claim = f"rare_further_off_than_common_at_{kappa:g}"
         yield above(claim, gain, 0.0, "points of % of loss")
         for remedy in ("oversampled", "weighted"):
             if remedy in s.remedies:
-                gain = further(s, runs, kappa, plain, (remedy, "rare"))
+                gain = rare.further_off_than(pair(s, runs, remedy, kappa, "rare"))
                 claim = f"{remedy}_bring_rare_nearer_at_{kappa:g}"
                 yield above(claim, gain, 0.0, "points of % of loss")
         if "larger" in s.remedies:
-            gain = further(s, runs, kappa, ("larger", "rare"), plain)
+            gain = pair(s, runs, "larger", kappa, "rare").further_off_than(rare)
             claim = f"larger_batch_rare_further_off_at_{kappa:g}"
             yield above(claim, gain, 0.0, "points of % of loss")
 
@@ -384,7 +320,8 @@ def figure(s: Settings, outcome: Outcome, path: Path) -> None:
     label(left, x="class, the commonest first", y="share of v, %", legend="best")
     for number, remedy in enumerate(s.remedies):
         for group, dashes, side in zip(GROUPS, ("-", ":"), (0, 0.5), strict=True):
-            gaps = stack([off(s, runs, remedy, kappa, group) for kappa in s.kappas])
+            pairs = [pair(s, runs, remedy, kappa, group) for kappa in s.kappas]
+            gaps = stack([each.off() for each in pairs])
             x = np.array(s.kappas) * 1.06 ** (number + side - len(s.remedies) / 2)
             text = f"{group} classes, {REMEDIES[remedy]}"
             style = dict(colour=colour[remedy], ls=dashes, ms=4, label=text)

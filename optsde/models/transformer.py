@@ -21,9 +21,11 @@ class Transformer(nn.Module):
     As GPT-2, or with causal=False as BERT.
 
     Norm before each sublayer, learned positions up to `length`, GELU, four times the
-    width inside the MLP. The tokens' embedding is the last layer too (weights tied).
-    Weights begin as N(0, 0.02²), divided by √(2·depth) where they write to the residual
-    stream. Attention's softmax and the logits are float32 whatever the `dtype`.
+    width inside the MLP. The tokens' embedding is the last layer too, unless
+    tied=False: then that has weights of its own, and a row of the embedding has a
+    gradient only where its token is read. Weights begin as N(0, 0.02²), divided by
+    √(2·depth) where they write to the residual stream. Attention's softmax and the
+    logits are float32 whatever the `dtype`.
     """
 
     takes_mask = True
@@ -34,6 +36,7 @@ class Transformer(nn.Module):
     heads: int = 4
     length: int = 128
     causal: bool = True
+    tied: bool = True
     dtype: Any = None
 
     @nn.compact
@@ -50,10 +53,11 @@ class Transformer(nn.Module):
             )
         shape = (self.classes, self.width)
         embedding = self.param("tokens", _normal(0.02), shape)
+        last = embedding if self.tied else self.param("output", _normal(0.02), shape)
         shape = (self.length, self.width)
         positions = self.param("positions", _normal(0.02), shape)
         x = embedding[tokens] + positions[None, :size]
-        x, embedding = promote_dtype(x, embedding, dtype=self.dtype)
+        x, last = promote_dtype(x, last, dtype=self.dtype)
         for number in range(self.depth):
             x = _Layer(
                 self.heads,
@@ -64,7 +68,7 @@ class Transformer(nn.Module):
             )(x)
         wide = jnp.promote_types(x.dtype, jnp.float32)
         x = LayerNorm()(x)
-        return jnp.einsum("ntd,vd->ntv", x, embedding, preferred_element_type=wide)
+        return jnp.einsum("ntd,vd->ntv", x, last, preferred_element_type=wide)
 
 
 class _Layer(nn.Module):

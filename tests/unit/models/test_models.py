@@ -449,6 +449,28 @@ def test_initial_transformer():
         assert np.std(value) == pytest.approx(std, rel=5 / (2 * value.size) ** 0.5)
 
 
+def test_untied_rows_have_gradients_only_where_their_token_is_read():
+    """And with one matrix for both, the net is the tied one."""
+    options: dict = dict(width=16, depth=1, heads=2, length=4)
+    tokens, targets = jnp.array([[1, 3, 3, 5]]), jnp.array([[3, 3, 5, 7]])
+    tied, untied = (build("transformer", 9, tied=x, **options) for x in (True, False))
+    params = fill(untied, tokens)
+
+    def loss(params):
+        logits = untied.apply({"params": params}, tokens)
+        return token_cross_entropy(logits, targets)[0]
+
+    sizes = {k: jnp.abs(jax.grad(loss)(params)[k]).max(1) for k in ("tokens", "output")}
+    np.testing.assert_array_equal(np.flatnonzero(sizes["tokens"]), [1, 3, 5])
+    assert (sizes["output"] > 0).all()
+    same = params | {"output": params["tokens"]}
+    one = untied.apply({"params": same}, tokens)
+    other = tied.apply(
+        {"params": {k: same[k] for k in same.keys() - {"output"}}}, tokens
+    )
+    np.testing.assert_array_equal(one, other)
+
+
 # Losses
 
 
