@@ -9,6 +9,7 @@ a minute.
 
 from experiments.descent import (
     animation,
+    full_gradient,
     gd_2d,
     l2_vs_weight_decay,
     modified_sde,
@@ -41,6 +42,10 @@ PRESETS = {
     "modified_sde": Preset(
         "SGD against the SDE of f and of f + (η/4)|∇f|²: orders, and the long run",
         modified_sde.Settings(known_false=("modified_is_nearer_in_the_long_run",)),
+    ),
+    "full_gradient": Preset(
+        "examples to a given loss, by full gradients and by batches, exact",
+        full_gradient.Settings(),
     ),
     "l2_vs_weight_decay": Preset(
         "held-out loss on digits over λ × lr, in the two forms",

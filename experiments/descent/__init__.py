@@ -7,6 +7,7 @@ decay against L2, schedules, and the flow that finite steps really follow.
 
 from experiments.descent import (
     animation,
+    full_gradient,
     gd_2d,
     l2_vs_weight_decay,
     modified_sde,
@@ -27,6 +28,7 @@ STUDIES = (
     sensitivity,
     gd_2d,
     modified_sde,
+    full_gradient,
     l2_vs_weight_decay,
     schedules,
 )
