@@ -173,6 +173,7 @@ SMALL: dict[str, dict] = {
     "descent:full_gradient": dict(dimension=2, sizes=(64, 512), seeds=2)
     | dict(batches=(1, 8), halvings=12),
     "descent:l2_vs_weight_decay": ON_DIGITS | dict(decays=(0.01, 0.1, 1.0)),
+    "descent:starts": FEW | dict(widths=(2, 4, 8), steps=20, seeds=4),
     "descent:schedules": ON_DIGITS | dict(lrs=(0.004, 0.016)),
     "sweep:adam": SWEEP,
     "sweep:adamw": SWEEP,

@@ -17,6 +17,7 @@ from experiments.descent import (
     schedules,
     second_moment,
     sensitivity,
+    starts,
     trajectories,
 )
 from optsde.study import Preset, presets
@@ -60,6 +61,10 @@ PRESETS = {
             # Not resolved in the run of docs/descent.md.
             known_false=("warm-up_beats_constant",),
         ),
+    ),
+    "starts": Preset(
+        "spread of the losses at the end over starts, as a net on digits gets wider",
+        starts.Settings(),
     ),
 }
 DEFAULT = "trajectories"

@@ -15,6 +15,7 @@ from experiments.descent import (
     schedules,
     second_moment,
     sensitivity,
+    starts,
     trajectories,
 )
 from experiments.descent.functions import listing
@@ -31,6 +32,7 @@ STUDIES = (
     full_gradient,
     l2_vs_weight_decay,
     schedules,
+    starts,
 )
 PACKAGE = Package(
     "descent", f"{__doc__}\n{listing()}", [module.study for module in STUDIES]
