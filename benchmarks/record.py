@@ -173,11 +173,13 @@ SMALL: dict[str, dict] = {
     "descent:full_gradient": dict(dimension=2, sizes=(64, 512), seeds=2)
     | dict(batches=(1, 8), halvings=12),
     "descent:l2_vs_weight_decay": ON_DIGITS | dict(decays=(0.01, 0.1, 1.0)),
+    "descent:perceptron": dict(dimension=8, steps=40, seeds=4),
     "descent:starts": FEW | dict(widths=(2, 4, 8), steps=20, seeds=4),
     "descent:schedules": ON_DIGITS | dict(lrs=(0.004, 0.016)),
     "sweep:adam": SWEEP,
     "sweep:adamw": SWEEP,
     "sweep:momentum": SWEEP,
+    "sweep:decay*": SWEEP | {"over.l2": (0.0, 0.01), "over.lr": (0.01,), "seeds": 4},
     "batches:regression": dict(dimension=4, steps=512, halvings=2, evaluations=8),
     "batches:[!rc]*": GROWING,
     "batches:rmsprop": GROWING,

@@ -14,6 +14,7 @@ from experiments.descent import (
     l2_vs_weight_decay,
     modified_sde,
     overshoot,
+    perceptron,
     schedules,
     second_moment,
     sensitivity,
@@ -47,6 +48,10 @@ PRESETS = {
     "full_gradient": Preset(
         "examples to a given loss, by full gradients and by batches, exact",
         full_gradient.Settings(),
+    ),
+    "perceptron": Preset(
+        "weight decay of a linear perceptron with noisy labels, against theory",
+        perceptron.Settings(),
     ),
     "l2_vs_weight_decay": Preset(
         "held-out loss on digits over λ × lr, in the two forms",

@@ -12,6 +12,7 @@ from experiments.descent import (
     l2_vs_weight_decay,
     modified_sde,
     overshoot,
+    perceptron,
     schedules,
     second_moment,
     sensitivity,
@@ -33,6 +34,7 @@ STUDIES = (
     l2_vs_weight_decay,
     schedules,
     starts,
+    perceptron,
 )
 PACKAGE = Package(
     "descent", f"{__doc__}\n{listing()}", [module.study for module in STUDIES]
