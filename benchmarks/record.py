@@ -174,6 +174,10 @@ SMALL: dict[str, dict] = {
     | dict(batches=(1, 8), halvings=12),
     "descent:l2_vs_weight_decay": ON_DIGITS | dict(decays=(0.01, 0.1, 1.0)),
     "descent:perceptron": dict(dimension=8, steps=40, seeds=4),
+    "descent:lengths": ON_DIGITS | dict(batch_size=16, factors=(1.0, 4.0)),
+    "descent:lengths_text": FEW
+    | {k: v for k, v in TEXT.items() if "schedule" not in k}
+    | dict(steps=4, seeds=4, factors=(1.0,), lengths=(1.0, 2.0)),
     "descent:starts": FEW | dict(widths=(2, 4, 8), steps=20, seeds=4),
     "descent:schedules": ON_DIGITS | dict(lrs=(0.004, 0.016)),
     "sweep:adam": SWEEP,

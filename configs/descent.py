@@ -12,6 +12,7 @@ from experiments.descent import (
     full_gradient,
     gd_2d,
     l2_vs_weight_decay,
+    lengths,
     modified_sde,
     overshoot,
     perceptron,
@@ -21,6 +22,7 @@ from experiments.descent import (
     starts,
     trajectories,
 )
+from optsde.optimizers import Adam
 from optsde.study import Preset, presets
 
 PRESETS = {
@@ -65,6 +67,25 @@ PRESETS = {
         schedules.Settings(
             # Not resolved in the run of docs/descent.md.
             known_false=("warm-up_beats_constant",),
+        ),
+    ),
+    "lengths": Preset(
+        "cosines longer than the run, once through the digits",
+        lengths.Settings(),
+    ),
+    "lengths_text": Preset(
+        "cosines longer than the run, once through some text, a small transformer",
+        lengths.Settings(
+            dataset="text",
+            model="transformer",
+            options=dict(dtype="float32", depth=1, width=16, heads=2, length=32),
+            optimizer=Adam(lr=0.008),
+            factors=(1.0, 2.0),
+            train_size=2048,
+            test_size=256,
+            batch_size=8,
+            steps=256,
+            seeds=12,
         ),
     ),
     "starts": Preset(

@@ -10,6 +10,7 @@ from experiments.descent import (
     full_gradient,
     gd_2d,
     l2_vs_weight_decay,
+    lengths,
     modified_sde,
     overshoot,
     perceptron,
@@ -33,6 +34,7 @@ STUDIES = (
     full_gradient,
     l2_vs_weight_decay,
     schedules,
+    lengths,
     starts,
     perceptron,
 )

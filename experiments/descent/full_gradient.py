@@ -75,9 +75,10 @@ class Settings(Seeds):
         fine = self.sizes[0] > 2 * self.dimension
         yield fine, "sizes", f"more than twice the dimension, {self.dimension}"
         start = np.sum(curvatures(self)) / 2
-        least = 4 * start / 2**self.halvings
-        fine = self.allowed_by(self.sizes[-1]) > least
-        yield fine, "halvings", f"enough for the data's accuracy, above {least:.2g}"
+        low = self.allowed_by(self.sizes[-1])
+        needed = int(np.ceil(np.log2(start / low))) + 2
+        fine = self.halvings >= needed
+        yield fine, "halvings", f"{needed} or more, for the data's accuracy, {low:.2g}"
         fine = self.allowed_by(self.sizes[0]) < start / 4
         yield fine, "noise", f"less, for N = {self.sizes[0]} to tell of the teacher"
 

@@ -48,9 +48,16 @@ Errors = dict[float, np.ndarray]  # by load, [decays, seeds, times]
 class Settings(Seeds):
     dimension: int = setting(256, "of the inputs, N", at_least=4, at_most=1024)
     loads: Numbers = setting(
-        (0.5, 1.0, 2.0), "examples for each weight, α", above=0, at_most=100, entries=1
+        (0.5, 1.0, 2.0),
+        "examples for each weight, α",
+        above=0,
+        at_most=100,
+        entries=1,
+        rising=True,
     )
-    noise: float = setting(0.5, "standard deviation of the labels, σ", above=0)
+    noise: float = setting(
+        0.5, "standard deviation of the labels, σ", above=0, at_most=100
+    )
     start: float = setting(1.0, "standard deviation of the first weights", at_least=0)
     factors: Numbers = setting(
         (0.0, 0.0625, 0.25, 1.0, 4.0),
