@@ -159,8 +159,8 @@ def figure(s: Settings, runs: Ends, path: Path) -> None:
         rates = cosine(length * s.steps, s.end)(jnp.asarray(times))
         left.plot(times, rates, color=colour, label=f"{length:g}")
     left.set_ylim(0, 1.05)
-    title = "Half cosines, of runs"
-    plots.label(left, x="step", y="lr, of the peak", title=title, legend="lower left")
+    words = dict(x="step", y="lr, of the peak", title="Half cosines")
+    plots.label(left, **words, legend="lower left", legend_title="length")
     longer = s.lengths[1:]
     places = np.arange(len(longer))
     for words, losses, colour, marker in (
