@@ -191,11 +191,20 @@ SMALL: dict[str, dict] = {
         time=0.6, lrs=(0.1, 0.05, 0.025), epoch_lrs=(0.02, 0.01, 0.005)
     ),
     "descent:modified_sde": dict(paths=200, substeps=2),
+    "descent:full_gradient": dict(dimension=2, sizes=(64, 512), seeds=2)
+    | dict(batches=(1, 8), halvings=12),
     "descent:l2_vs_weight_decay": ON_DIGITS | dict(decays=(0.01, 0.1, 1.0)),
+    "descent:perceptron": dict(dimension=8, steps=40, seeds=4),
+    "descent:lengths": ON_DIGITS | dict(batch_size=16, factors=(1.0, 4.0)),
+    "descent:lengths_text": FEW
+    | {k: v for k, v in TEXT.items() if "schedule" not in k}
+    | dict(steps=4, seeds=4, factors=(1.0,), lengths=(1.0, 2.0)),
+    "descent:starts": FEW | dict(widths=(2, 4, 8), steps=20, seeds=4),
     "descent:schedules": ON_DIGITS | dict(lrs=(0.004, 0.016)),
     "sweep:adam": SWEEP,
     "sweep:adamw": SWEEP,
     "sweep:momentum": SWEEP,
+    "sweep:decay*": SWEEP | {"over.l2": (0.0, 0.01), "over.lr": (0.01,), "seeds": 4},
     "batches:regression": dict(dimension=4, steps=512, halvings=2, evaluations=8),
     "batches:[!rc]*": GROWING,
     "batches:rmsprop": GROWING,

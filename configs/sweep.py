@@ -9,6 +9,15 @@ from experiments.sweep import grid
 from optsde import Adam, HeavyBall
 from optsde.study import Preset, presets
 
+DECAY = dict(
+    optimizer=HeavyBall(lr=0.01, beta=0.9),
+    over={"l2": (0.0, 0.001, 0.003, 0.01, 0.03, 0.1), "lr": (0.005, 0.01, 0.02)},
+    train_size=256,
+    options={"hidden": (32,), "dtype": "float32"},
+    batch_size=32,
+    steps=1200,
+)
+
 PRESETS = {
     "adam": Preset(
         "Adam's lr and b2, on digits",
@@ -31,6 +40,14 @@ PRESETS = {
             steps=150,  # of batch 128, and 2400 of batch 8
             over={"lr": (0.003, 0.01, 0.03, 0.1), "batch_size": (8, 32, 128)},
         ),
+    ),
+    "decay": Preset(
+        "L2 and lr of the heavy ball, on few digits of which a fifth is labelled wrong",
+        grid.Settings(**DECAY, label_noise=0.2),
+    ),
+    "decay_clean": Preset(
+        "the same on right labels",
+        grid.Settings(**DECAY),
     ),
 }
 DEFAULT = "adam"

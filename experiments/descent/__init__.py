@@ -7,13 +7,17 @@ decay against L2, schedules, and the flow that finite steps really follow.
 
 from experiments.descent import (
     animation,
+    full_gradient,
     gd_2d,
     l2_vs_weight_decay,
+    lengths,
     modified_sde,
     overshoot,
+    perceptron,
     schedules,
     second_moment,
     sensitivity,
+    starts,
     trajectories,
 )
 from experiments.descent.functions import listing
@@ -27,8 +31,12 @@ STUDIES = (
     sensitivity,
     gd_2d,
     modified_sde,
+    full_gradient,
     l2_vs_weight_decay,
     schedules,
+    lengths,
+    starts,
+    perceptron,
 )
 PACKAGE = Package(
     "descent", f"{__doc__}\n{listing()}", [module.study for module in STUDIES]

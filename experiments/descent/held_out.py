@@ -40,11 +40,15 @@ def train(
     task: Task,
     plan_of: Callable[[PyTree], optsde.Plan],
     members: PyTree,
+    draw: Callable = gradients.epochs,
 ) -> dict[str, np.ndarray]:
-    """Returns loss and accuracy on held-out examples at the end, [members, seeds]."""
+    """Returns loss and accuracy on held-out examples at the end, [members, seeds].
+
+    Batches are drawn by `draw`, `gradients.epochs` or `gradients.minibatch`.
+    """
     fine = s.batch_size <= task.size
     require(fine, "batch_size", s.batch_size, f"at most {task.size} training examples")
-    sampler = gradients.epochs(task.losses, task.train)
+    sampler = draw(task.losses, task.train)
 
     def dynamics(member):
         return optsde.discrete(plan_of(member), sampler, task.init)

@@ -50,6 +50,7 @@ from optsde.study import (
 CLOSE = 0.32  # of log₂: a quarter more, or a fifth fewer steps
 TWICE = 1.0
 SLOPE, MORE = "d log steps/d log batch", "log₂ of steps more"
+EXAMPLES = "log₂ of examples more"
 PER_OCTAVE = 16  # measurements in each doubling of the steps
 
 
@@ -252,13 +253,15 @@ def tables(s: Settings, runs) -> Iterator[str]:
             lr = f"{s.optimizers[name].lr * s.factors[best[i]]:g}"
             steps = powers_of_2(estimate(log_steps[:, i]))
             row = [batch, lr + " (end of the list)" * end, with_interval(steps)]
+            row.append(f"{batch * steps.value:.3g}")
             if i:
                 more = powers_of_2(paired(rule[:, i], log_steps[:, i]))
                 lost = np.count_nonzero(~np.isfinite(found["ruled"][i - 1]))
                 row += [with_interval(more), f"{lost} of {s.seeds}"]
-            rows.append(row + [""] * (5 - len(row)))
-        header = [f"batch, {name}", "best lr", "steps", "by the rule, times"]
-        yield table([*header, "never there"], rows, "rrrrr") + "\n"
+            rows.append(row + [""] * (6 - len(row)))
+        header = [f"batch, {name}", "best lr", "steps", "examples"]
+        header += ["by the rule, times", "never there"]
+        yield table(header, rows, "rrrrrr") + "\n"
     rows = []
     for name, found in runs.items():
         twice = jackknife(partial(leaves, s.batches), judged(s, name, found)[0])
@@ -276,22 +279,27 @@ def claims(s: Settings, runs):
     logs = {name: judged(s, name, found) for name, found in runs.items()}
     slope = {name: slopes(s, log_steps) for name, (log_steps, _) in logs.items()}
     second, last = s.batches[1], s.batches[-1]
-    perfect, floor, large, near, breaks = [], [], [], [], []
+    perfect, floor, large, costs, near, breaks = [], [], [], [], [], []
     for name, (log_steps, rule) in logs.items():
         from_perfect, end = (
             estimate(slope[name][:, 0] + 1),
             estimate(slope[name][:, -1]),
         )
         more = stack([paired(rule[:, i], log_steps[:, i]) for i in (1, -1)]).each()
+        dearer = estimate(
+            log_steps[:, -1] - log_steps[:, 0] + np.log2(last / s.batches[0])
+        )
         claim = f"{name}_scales_perfectly_to_{second}"
         perfect.append(agrees(claim, from_perfect, 0.15, f"{SLOPE} + 1"))
         floor.append(above(f"{name}_has_a_floor", end, -0.25, SLOPE))
         large.append(below(f"{name}_not_slower_at_{last}", end, 0.1, SLOPE))
+        costs.append(above(f"{name}_takes_more_at_{last}", dearer, TWICE, EXAMPLES))
         near.append(below(f"{name}_rule_serves_at_{second}", more[0], CLOSE, MORE))
         breaks.append(above(f"{name}_rule_breaks_at_{last}", more[1], TWICE, MORE))
     yield from family("perfect at first", perfect)
     yield from family("a floor at last", floor)
     yield from family("no batch is too large", large)
+    yield from family("examples at the last batch", costs)
     yield from family("the rule near its base", near)
     yield from family("the rule at the full batch", breaks)
     if {"sgd", "momentum"} <= logs.keys():

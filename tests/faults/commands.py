@@ -68,9 +68,9 @@ TAKEN: dict[str, tuple[str, str]] = {
     "0": (
         "0 is among its values: none of it, all there are, or the first",
         "absolute_decay after alpha b1 b2 batch_size beta checkpoint_every clip "
-        "controls_until cosine curvature distance eps eps_root images init_seed l2 "
+        "controls_until cosine curvature distance end eps eps_root images init_seed l2 "
         "label_noise lr momentum penalty points power probe_examples rise sde_seeds "
-        "seed steps stride "
+        "seed start steps stride "
         "subset tail_size test_size train_size v0 warmup weight_decay window",
     ),
     "1e20": (
@@ -78,9 +78,9 @@ TAKEN: dict[str, tuple[str, str]] = {
         "high makes its claim fail",
         "absolute_decay adagrad_lr adagrad_unit adam_lr apart base capped_ratio clip "
         "close controls_until cosine curvature cycle_low cycle_peak decay distance "
-        "eps eps_root factor factors growth init l2 large_lr large_ratio lr lrs "
-        "matched_loss noise peaks penalty ratio ratios rise scales shown stride "
-        "target warm_lr weight_decay",
+        "eps eps_root factor factors growth init l2 large_lr large_ratio longest lr "
+        "lrs matched_loss noise peaks penalty ratio ratios rise scales shown start "
+        "stride target warm_lr weight_decay worse",
     ),
     "2,2": (
         "two layers of one width, a point on the diagonal, the shape of an example, a "
@@ -212,6 +212,18 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("descent gd_2d lrs=0.1,0.1,0.05", "lrs=0.1,0.1,0.05|distinct"),
     ("descent modified_sde time=0.33", "time=0.33|multiple"),
     ("descent modified_sde curvatures=20,1", "curvatures=20.0,1.0|below 1/lr, 10"),
+    ("descent full_gradient batches=2,4", "batches=2,4|from 1"),
+    ("descent full_gradient dimension=8 sizes=16,999", "sizes=16,999|dimension, 8"),
+    ("descent full_gradient halvings=8", "halvings=8|accuracy"),
+    ("descent full_gradient noise=9", "noise=9.0|less"),
+    ("descent lengths lengths=1.5,2", "lengths=1.5,2.0|1 first"),
+    ("descent lengths batch_size=0", "batch_size=0"),
+    ("descent perceptron factors=0,1", "factors=0.0,1.0|0.25, 1 and 4"),
+    ("descent perceptron lr=0.2", "lr=0.2|swing"),
+    ("descent perceptron loads=0.001,", "loads=0.001|two examples"),
+    ("descent starts model=digitsnet", "model=digitsnet|hidden layer"),
+    ("descent starts options.hidden=8,", "options.hidden=8|widths"),
+    ("descent starts seeds=3", "seeds=3|at least 4"),
     ("descent trajectories methods=gd,gd", "methods=gd,gd|each once"),
     ("descent trajectories start=1,2,3", "start|2 coordinates"),
     ("landscape around run=/no/such/run", "run=/no/such/run"),

@@ -76,7 +76,7 @@ def test_steps_without_noise(tmp_path):
 def test_the_study_runs_and_is_read_again(tmp_path, capsys):
     s = settings(optimizers={"sgd": SGD(lr=0.1), "momentum": HeavyBall(lr=0.01)})
     verdicts = run(batches.study, s, RunDir.open(tmp_path, "fullbatch", s.config()))
-    assert len(verdicts) == 5 * 2 + 2
+    assert len(verdicts) == 6 * 2 + 2
     assert all(np.isfinite(v.value) for v in verdicts[:-1])
     assert (tmp_path / "figures" / "batches.png").stat().st_size > 10_000
     again = run(batches.study, s, RunDir.open(tmp_path, "fullbatch", s.config()))

@@ -81,7 +81,7 @@ def test_the_example_suits_every_study(example, package):
 TAKEN = {
     "batches": {"critical", "growing"},
     "catapults": {"edge"},
-    "descent": {"l2_vs_weight_decay", "schedules"},
+    "descent": {"l2_vs_weight_decay", "lengths", "schedules"},
     "fullbatch": {"batches", "growth", "orders", "row", "sharpness", "table"},
     "intrinsic_lr": {
         "equilibrium",
