@@ -332,7 +332,7 @@ def figure(s: Settings, runs: dict[Case, np.ndarray], path: Path) -> None:
     right.set_ylim(bottom=np.min(tried) / 15)  # room for the legend
     title = f"exponent of the best λ: {power_of(s, runs)}"
     plots.label(
-        right, x="lr · examples", y="weight decay λ", title=title, legend="best"
+        right, x="lr · examples", y="weight decay λ", title=title, legend="lower left"
     )
     plots.save(canvas, path)
 
