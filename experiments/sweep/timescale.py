@@ -3,32 +3,29 @@
 With decoupled decay the weights are a moving average of the steps of Adam, over
 1/(lr·λ) steps. Wang and Aitchison (2024) find that the best such timescale is the same
 number of epochs however many examples there are, so that at one lr the best λ falls as
-1/examples; and since the timescale has lr in it, as 1/lr too. Every case, an lr and a
+1/examples. If it is the timescale that counts, it falls as 1/lr too. Every case, an lr and a
 number of examples, is trained for as many epochs with every timescale.
 """
 
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import optsde
+from experiments.sweep.optima import Case, best_timescales, costs, exponent
 from optsde.analysis import (
-    Estimate,
     Verdict,
     above,
     agrees,
     estimate,
     exact,
     interval,
-    jackknife,
     plots,
     plus_minus,
-    stack,
     table,
     with_interval,
 )
@@ -51,21 +48,6 @@ from optsde.study import (
 from optsde.study.tasks import LabelSettings
 
 ORDERS = 1  # the stream of keys by which replicas choose their examples
-
-
-class Case(NamedTuple):
-    """An lr, and the number of examples that each replica draws from."""
-
-    size: int
-    lr: float
-
-    @property
-    def pace(self) -> float:
-        """Returns what the best λ is expected to be inverse to."""
-        return self.lr * self.size
-
-    def __str__(self) -> str:
-        return f"{self.size} examples, lr {self.lr:g}"
 
 
 class Settings(LabelSettings, Seeds):
@@ -200,73 +182,11 @@ def trained(s: Settings, task: Task, case: Case) -> dict[str, np.ndarray]:
     return {"test_loss": losses.reshape(count, s.seeds).T}
 
 
-# ---- what follows from them
-
-
-def lowest(s: Settings, losses: np.ndarray) -> float:
-    """Returns log2 of the timescale at which the mean loss is lowest.
-
-    It is where a parabola through the lowest point and its neighbours, in logs, is
-    lowest; NaN where the lowest point is at an end of the timescales.
-    """
-    mean, at = losses.mean(axis=0), np.log2(s.timescales)
-    n = int(np.argmin(mean))
-    if n in (0, len(mean) - 1):
-        return np.nan
-    near = slice(n - 1, n + 2)
-    curve, tilt, _ = np.polyfit(at[near] - at[n], np.log(mean[near]), 2)
-    return float(at[n] - tilt / (2 * curve))
-
-
-def best_timescales(s: Settings, runs: dict[Case, np.ndarray]) -> Estimate:
-    """Returns log2 of the best timescale of each case, in epochs."""
-    return stack(jackknife(partial(lowest, s), losses) for losses in runs.values())
-
-
-def exponent(s: Settings, runs: dict[Case, np.ndarray]) -> Estimate:
-    """Returns p in best λ ∝ (lr·examples)^p, by least squares in logs."""
-    paces = np.log2([case.pace for case in runs])
-
-    def slope(*losses):
-        return np.polyfit(paces, [lowest(s, x) for x in losses], 1)[0]
-
-    # λ = batch/(lr·examples·timescale)
-    return exact(-1.0) - jackknife(slope, *runs.values())
-
-
-def carried(
-    s: Settings, runs: dict[Case, np.ndarray], power: float, first, last
-) -> float:
-    """Returns the last case's mean loss at the first's best λ · (ratio of paces)^power.
-
-    Power −1 keeps the timescale in epochs, 0 keeps λ. Between the timescales that ran
-    it is interpolated over their logs; NaN beyond them.
-    """
-    one, *_, other = runs
-    place = lowest(s, first) - (1 + power) * np.log2(other.pace / one.pace)
-    ends = dict(left=np.nan, right=np.nan)
-    return float(np.interp(place, np.log2(s.timescales), last.mean(axis=0), **ends))
-
-
-def costs(s: Settings, runs: dict[Case, np.ndarray]) -> tuple[Estimate, Estimate]:
-    """Returns the loss of the last case at what is best for the first, in %.
-
-    That at the first's timescale above the lowest, and that at its λ above that.
-    """
-    first, *_, last = runs.values()
-
-    def more(first, last):
-        kept = carried(s, runs, -1.0, first, last)
-        same = carried(s, runs, 0.0, first, last)
-        ratios = [kept / last.mean(axis=0).min(), same / kept]
-        return 100 * (np.array(ratios) - 1)
-
-    found = jackknife(more, first, last)
-    return found.at(0), found.at(1)
+# ---- what is said of them
 
 
 def tables(s: Settings, runs: dict[Case, np.ndarray]) -> Iterator[str]:
-    best, rows = best_timescales(s, runs), []
+    best, rows = best_timescales(s.timescales, runs), []
     for number, (case, losses) in enumerate(runs.items()):
         value, low, high = (2.0**x for x in interval(best.at(number)))
         shown = "at an end of the list"
@@ -282,10 +202,10 @@ def tables(s: Settings, runs: dict[Case, np.ndarray]) -> Iterator[str]:
 
 
 def claims(s: Settings, runs: dict[Case, np.ndarray]) -> Iterator[Verdict]:
-    gap = exponent(s, runs) - exact(-1.0)
+    gap = exponent(s.timescales, runs) - exact(-1.0)
     claim = "best_decay_falls_as_1_over_lr_times_examples"
     yield agrees(claim, gap, s.slope_bound, "exponent + 1")
-    kept, more = costs(s, runs)
+    kept, more = costs(s.timescales, runs)
     unit = "% of loss"
     yield agrees("first_timescale_is_as_good_as_the_best", kept, s.bound, unit)
     yield above("first_decay_is_worse_than_first_timescale", more, 0.0, unit)
@@ -299,7 +219,7 @@ def answer(s: Settings, runs: dict[Case, np.ndarray], verdicts: list[Verdict]) -
 
 def power_of(s: Settings, runs: dict[Case, np.ndarray]) -> str:
     """Returns the exponent with its interval, as text."""
-    return with_interval(interval(exponent(s, runs)), 2)
+    return with_interval(interval(exponent(s.timescales, runs)), 2)
 
 
 def figure(s: Settings, runs: dict[Case, np.ndarray], path: Path) -> None:
@@ -316,7 +236,10 @@ def figure(s: Settings, runs: dict[Case, np.ndarray], path: Path) -> None:
     title = f"after {s.epochs} epochs, bands 95%"
     plots.label(left, x=x, y="held-out loss", title=title, legend="best")
 
-    best, paces = best_timescales(s, runs), np.array([case.pace for case in runs])
+    best, paces = (
+        best_timescales(s.timescales, runs),
+        np.array([case.pace for case in runs]),
+    )
     tried = [decays(s, case)[[-1, 0]] for case in runs]
     right.vlines(paces, *np.transpose(tried), color="0.85", lw=6, label="tried")
     half = plots.half_width(best)

@@ -9,7 +9,7 @@ import pytest
 
 import optsde
 from configs.sweep import PRESETS
-from experiments.sweep import timescale
+from experiments.sweep import optima, timescale
 from optsde.study import RunDir, UsageError, build_task
 from optsde.study.study import run
 
@@ -55,10 +55,10 @@ def known(s, power=-1.0, noise=0.01):
 def test_the_exponent_is_that_of_the_best_decay(power):
     s = settings(bound=8.0)
     runs = known(s, power, noise=0.001)
-    slope = timescale.exponent(s, runs)
+    slope = optima.exponent(s.timescales, runs)
     np.testing.assert_allclose(slope.mean, power, atol=0.01)
     assert slope.se < 0.01
-    best = timescale.best_timescales(s, runs)
+    best = optima.best_timescales(s.timescales, runs)
     np.testing.assert_allclose(best.mean[0], np.log2(6), atol=0.02)
     verdicts = {v.claim: v for v in timescale.claims(s, runs)}
     assert verdicts["best_decay_falls_as_1_over_lr_times_examples"].holds == (
