@@ -3,8 +3,8 @@
 With decoupled decay the weights are a moving average of the steps of Adam, over
 1/(lr·λ) steps. Wang and Aitchison (2024) find that the best such timescale is the same
 number of epochs however many examples there are, so that at one lr the best λ falls as
-1/examples. If it is the timescale that counts, it falls as 1/lr too. Every case, an lr and a
-number of examples, is trained for as many epochs with every timescale.
+1/examples. If it is the timescale that counts, it falls as 1/lr too. Every case, an lr
+and a number of examples, is trained for as many epochs with every timescale.
 """
 
 from collections.abc import Iterator
