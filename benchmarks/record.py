@@ -113,15 +113,22 @@ SMALL: dict[str, dict] = {
     "intrinsic_lr:momentum": MLP,
     "intrinsic_lr:batchnorm": MLP,
     "intrinsic_lr:conv": NET,
-    "intrinsic_lr:cifar10*": NET | STAND_IN | dict(batch_size=8, weigh_every=10),
+    "intrinsic_lr:cifar10_*": FEW | STAND_IN | dict(judged=64, batch_size=8),
+    "intrinsic_lr:cifar10_[!m]*": NET,
+    "intrinsic_lr:cifar10_resnet_bn": dict(weigh_every=10),
+    "intrinsic_lr:cifar10_early": dict(drop_at=20, steps=200, every=10),
+    "intrinsic_lr:cifar10_mixing": dict(intrinsic=(0.02, 0.04), looks=4, images=10),
+    "intrinsic_lr:cifar10_rotation": dict(turn_every=10),
     "catapults:cyclic": CELLS | dict(cycles=1, period=40),
     "catapults:threshold": CELLS | dict(warm_steps=20, steps=20, ratios=(0.5, 2.0)),
     "catapults:batch": CELLS | dict(steps=24, batch_sizes=(4, 2)),
     "catapults:lemma": CELLS | dict(after=(0, 8), points=17),
     "catapults:small_batches*": CELLS
     | dict(batch_sizes=(12, 3), warm_steps=20, steps=10),
+    "catapults:small_batches_svhn": dict(target="digits"),
     "catapults:fading*": CELLS
     | dict(cycles=4, period=40, every=80, warm_steps=20, peaks=3.0, batch_size=4),
+    "catapults:fading_mnist": dict(dataset="digits"),
     "catapults:ntk": CELLS | dict(cycles=1, period=40, every=20),
     "catapults:adagrad": CELLS | dict(cycles=1, period=40, every=20, warm_steps=20),
     "catapults:features": CELLS | dict(segments=2, pulses=(0, 2)),
@@ -205,6 +212,9 @@ SMALL: dict[str, dict] = {
     "sweep:adamw": SWEEP,
     "sweep:momentum": SWEEP,
     "sweep:decay*": SWEEP | {"over.l2": (0.0, 0.01), "over.lr": (0.01,), "seeds": 4},
+    "sweep:timescale*": FEW
+    | {"options.hidden": (8,), "sizes": (32, 64), "lrs": (0.01, 0.02), "seeds": 3}
+    | dict(timescales=(1, 2, 4), epochs=2, batch_size=4),
     "batches:regression": dict(dimension=4, steps=512, halvings=2, evaluations=8),
     "batches:[!rc]*": GROWING,
     "batches:rmsprop": GROWING,

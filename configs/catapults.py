@@ -89,6 +89,10 @@ PRESETS = {
             ),
         ),
     ),
+    "fading_mnist": Preset(
+        "AdaGrad in batches and bounded cycles on MNIST, for who has prepared it",
+        fading.Settings(dataset="mnist", train_size=4096),
+    ),
     "small_batches": Preset(
         "SGD above the critical rate: smaller batches, more catapults?",
         small_batches.Settings(
@@ -112,6 +116,15 @@ PRESETS = {
                 for claim in not_better("accuracy", 64, 16, 4, 1)
                 if claim != "lower_error_at_4_from_random"
             ),
+        ),
+    ),
+    "small_batches_svhn": Preset(
+        "the same on SVHN, for who has prepared it",
+        small_batches.Settings(
+            target="svhn_cropped",
+            train_size=1024,
+            batch_sizes=(1024, 256, 64, 16, 4),
+            seeds=8,
         ),
     ),
     "features": Preset(

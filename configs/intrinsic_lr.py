@@ -5,6 +5,10 @@
 Settings and bounds come from earlier runs on digits (Li, Lyu and Arora 2020 used
 CIFAR-10): images shifted by up to a pixel, without which a small net fits them all and
 nothing is stationary, and GELU, since at a high λ_e units of a ReLU net die for good.
+
+cifar10_…    on CIFAR-10 as published, if it is prepared: a scale-invariant ResNet-32,
+             batch 128, crops and mirroring, lr .8 with decay 5e-4. Lengths are ours, so
+             that runs come to 1/λ_e and beyond; rotation's AdamW has the λ_e of SGD
 """
 
 from experiments.intrinsic_lr import (
@@ -22,6 +26,17 @@ from experiments.intrinsic_lr import (
 )
 from optsde.models import SCALE_INVARIANT
 from optsde.study import Preset, presets
+
+CIFAR10 = dict(
+    dataset="cifar10",
+    judged=2000,
+    statistics=2000,
+    augment="live",
+    model="resnet32",
+    options=dict(SCALE_INVARIANT),
+    batch_size=128,
+    centred=False,
+)
 
 PRESETS = {
     "sphere": Preset(
@@ -117,18 +132,61 @@ PRESETS = {
             lrs=(0.8,),
             decays=(5e-4,),
             bound=5.0,
-            dataset="cifar10",
-            judged=2000,
-            statistics=2000,
-            augment="live",
-            model="resnet32",
-            options=dict(SCALE_INVARIANT),
-            batch_size=128,
             steps=60_000,
             every=1000,
             weigh_every=100,
-            centred=False,
             seeds=2,
+            **CIFAR10,
+        ),
+    ),
+    "cifar10_early": Preset(
+        "lr .08 alone, or .8 first: same error, how soon",
+        early.Settings(
+            lr=0.08,
+            large_lr=0.8,
+            decay=5e-4,
+            drop_at=10_000,
+            scales=(1.0,),
+            steps=150_000,  # six times 1/λ_e at the end
+            every=1000,
+            seeds=2,
+            **CIFAR10,
+        ),
+    ),
+    "cifar10_hundredth": Preset(
+        "a hundredth of lr .8 at the same lr·decay",
+        same_product.Settings(
+            lrs=(0.8, 0.008, 0.008),
+            decays=(5e-4, 0.05, 0.0125),
+            steps=40_000,
+            every=1000,
+            seeds=2,
+            **CIFAR10,
+        ),
+    ),
+    "cifar10_mixing": Preset(
+        "two starts of a ResNet: when their functions come to one distribution",
+        mixing.Settings(
+            intrinsic=(4e-4, 1.2e-3, 4e-3),
+            ratio=1600.0,
+            images=1000,
+            seeds=6,
+            **CIFAR10,
+        ),
+    ),
+    "cifar10_rotation": Preset(
+        "angles of a step of each layer of a ResNet",
+        rotation.Settings(
+            families=("sgd", "heavy_ball", "adamw", "adamw"),
+            lrs=(0.8, 0.1, 0.008, 0.032),
+            decays=(5e-4, 5e-4, 0.05, 0.0125),
+            betas=(0.0, 0.9, 0.9, 0.9),
+            scales=(1.0,) * 4,
+            steps=40_000,
+            every=1000,
+            turn_every=100,
+            seeds=2,
+            **CIFAR10,
         ),
     ),
 }

@@ -5,7 +5,7 @@
 A preset of your own is a name and what differs, or a file with task(config).
 """
 
-from experiments.sweep import grid
+from experiments.sweep import grid, timescale
 from optsde import Adam, HeavyBall
 from optsde.study import Preset, presets
 
@@ -17,6 +17,8 @@ DECAY = dict(
     batch_size=32,
     steps=1200,
 )
+NOISY = dict(seed=1, label_noise=0.3)  # timescale's settings are from runs of seed 0
+NORMALISED = dict(model="normalised_mlp", cosine=False, batch_size=4, epochs=32)
 
 PRESETS = {
     "adam": Preset(
@@ -48,6 +50,34 @@ PRESETS = {
     "decay_clean": Preset(
         "the same on right labels",
         grid.Settings(**DECAY),
+    ),
+    "timescale": Preset(
+        "AdamW: the best weight decay for an eighth of the examples to all",
+        timescale.Settings(**NOISY),
+    ),
+    "timescale_lr": Preset(
+        "AdamW: the best weight decay at four learning rates",
+        timescale.Settings(
+            lrs=(0.0025, 0.005, 0.01, 0.02),
+            sizes=(640,) * 4,
+            timescales=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0),
+            known_false=(
+                "best_decay_falls_as_1_over_lr_times_examples",
+                "first_timescale_is_as_good_as_the_best",
+                "first_decay_is_worse_than_first_timescale",
+            ),
+            **NOISY,
+        ),
+    ),
+    "timescale_normalised": Preset(
+        "the first for a net that sees directions alone, at constant lr",
+        timescale.Settings(**NORMALISED, **NOISY),
+    ),
+    "timescale_normalised_lr": Preset(
+        "the second for that net",
+        timescale.Settings(
+            lrs=(0.0025, 0.005, 0.01, 0.02), sizes=(640,) * 4, **NORMALISED, **NOISY
+        ),
     ),
 }
 DEFAULT = "adam"

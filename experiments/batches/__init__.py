@@ -5,8 +5,10 @@ time (`optsde.switch`), goes on with the same SDE. So it may take the place of a
 learning rate that falls, and follow the noise scale along a run.
 """
 
-from experiments.batches import critical, growing, regression
+from experiments.batches import branching, growing, regression
 from optsde.study import Package
 
-PACKAGE = Package("batches", __doc__, (growing.study, regression.study, critical.study))
+PACKAGE = Package(
+    "batches", __doc__, (growing.study, regression.study, branching.study)
+)
 main = PACKAGE.main

@@ -10,20 +10,33 @@ from the middle of a run to its end the net must change and the law must not.
 from functools import partial
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments.intrinsic_lr import nets
+from experiments.intrinsic_lr.forgetting import (
+    FORGETS,
+    apart,
+    distance,
+    ensembles,
+    forgetting,
+    further,
+    halves,
+    moved,
+    paired_distance,
+)
 from experiments.intrinsic_lr.settings import Normalised
+from experiments.intrinsic_lr.two_starts import (
+    build_task,
+    coordinates,
+    measured,
+    plan_of,
+    times,
+)
 from optsde.analysis import (
     Estimate,
     above,
     agrees,
     below,
-    combination,
-    energy_distance,
     energy_test,
     estimate,
     exact,
@@ -34,20 +47,9 @@ from optsde.analysis import (
     table,
 )
 from optsde.checks import LARGEST
-from optsde.dynamics import discrete
-from optsde.measure import Probe
-from optsde.optimizers import SGD
-from optsde.plans import Plan
-from optsde.run import Progress, fit, parts, statistics
-from optsde.study import Numbers, Study, require, setting
+from optsde.run import parts
+from optsde.study import Numbers, Study, setting
 from optsde.study.arms import Arm
-
-FORGETS = {
-    "effective_lr": "effective lr",
-    "train_loss": "train loss",
-    "functions": "functions",
-}
-paired_distance = partial(energy_distance, paired=True)
 
 
 class Mixed(NamedTuple):
@@ -134,32 +136,6 @@ class Settings(Normalised):
         yield fine, "looks", words
 
 
-def build_task(s):
-    """Returns the task of a normalized net; refuses more images than are held out."""
-    task = nets.build_task(s)
-    held_out = len(task.test[0])
-    allowed = f"at most the {held_out} that are held out"
-    require(s.images <= held_out, "images", s.images, allowed)
-    return task
-
-
-def times(s, intrinsic):
-    """Returns the steps of measurements; the last two are the middle and the end."""
-    shares = np.geomspace(s.first, s.length / 2, s.looks - 1)
-    return np.round(np.append(shares, s.length) / intrinsic).astype(int)
-
-
-def plan_of(s, intrinsic):
-    """Returns the plan of a λ_e, of the same equilibrium norm for the same noise."""
-    lr = np.sqrt(intrinsic * s.ratio)
-    optimizer = SGD(lr=float(lr), weight_decay=float(intrinsic / lr))
-    steps = int(times(s, intrinsic)[-1])
-    return Plan(optimizer=optimizer, batch_size=s.batch_size, horizon=steps)
-
-
-# ---- runs
-
-
 def simulate(s, rundir, task):
     nets.report(s, task, Arm("the first", plan_of(s, s.intrinsic[0])))
     runs = {}
@@ -168,147 +144,6 @@ def simulate(s, rundir, task):
         run = rundir.once(f"λ_e {intrinsic:g}", make)
         runs[intrinsic] = run | {"functions": coordinates(run["predictions"])}
     return Mixed(runs, forgetting(s, runs))
-
-
-def measured(s, task, intrinsic):
-    """Returns what is measured of both ensembles, the first before the second."""
-    plan, sampler = plan_of(s, intrinsic), nets.sampler_of(s, task)
-    draws, *keys = jax.random.split(jax.random.key(s.seed), 3)
-    points = [
-        optax.tree.scale(scale, task.init(key))
-        for key, scale in zip(keys, s.scales, strict=True)
-    ]
-    starts = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), s.seeds, axis=0), *points)
-    result = fit(
-        lambda start: discrete(plan, sampler, start),
-        jax.random.split(draws, 2 * s.seeds),
-        plan.horizon,
-        members=starts,
-        probes=[watch(s, task, intrinsic)],
-        progress=Progress(f"λ_e {intrinsic:<8g}"),
-    )
-    found = {name: x.values for name, x in result.metrics.items()}
-    return {"times": times(s, intrinsic), **found}
-
-
-def watch(s, task, intrinsic):
-    """Returns the probe of losses, effective lr, predictions, and cosine with w_T."""
-    lr = plan_of(s, intrinsic).optimizer.lr
-    half = times(s, intrinsic)[-2]
-
-    def observe(source, state, anchor):
-        judged, plain, images = source
-        params = state.params
-        square = optax.tree.norm(params, squared=True)
-        anchor = jax.tree.map(
-            lambda x, y: jnp.where(state.time == half, x, y), params, anchor
-        )
-        cosine = optax.tree.vdot(anchor, params) / (
-            optax.tree.norm(anchor) * jnp.sqrt(square)
-        )
-        found = statistics(task.model, params, plain, 512, task.prepare)
-        outputs = task.net.evaluated(params, task.prepare(images), found)
-        metrics = nets.losses(task, judged, params)
-        metrics |= {"effective_lr": lr / square, "aligned": cosine}
-        return metrics | {"predictions": jax.nn.softmax(outputs)}, anchor
-
-    source = nets.judged_on(s, task), task.plain, task.test[0][: s.images]
-    return Probe(
-        observe,
-        lambda state: state.params,
-        source,
-        times(s, intrinsic).tolist(),
-        finite=True,
-    )
-
-
-def coordinates(predictions):
-    """Returns vectors with the distances of predictions, no longer than members are.
-
-    Both have members first and then times. Distances are those at one time.
-    """
-    rows = np.moveaxis(np.asarray(predictions, np.float64), 1, 0)
-    rows = rows.reshape(*rows.shape[:2], -1)
-    found = [np.transpose(np.linalg.qr(x.T)[1]) for x in rows]
-    return np.stack(found, axis=1)
-
-
-# ---- what follows from them
-
-
-def ensembles(s, run, name, look=slice(None)):
-    """Returns a metric of the two ensembles, each [seeds, …]."""
-    values = run[name][:, look]
-    return values[: s.seeds], values[s.seeds :]
-
-
-def distance(s, run, look):
-    """Returns H between the functions of the ensembles at a measurement, in %."""
-    return 100 * jackknife(energy_distance, *ensembles(s, run, "functions", look))
-
-
-def halves(s, run, look):
-    """Returns H between two halves of one ensemble, the mean over both, in %."""
-    even = 2 * (s.seeds // 2)
-    found = [
-        jackknife(energy_distance, x[:even:2], x[1:even:2])
-        for x in ensembles(s, run, "functions", look)
-    ]
-    return combination([50.0, 50.0], found)
-
-
-def further(run):
-    """Returns the predictions of all runs in the middle and at the end."""
-    return run["predictions"][:, -2], run["predictions"][:, -1]
-
-
-def moved(early, late):
-    """Returns how far runs move, in % of the distance between two runs at the end."""
-    from scipy.spatial import distance
-
-    early, late = (x.reshape(len(x), -1) for x in (early, late))
-    own = np.linalg.norm(late - early, axis=1).mean()
-    return 100 * own / distance.pdist(late).mean()
-
-
-def apart(metric, one, other):
-    """Returns how far two ensembles are apart at each time, in %: H, or |log| of means.
-
-    One and other have members on the first axis and times on the second.
-    """
-    if metric == "functions":
-        looks = range(one.shape[1])
-        return 100 * np.array([energy_distance(one[:, i], other[:, i]) for i in looks])
-    return 100 * np.abs(np.log(one.mean(axis=0) / other.mean(axis=0)))
-
-
-def forgetting(s, runs):
-    """Returns times of forgetting, see `Mixed`, and p in time in steps ∝ λ_e^p.
-
-    Exponents are by least squares in logs. Seeds and starts are the same at every λ_e,
-    so one seed is left out of all at a time.
-    """
-    rates = np.array(list(runs))
-    logs = np.log(rates) - np.log(rates).mean()
-
-    def times(run, metric, members):
-        one, other = (x[members] for x in ensembles(s, run, metric))
-        curve = apart(metric, one, other)
-        levels = s.forgotten, s.share * curve[0]
-        return [nets.last_above(run["times"], curve, level) for level in levels]
-
-    def found(members):
-        steps = np.array(
-            [[times(run, m, members) for run in runs.values()] for m in FORGETS]
-        )
-        steps = np.moveaxis(steps, 2, 1)
-        exponent = np.log(steps) @ logs / np.sum(logs**2)
-        return np.append(rates * steps, exponent[..., None], axis=2)
-
-    return jackknife(found, np.arange(s.seeds))
-
-
-# ---- what is said of it
 
 
 def tables(s, mixed):

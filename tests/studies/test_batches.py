@@ -8,7 +8,14 @@ import pytest
 
 import optsde
 from configs.batches import PRESETS
-from experiments.batches import critical, growing, regression, stages
+from experiments.batches import (
+    branching,
+    critical,
+    foreseen,
+    growing,
+    regression,
+    stages,
+)
 from experiments.batches.growing import FALLS, GROWS
 from optsde.run import Series
 from optsde.study import ArmRuns, RunDir, Runs, UsageError, build_task
@@ -182,7 +189,7 @@ def test_the_regression_is_judged_and_drawn(tmp_path):
 # ---- branches
 
 
-def branching(**changes):
+def branched(**changes):
     sizes = dict(times=(32.0, 64.0, 96.0), stretch=32.0, kappas=(2, 4, 8))
     sizes |= dict(fixed=(1, 4), horizon=128.0, seeds=8)
     preset = PRESETS["critical"].settings
@@ -217,13 +224,13 @@ def _run(name, times, values):
 
 
 def test_a_critical_batch_is_found_and_judged():
-    s = branching()
+    s = branched()
     found = outcome(s, (2.0, 3.0, 6.0), late=1.01)
     logs = critical.critical(s, found.branches).mean
     # Interpolated between κ = 4 and 8, and between 2 and 4, the line is the same.
     np.testing.assert_allclose(2**logs, [2.0, 3.0, 6.0], rtol=1e-3)
     assert found.kappas == (1, 2, 4) or found.kappas == (2, 2, 4)
-    verdicts = {v.claim: v for v in critical.claims(s, found)}
+    verdicts = {v.claim: v for v in branching.claims(s, found)}
     grows = verdicts["critical_batch_grows"]
     np.testing.assert_allclose(grows.value, np.log2(3), rtol=1e-3)
     follows = verdicts["critical_batch_follows_noise"]
@@ -231,40 +238,40 @@ def test_a_critical_batch_is_found_and_judged():
     assert verdicts["schedule_keeps_the_loss"].holds
     assert verdicts["fixed_batch_ends_higher"].value != 0
     unlike = outcome(s, (2.0, 3.0, 6.0), power=0.2, late=1.2)
-    verdicts = {v.claim: v for v in critical.claims(s, unlike)}
+    verdicts = {v.claim: v for v in branching.claims(s, unlike)}
     assert verdicts["critical_batch_follows_noise"].fails
     assert verdicts["schedule_keeps_the_loss"].fails
 
 
 def test_a_critical_batch_that_is_not_seen_decides_nothing():
-    s = branching()
+    s = branched()
     found = outcome(s, (100.0, 100.0, 100.0))
     assert not critical.seen(s, found.branches).any()
     assert found.kappas == (8, 8, 8)
-    verdicts = {v.claim: v.outcome for v in critical.claims(s, found)}
+    verdicts = {v.claim: v.outcome for v in branching.claims(s, found)}
     for name in ("critical_batch_grows", "critical_batch_follows_noise"):
         assert verdicts[name] == "open"
     assert "critical_batch_is_foreseen" not in verdicts
-    text = "".join(critical.tables(s, found))
+    text = "".join(branching.tables(s, found))
     assert text.count("above 8") == 6
 
 
 def test_speeds_foretell_a_lag():
     """At half the speed from the start, half of the samples are seen."""
-    s = branching(optimizer=optsde.RMSprop(lr=1e-3, beta=0.0))
+    s = branched(optimizer=optsde.RMSprop(lr=1e-3, beta=0.0))
     curve = np.repeat(np.linspace(1.0, 0.6, 5)[None], 2, axis=0)
     base, slowed = np.ones((2, 3)), np.full((2, 3, 3), 1.0)
-    assert critical.foreseen(s, 0, curve, base, slowed) == 3
+    assert foreseen.foreseen(s, 0, curve, base, slowed) == 3
     # At κ = 4 and speed ½ the late loss is .825 and not .65, 27% more; at κ = 2, 0.
     slowed[..., 1:] = 0.5
-    found = critical.foreseen(s, 0, curve, base, slowed)
+    found = foreseen.foreseen(s, 0, curve, base, slowed)
     np.testing.assert_allclose(found, 1 + 3 / (100 * 0.175 / 0.65), rtol=0.02)
 
 
 @pytest.mark.full
 def test_branches_are_run_judged_and_drawn(tmp_path):
-    s = branching(**SMALL_NET, seeds=3, times=(32.0, 64.0), kappas=(2,))
+    s = branched(**SMALL_NET, seeds=3, times=(32.0, 64.0), kappas=(2,))
     s = dataclasses.replace(s, fixed=(1,), draws=32)
-    verdicts = run(critical.study, s, RunDir.open(tmp_path, "batches", s.config()))
+    verdicts = run(branching.study, s, RunDir.open(tmp_path, "batches", s.config()))
     assert verdicts[0].claim == "critical_batch_grows"
     assert (tmp_path / "figures" / "critical.png").is_file()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.intrinsic_lr import PRESETS
-from experiments.intrinsic_lr import mixing, nets
+from experiments.intrinsic_lr import forgetting, mixing, nets, two_starts
 from optsde.analysis import energy_distance
 from optsde.dynamics.sphere import gamma_at
 from optsde.study import RunDir, UsageError
@@ -27,7 +27,7 @@ def known(s, power=1.0, left=0.0):
     rng = np.random.default_rng(0)
     runs = {}
     for rate in s.intrinsic:
-        at = mixing.times(s, rate)
+        at = two_starts.times(s, rate)
         pace = rate * (rate / 1e-4) ** (power - 1)
         gammas = [gamma_at(at, x * 0.5 / pace, 1.0, pace) for x in (2.0, 0.1)]
         lrs = np.repeat(np.array(gammas) ** -0.5, s.seeds, axis=0)
@@ -44,8 +44,8 @@ def known(s, power=1.0, left=0.0):
             aligned=0.5 + 0.01 * rng.normal(size=fading.shape),
             predictions=4 * fading[..., None, None] + noise,
         )
-        runs[rate] = run | {"functions": mixing.coordinates(run["predictions"])}
-    return mixing.Mixed(runs, mixing.forgetting(s, runs))
+        runs[rate] = run | {"functions": two_starts.coordinates(run["predictions"])}
+    return mixing.Mixed(runs, forgetting.forgetting(s, runs))
 
 
 def test_closed_forms_have_their_time_of_forgetting():
@@ -107,7 +107,7 @@ def test_verdicts_on_runs_that_do_not_forget():
 
 def test_coordinates_keep_distances():
     predictions = np.random.default_rng(0).normal(size=(8, 2, 5, 4))
-    found = mixing.coordinates(predictions)
+    found = two_starts.coordinates(predictions)
     assert found.shape == (8, 2, 8)
     for i in range(2):
         np.testing.assert_allclose(
@@ -121,7 +121,7 @@ def test_how_far_runs_move():
     """Two runs, 5 apart at the end, have moved by 5 and by 10."""
     late = np.array([[[0.0, 0.0]], [[3.0, 4.0]]])
     early = np.array([[[3.0, 4.0]], [[-3.0, -4.0]]])
-    np.testing.assert_allclose(mixing.moved(early, late), 150)
+    np.testing.assert_allclose(forgetting.moved(early, late), 150)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_two_starts_whole(tmp_path, monkeypatch):
     np.testing.assert_allclose(run["aligned"][:, 2], 1, rtol=1e-5)
     assert run["aligned"][:, 3].max() < 0.95
     # 2 and .5 of one norm: the effective lr's begin 16 times apart.
-    lrs = [x.mean(axis=0) for x in mixing.ensembles(s, run, "effective_lr")]
+    lrs = [x.mean(axis=0) for x in forgetting.ensembles(s, run, "effective_lr")]
     assert lrs[0][0] > 5 * lrs[1][0]
     np.testing.assert_allclose(lrs[0][-1], lrs[1][-1], rtol=0.2)
     verdicts = list(mixing.claims(s, mixed))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.intrinsic_lr import PRESETS
-from experiments.intrinsic_lr import nets, rotation
+from experiments.intrinsic_lr import angles, nets, rotation
 from optsde.dynamics.discrete import State
 from optsde.run import Series
 from optsde.study import RunDir, UsageError
@@ -33,7 +33,7 @@ def tiny(**changes):
 
 def test_the_angle_is_that_of_single_steps():
     """Turned by 60° at step 10 and by 10⁻³ at 11, whatever the lengths are."""
-    probe = rotation.turns(tiny())
+    probe = angles.turns(tiny())
     assert probe.times == [10, 11, 20, 21, 30, 31]
 
     def at(angle, length):
@@ -46,9 +46,9 @@ def test_the_angle_is_that_of_single_steps():
         seen.append(metrics["turn"])
     np.testing.assert_allclose(np.ravel(seen), [np.pi / 3, 1e-3], rtol=1e-4)
     run = ArmRuns(None, {"turn": Series(np.array([10, 11]), np.stack(seen)[None])})
-    times, angles = rotation.angle(run)
+    times, found = angles.angle(run)
     assert times.tolist() == [11]
-    np.testing.assert_allclose(angles, [[[1e-3]]], rtol=1e-4)
+    np.testing.assert_allclose(found, [[[1e-3]]], rtol=1e-4)
 
 
 def known(s, angles, losses):

@@ -98,7 +98,7 @@ TAKEN = {
     "landscape": {"around", "between"},
     "scaling": {"classes", "half_life", "rows", "rule"},
     "svag": {"curves", "whole"},
-    "sweep": {"grid"},
+    "sweep": {"grid", "timescale"},
 }
 
 
