@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import optsde
+from optsde.plans.lines import written
 
 START = {
     "wide": np.linspace(-1, 1, 6).reshape(2, 3),
@@ -136,3 +137,12 @@ def test_exact_factors_and_vectors():
         unit = ahead["bias"] / np.linalg.norm(ahead["bias"])
         x = {"w": x["w"] - 0.01 * u @ vt, "bias": x["bias"] - 0.01 * 3**0.5 * unit}
     agree(found, x)
+
+
+def test_line_of_torch():
+    """torch.optim.Muon has a weight_decay of .1 unless said, and no exact factors."""
+    (line,) = written("torch", optsde.Muon(lr=0.1, nesterov=False))
+    call = "torch.optim.Muon(matrices, lr=0.1, momentum=0.95, nesterov=False, "
+    assert line == f"optimizer = {call}weight_decay=0.0)"
+    (line,) = written("torch", optsde.Muon(exact=True))
+    assert line == "none: torch.optim has no Muon with exact=True"
