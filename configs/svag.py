@@ -103,6 +103,15 @@ PRESETS = {
             known_false=("sde_has_converged",),  # .9 [.8, 1.1] %: open at ±1
         ),
     ),
+    "digits_muon": Preset(
+        "Muon, whose steps are orthogonal factors",
+        curves.Settings(
+            optimizer=optsde.Muon(lr=1e-3, beta=0.9),
+            seeds=64,
+            sde_seeds=32,
+            sde_pairs=32,
+        ),
+    ),
     "images": Preset(
         "Adam, a convolutional net; your images by --config.dataset=FOLDER",
         curves.Settings(

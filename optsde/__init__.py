@@ -5,6 +5,7 @@ from typing import Any
 
 from optsde.optimizers import (
     EMA,
+    LAMB,
     SGD,
     SWA,
     AdaGrad,
@@ -16,6 +17,7 @@ from optsde.optimizers import (
     InvariantAdam,
     Lion,
     Momentum,
+    Muon,
     Optimizer,
     RMSprop,
     SignSGD,
@@ -57,6 +59,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "EMA",
+    "LAMB",
     "SGD",
     "SWA",
     "AdaGrad",
@@ -68,6 +71,7 @@ __all__ = [
     "InvariantAdam",
     "Lion",
     "Momentum",
+    "Muon",
     "Optimizer",
     "Plan",
     "Progress",

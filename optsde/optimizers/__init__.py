@@ -8,7 +8,9 @@ from optsde.optimizers.centred import CentredAdam
 from optsde.optimizers.groups import Frozen, Groups, decay_where
 from optsde.optimizers.invariant_adam import InvariantAdam
 from optsde.optimizers.ito import ItoSystem, Limit
+from optsde.optimizers.lamb import LAMB
 from optsde.optimizers.lion import Lion
+from optsde.optimizers.muon import Muon
 from optsde.optimizers.response import Rates, Response
 from optsde.optimizers.rmsprop import RMSprop
 from optsde.optimizers.rules import Memory, Power
@@ -17,6 +19,7 @@ from optsde.optimizers.sign import SignSGD, Signum
 
 __all__ = [
     "EMA",
+    "LAMB",
     "REGISTRY",
     "SGD",
     "SWA",
@@ -33,6 +36,7 @@ __all__ = [
     "Lion",
     "Memory",
     "Momentum",
+    "Muon",
     "Optimizer",
     "Power",
     "RMSprop",

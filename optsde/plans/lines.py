@@ -198,6 +198,14 @@ SPELLINGS: dict[str, dict[str, tuple[Spelling, ...]]] = {
                 )
             ),
         ),
+        "lamb": (
+            _optax(
+                Call(
+                    "optax.lamb", (*_RATE, *_ADAM, *_same(weight_decay="inner_decay"))
+                ),
+                zero=_DECOUPLED,
+            ),
+        ),
     },
     "torch": {
         "sgd": (_torch("SGD", *_same("lr"), zero=(), decay=_all_decays),),
@@ -246,6 +254,23 @@ SPELLINGS: dict[str, dict[str, tuple[Spelling, ...]]] = {
                 zero=("eps_root", "v0", *_DECOUPLED),
                 bias_correction=True,
                 lagged=False,
+            ),
+        ),
+        "muon": (
+            Spelling(
+                (
+                    Call(
+                        "torch.optim.Muon",
+                        (
+                            *_same("lr", momentum="beta"),
+                            Argument("nesterov", _setting("nesterov"), default=True),
+                            Argument("weight_decay", _decoupled),
+                        ),
+                        first="matrices",
+                    ),
+                ),
+                zero=("l2",),
+                flags=dict(match_rms=False, exact=False),
             ),
         ),
         "adagrad": (

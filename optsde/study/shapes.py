@@ -24,10 +24,13 @@ HYPERPARAMETERS = {
     "beta": "decay of its average; a number in [0, 1)",
     "eps": "added to the root of the squares; a number ≥ 0",
     "eps_root": "added inside that root; a number ≥ 0",
+    "inner_decay": "decay inside of the norm that is divided out, as LAMB's",
     "s0": "sum of squares at the start; a number ≥ 0",
     "v0": "average of squares at the start; a number ≥ 0",
     "micros": "micro-batches of a batch, each squared by itself; a positive number",
     "nesterov": "look ahead by a step of momentum",
+    "match_rms": "steps as long as Adam's in each entry, whatever the shape",
+    "exact": "orthogonal factors by singular values, not Newton and Schulz",
     "bias_correction": "divide the average by its weight",
     "lagged": "divide by the average before this gradient",
 }

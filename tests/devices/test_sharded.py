@@ -31,6 +31,7 @@ from optsde.run import Engine, Run, diagnosis, exchange
 N, IN, HIDDEN, OUT = 48, 8, 16, 3
 RULE = partial(largest_axis, least=HIDDEN + 1)  # matrices alone
 KEYS = jax.random.split(jax.random.key(0), 3)
+JOINING = {"lamb", "muon"}  # they take a norm or a factor of a whole matrix
 
 
 def losses(params, examples):
@@ -123,10 +124,19 @@ def test_split_parameters_give_the_run_of_whole_ones():
 
 @pytest.mark.full
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", REGISTRY)
-def test_every_optimizer_runs_on_split_parameters(name):
+@pytest.mark.parametrize("name", sorted(set(REGISTRY) - JOINING))
+def test_every_elementwise_optimizer_runs_on_split_parameters(name):
     for _, dynamics in cases(family(name)):
         agree(dynamics)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", sorted(JOINING))
+def test_who_takes_the_norm_of_a_whole_parameter_refuses_a_part(name):
+    _, dynamics = next(cases(family(name)))
+    with pytest.raises(ValueError, match="is not elementwise"):
+        optsde.fit(dynamics, KEYS[:1], 4, every=1, shards=8, sharded=RULE)
 
 
 @pytest.mark.full

@@ -78,8 +78,11 @@ WITH_LIMIT = {
     "momentum": optsde.Momentum(lr=0.1, beta=0.8),
     "heavyball": optsde.HeavyBall(lr=0.02, beta=0.8),
     "signum": optsde.Signum(lr=0.1, beta=0.8),
+    "muon": optsde.Muon(lr=0.1, beta=0.8),
+    "lamb": optsde.LAMB(lr=0.1, b1=0.8, b2=0.9),
     "adam": optsde.Adam(lr=0.1, b1=0.8, b2=0.9),
 }
+FULL_PATHS = dict.fromkeys(WITH_LIMIT, 40_000) | {"muon": 4_000, "lamb": 4_000}
 
 
 def test_who_has_a_limit_under_jumps():
@@ -90,7 +93,7 @@ def test_who_has_a_limit_under_jumps():
     ("name", "paths"),
     [
         *((name, 1_000) for name in ("sgd", "adam")),
-        *(pytest.param(n, 40_000, marks=pytest.mark.full) for n in WITH_LIMIT),
+        *(pytest.param(n, k, marks=pytest.mark.full) for n, k in FULL_PATHS.items()),
     ],
 )
 def test_small_batches_approach_the_sde_under_jumps(name, paths):
