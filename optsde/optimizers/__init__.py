@@ -2,6 +2,7 @@
 
 from optsde.optimizers.adagrad import AdaGrad
 from optsde.optimizers.adam import Adam
+from optsde.optimizers.ademamix import AdEMAMix
 from optsde.optimizers.averaging import EMA, SWA
 from optsde.optimizers.base import REGISTRY, Optimizer, by_name, register
 from optsde.optimizers.centred import CentredAdam
@@ -20,6 +21,7 @@ __all__ = [
     "REGISTRY",
     "SGD",
     "SWA",
+    "AdEMAMix",
     "AdaGrad",
     "Adam",
     "CentredAdam",

@@ -167,6 +167,7 @@ OPTIMIZERS = [
             "HeavyBall": ("beta",),
             "RMSprop": ("beta", "eps", "v0"),
             "Adam": ("lr", "b1", "b2", "eps", "eps_root"),
+            "AdEMAMix": ("b3", "alpha"),
             "AdaGrad": ("s0",),
             "Lion": ("b1", "b2"),
             "Signum": ("beta",),

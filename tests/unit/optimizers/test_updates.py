@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 import optsde
@@ -50,6 +51,12 @@ OPTAX = {
     "adamw": (
         optsde.Adam(lr=0.01, eps=1e-3, weight_decay=0.1),
         optax.adamw(0.01, eps=1e-3, weight_decay=0.1),
+    ),
+    "ademamix": (
+        optsde.AdEMAMix(lr=0.01, b3=0.98, eps=1e-3, eps_root=1e-4, weight_decay=0.1),
+        optax.contrib.ademamix(
+            0.01, b3=0.98, eps=1e-3, eps_root=1e-4, weight_decay=0.1
+        ),
     ),
     "rmsprop, eps inside": (
         optsde.RMSprop(
