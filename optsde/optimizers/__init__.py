@@ -3,7 +3,7 @@
 from optsde.optimizers.adagrad import AdaGrad
 from optsde.optimizers.adam import Adam
 from optsde.optimizers.ademamix import AdEMAMix
-from optsde.optimizers.averaging import EMA, SWA
+from optsde.optimizers.averaging import EMA, SWA, Average, ScheduleFreeMean
 from optsde.optimizers.base import REGISTRY, Optimizer, by_name, register
 from optsde.optimizers.centred import CentredAdam
 from optsde.optimizers.groups import Frozen, Groups, decay_where
@@ -13,6 +13,7 @@ from optsde.optimizers.lion import Lion
 from optsde.optimizers.response import Rates, Response
 from optsde.optimizers.rmsprop import RMSprop
 from optsde.optimizers.rules import Memory, Power
+from optsde.optimizers.schedule_free import ScheduleFreeAdam, ScheduleFreeSGD
 from optsde.optimizers.sgd import SGD, Descent, HeavyBall, Momentum
 from optsde.optimizers.sign import SignSGD, Signum
 
@@ -24,6 +25,7 @@ __all__ = [
     "AdEMAMix",
     "AdaGrad",
     "Adam",
+    "Average",
     "CentredAdam",
     "Descent",
     "Frozen",
@@ -40,6 +42,9 @@ __all__ = [
     "RMSprop",
     "Rates",
     "Response",
+    "ScheduleFreeAdam",
+    "ScheduleFreeMean",
+    "ScheduleFreeSGD",
     "SignSGD",
     "Signum",
     "by_name",

@@ -157,6 +157,27 @@ def test_ademamix():
         assert control > 5 * (0.06 + 3 * se)
 
 
+@pytest.mark.full
+def test_schedule_free_adam():
+    """RMSprop's base with β = .9, moments of x, at κ = 16. Bound of the rule: twice
+    what RMSprop's table has, and 3 s.e.; lr·κ is 5 times that off, and more."""
+    kappa, paths = 16, 20_000
+    optimizer = optsde.ScheduleFreeAdam(lr=ETA, beta=0.9, b2=1 - ETA**2, eps=0.5 / ETA)
+    base = plan(optimizer, STEPS, average=optimizer.average())
+    big = scaled(base, kappa)
+
+    def moments(plan):
+        observe = lambda state: second_order_moments(state.average)  # noqa: E731
+        return run(plan, SIGMA, paths, 0, observe)
+
+    reference = moments(base)
+    error, se = largest_error(moments(big), reference)
+    control, _ = largest_error(moments(with_optimizer(big, lr=kappa * ETA)), reference)
+    bound = 0.028 + 3 * se
+    assert error < bound
+    assert control > 5 * bound
+
+
 def test_adagrad(size):
     """lr 1, ε0 = .1, u0 = .5: the rule, and each part of it left out."""
     optimizer = optsde.AdaGrad(lr=1.0, eps=0.1 * SIGMA**2, s0=0.5 * SIGMA**4)
