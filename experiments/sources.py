@@ -176,6 +176,26 @@ SOURCES = (
                 "rule_holds_at_* foreseen_at_* svag2_*",
             ),
             Question(
+                "Rows of rare tokens are ruled by noise, and have more of v.",
+                "scaling:rare_rows",
+                "rare_have_*",
+            ),
+            Question(
+                "The rule is further off on rare rows than on frequent ones.",
+                "scaling:rare_rows",
+                "rare_*_further_off_at_*",
+            ),
+            Question(
+                "It holds for frequent tokens and for rare ones.",
+                "scaling:rare_rows",
+                "*_loss_holds_at_* *_moved_holds_at_*",
+            ),
+            Question(
+                "Noise foretells which rows lag.",
+                "scaling:rare_rows",
+                "frequent_foreseen_to_lag_more_at_*",
+            ),
+            Question(
                 "Batches can be scheduled by the noise: the critical batch grows along "
                 "a run, and follows N/G.",
                 "batches:critical",
@@ -209,6 +229,40 @@ SOURCES = (
                 "scaling:digits_descent",
                 "invariant_holds_at_*",
                 known=True,
+            ),
+        ),
+    ),
+    Source(
+        "Marek, Lotfi, Somasundaram, Wilson, Goldblum 2025",
+        "*Small Batch Size Training for Language Models: When Vanilla SGD Works, and Why "
+        "Gradient Accumulation Is Wasteful*, arXiv 2507.07101",
+        (
+            Question(
+                "A b2 whose half-life in tokens stays ends lower than one that stays.",
+                "scaling:half_life",
+                "v_alone_ends_below_neither_at_*",
+                known=True,
+            ),
+            Question(
+                "Small batches do as well per token as large ones.",
+                "scaling:half_life",
+                "base_batch_ends_no_higher_than_*",
+                known=True,
+            ),
+            Question(
+                "With b2's half-life in tokens, the best lr grows more slowly than √κ.",
+                "scaling:half_life",
+                "best_lr_of_v_grows_below_root",
+            ),
+            Question(
+                "The whole rule keeps the curve, and b2 in tokens alone does not.",
+                "scaling:half_life",
+                "*_keeps_the_curve_at_* rule_nearer_than_v_alone_at_*",
+            ),
+            Question(
+                "With lr tuned, b2 in tokens alone ends lower than the whole rule.",
+                "scaling:half_life",
+                "v_alone_ends_below_both_at_*",
             ),
         ),
     ),
@@ -333,9 +387,66 @@ SOURCES = (
                 known=True,
             ),
             Question(
+                "Without augmentation the strong recipe is better than SGD, and as good as "
+                "SGD tuned for it.",
+                "fullbatch:digits_plain",
+                "*",
+                known=True,
+            ),
+            Question(
+                "On frozen copies the strong recipe is as good as SGD.",
+                "fullbatch:digits_frozen",
+                "*",
+                known=True,
+            ),
+            Question(
                 "Warm-up and clip each make a large lr stable.",
                 "fullbatch:digits_stabilisers",
                 "*",
+            ),
+        ),
+    ),
+    Source(
+        "A replication of Geiping et al. 2022",
+        "by others, of a small net on MNIST and Fashion-MNIST",
+        (
+            Question(
+                "The full batch needs 20 to 60 times the epochs.",
+                "fullbatch:digits_replication",
+                "5_steps* 20_times* 60_times*",
+                known=True,
+            ),
+            Question(
+                "A tuned clip gains, and the penalty nothing.",
+                "fullbatch:digits_replication",
+                "clip_helps penalty_does_nothing",
+                known=True,
+            ),
+        ),
+    ),
+    Source(
+        "Amir, Koren, Livni 2021; Amir, Carmon, Koren, Livni 2021",
+        "*SGD Generalizes Better Than GD (And Regularization Doesn't Help)*, arXiv "
+        "2102.01117; *Never Go Full Batch (in Stochastic Convex Optimization)*, arXiv "
+        "2107.00469",
+        (
+            Question(
+                "On some convex functions full batches need ε⁻⁴ steps, and SGD ε⁻².",
+                "fullbatch:gd_convex",
+                "full_batch_takes_* sgd_*",
+                known=True,
+            ),
+            Question(
+                "With SGD's lr and steps descent keeps an excess risk that does not fall.",
+                "fullbatch:gd_convex",
+                "full_batch_fits_* full_batch_overfits_*",
+                known=True,
+            ),
+            Question(
+                "That is so while examples are few for the dimension.",
+                "fullbatch:gd_convex",
+                "few_examples_* many_examples_*",
+                known=True,
             ),
         ),
     ),
@@ -361,6 +472,12 @@ SOURCES = (
                 "The rules for lr serve at small factors, and break at the full batch.",
                 "fullbatch:batches",
                 "*_rule_serves_at_* *_rule_breaks_at_*",
+            ),
+            Question(
+                "To one training loss the full batch takes more examples than small ones.",
+                "fullbatch:batches",
+                "*_takes_more_at_*",
+                known=True,
             ),
         ),
     ),
@@ -636,6 +753,25 @@ SOURCES = (
                 "arm_* rescaled_*",
                 known=True,
             ),
+            Question(
+                "The best timescale, in epochs, stays as the data grow.",
+                "sweep:timescale",
+                "*",
+                known=True,
+            ),
+            Question("It stays over lr.", "sweep:timescale_lr", "*", known=True),
+            Question(
+                "It stays as the data grow where a net sees directions alone.",
+                "sweep:timescale_normalised",
+                "*",
+                known=True,
+            ),
+            Question(
+                "There it stays over lr, too.",
+                "sweep:timescale_normalised_lr",
+                "*",
+                known=True,
+            ),
         ),
     ),
     # ---- descent
@@ -649,6 +785,105 @@ SOURCES = (
                 "descent:l2_vs_weight_decay",
                 "*",
                 known=True,
+            ),
+        ),
+    ),
+    Source(
+        "Bottou, Bousquet 2008",
+        "*The Tradeoffs of Large Scale Learning*, NIPS 20",
+        (
+            Question(
+                "To an excess loss ε descent needs N log(1/ε) examples, and stochastic "
+                "descent 1/ε, whatever N.",
+                "descent:full_gradient",
+                "one_as_* full_as_* one_whatever_N",
+                known=True,
+            ),
+            Question(
+                "At the accuracy that the data allow, single examples are cheaper.",
+                "descent:full_gradient",
+                "one_is_cheaper_* full_is_cheaper_* no_batch_*",
+                known=True,
+            ),
+        ),
+    ),
+    Source(
+        "Choromanska, Henaff, Mathieu, Ben Arous, LeCun 2015",
+        "*The Loss Surfaces of Multilayer Networks*, arXiv 1412.0233",
+        (
+            Question(
+                "Held-out losses of different starts come nearer, and fall, with width.",
+                "descent:starts",
+                "test_spread_falls test_mean_falls",
+                known=True,
+            ),
+            Question(
+                "Training and held-out loss of the ends part in larger nets.",
+                "descent:starts",
+                "test_and_training_part",
+                known=True,
+            ),
+            Question(
+                "The spread falls faster than the loss, and in wide nets too.",
+                "descent:starts",
+                "*_still_falls_when_wide *_faster_than_its_mean training_spread_falls",
+            ),
+        ),
+    ),
+    Source(
+        "Krogh, Hertz 1991",
+        "*A Simple Weight Decay Can Improve Generalization*, NIPS 4",
+        (
+            Question(
+                "The best decay of a linear perceptron is the noise of its labels.",
+                "descent:perceptron",
+                "theory_* a_quarter_* four_times_* none_*",
+                known=True,
+            ),
+            Question(
+                "Decay suppresses weights that no example speaks for.",
+                "descent:perceptron",
+                "without_decay_*",
+                known=True,
+            ),
+            Question(
+                "The best decay is better than to stop at the best step.",
+                "descent:perceptron",
+                "longer_is_worse_* decay_is_better_*",
+            ),
+            Question(
+                "A net with hidden units is better with decay, labels being noisy.",
+                "sweep:decay",
+                "best_below_*_l2_0",
+                known=True,
+            ),
+            Question(
+                "It is where labels are right.",
+                "sweep:decay_clean",
+                "best_below_*_l2_0",
+                known=True,
+            ),
+        ),
+    ),
+    Source(
+        "Hoffmann et al. 2022",
+        "*Training Compute-Optimal Large Language Models*, arXiv 2203.15556, appendix B",
+        (
+            Question(
+                "A cosine that is longer than the run by more than a quarter ends higher.",
+                "descent:lengths",
+                "1.5_is_worse 2_is_worse 5_is_worse",
+                known=True,
+            ),
+            Question(
+                "It does at its own best peak, and up to a quarter there is no harm.",
+                "descent:lengths",
+                "5_is_worse_at_its_own_peak *_does_no_harm",
+            ),
+            Question(
+                "So it is on text, where a short run has only begun.",
+                "descent:lengths_text",
+                "*_is_worse* *_does_no_harm",
             ),
         ),
     ),

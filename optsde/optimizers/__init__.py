@@ -2,7 +2,8 @@
 
 from optsde.optimizers.adagrad import AdaGrad
 from optsde.optimizers.adam import Adam
-from optsde.optimizers.averaging import EMA, SWA
+from optsde.optimizers.ademamix import AdEMAMix
+from optsde.optimizers.averaging import EMA, SWA, Average, ScheduleFreeMean
 from optsde.optimizers.base import REGISTRY, Optimizer, by_name, register
 from optsde.optimizers.centred import CentredAdam
 from optsde.optimizers.groups import Frozen, Groups, decay_where
@@ -14,6 +15,7 @@ from optsde.optimizers.muon import Muon
 from optsde.optimizers.response import Rates, Response
 from optsde.optimizers.rmsprop import RMSprop
 from optsde.optimizers.rules import Memory, Power
+from optsde.optimizers.schedule_free import ScheduleFreeAdam, ScheduleFreeSGD
 from optsde.optimizers.sgd import SGD, Descent, HeavyBall, Momentum
 from optsde.optimizers.sign import SignSGD, Signum
 
@@ -23,8 +25,10 @@ __all__ = [
     "REGISTRY",
     "SGD",
     "SWA",
+    "AdEMAMix",
     "AdaGrad",
     "Adam",
+    "Average",
     "CentredAdam",
     "Descent",
     "Frozen",
@@ -42,6 +46,9 @@ __all__ = [
     "RMSprop",
     "Rates",
     "Response",
+    "ScheduleFreeAdam",
+    "ScheduleFreeMean",
+    "ScheduleFreeSGD",
     "SignSGD",
     "Signum",
     "by_name",

@@ -1,4 +1,4 @@
-"""Averages of the weights along a run: exponential, and SWA."""
+"""Averages of the weights along a run: exponential, SWA, and schedule-free x."""
 
 import dataclasses
 from typing import Self
@@ -83,3 +83,45 @@ class SWA:
 
     def value(self, average) -> PyTree:
         return average[1]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ScheduleFreeMean:
+    """The x of schedule-free optimizers, as a mean of their y (Defazio et al. 2024).
+
+    From x ← (1−c) x + c z and y = (1−β) z + β x follows x ← x + w (y − x) with
+    w = c/(1 − β + βc), whatever moves z. Here c is dt/t, of all steps alike, at any κ.
+    β must be the optimizer's, whose `average()` it is.
+
+    >>> ScheduleFreeMean(0.9).rescaled(2)
+    ScheduleFreeMean(beta=0.9)
+    """
+
+    beta: Scalar
+
+    def checked(self) -> Self:
+        """Returns itself if it makes sense; else says what does."""
+        check_number("beta", self.beta, "0 ≤ beta < 1", 0, BELOW_1)
+        return self
+
+    def rescaled(self, kappa: Scalar) -> "ScheduleFreeMean":
+        del kappa
+        return self
+
+    def init(self, params: PyTree) -> PyTree:
+        return params
+
+    def update(self, average: PyTree, params: PyTree, time, dt: float) -> PyTree:
+        """Returns x after the step that ended at `time` in y = `params`."""
+        c = dt / time
+        weight = c / (1 - self.beta + self.beta * c)
+        return jax.tree.map(
+            lambda x, y: (x + weight * (y - x)).astype(x.dtype), average, params
+        )
+
+    def value(self, average: PyTree) -> PyTree:
+        return average
+
+
+Average = EMA | SWA | ScheduleFreeMean

@@ -27,6 +27,7 @@ It may define
 - `checked()`: what its hyperparameters need, and `checked_start()`: what its SDE needs
   of them besides;
 - `micro_batches(noise_gain)`, where the direction takes `squares.Squares`;
+- `average()`, where gradients are taken elsewhere than at what is evaluated;
 - `preconditioner(state, params)` and `response(state)`, together, where the direction
   is P⁻¹ Σ_k c_k g_{t−k}: they give stability threshold, critical lr, the noise's weight
   and the prediction of how far the rule holds. With `adaptive = True` where P² counts
@@ -199,6 +200,13 @@ class Optimizer:
         """
         decays = self.weight_decay, self.absolute_decay
         return any(float(np.max(decay)) > 0 for decay in decays)
+
+    def average(self) -> Any:
+        """Returns the average of a run's parameters to evaluate, None for themselves.
+
+        It exists where gradients are taken elsewhere; a plan takes it as it takes EMA.
+        """
+        return None
 
     def micro_batches(self, noise_gain: float = 1.0) -> int | None:
         """Returns how many micro-batches of a draw the direction takes the squares of.

@@ -139,6 +139,19 @@ SPELLINGS: dict[str, dict[str, tuple[Spelling, ...]]] = {
                 )
             ),
         ),
+        "ademamix": (
+            _optax(
+                Call(
+                    "optax.contrib.ademamix",
+                    (
+                        *_RATE,
+                        *_same("b1", "b2", "b3", "alpha", "eps"),
+                        Argument("eps_root", _setting("eps_root"), 0.0),
+                        Argument("weight_decay", _decoupled, 0.0),
+                    ),
+                )
+            ),
+        ),
         "rmsprop": tuple(
             _optax(
                 Call(

@@ -33,7 +33,14 @@ from optsde.checks import (
     shown,
 )
 from optsde.mesh import norm
-from optsde.optimizers import EMA, SWA, Groups, Optimizer, Power
+from optsde.optimizers import (
+    SWA,
+    Average,
+    Groups,
+    Optimizer,
+    Power,
+    ScheduleFreeMean,
+)
 from optsde.optimizers.base import OptimizerState
 from optsde.optimizers.elementwise import elementwise
 from optsde.optimizers.rules import check_memory
@@ -56,7 +63,8 @@ class Plan:
     before: an optax transform without state, which the gradient goes through first and
     which is the same at every batch, such as `optax.clip(1.0)`.
     clip: largest global norm of the gradient, applied before the optimizer.
-    average: EMA(decay) or SWA(start, every) of the weights.
+    average: EMA(decay) or SWA(start, every) of the weights, or `optimizer.average()`
+    of one that has its own.
     dt: base steps per step; noise_gain: factor of the gradient variance that SVAG's
     signed mix supplies. Only rescaling changes these two.
     """
@@ -66,7 +74,7 @@ class Plan:
     horizon: float
     schedule: Schedule | None = None
     clip: Scalar | None = None
-    average: EMA | SWA | None = None
+    average: Average | None = None
     dt: float = 1.0
     noise_gain: float = 1.0
     boost: Schedule | None = None
@@ -108,12 +116,13 @@ class Plan:
         if self.clip is not None:
             check_number("clip", self.clip, "a positive norm", ABOVE_0)
         if self.average is not None:
-            if not isinstance(self.average, EMA | SWA):
+            if not isinstance(self.average, Average):
                 raise ValueError(
                     f"average={shown(self.average)}: needs EMA(decay) or "
                     "SWA(start, every)"
                 )
             self.average.checked()
+            self._check_own_average()
             if isinstance(self.average, SWA):
                 needs = f"a time up to the horizon, {self.horizon:g}"
                 check_number("start", self.average.start, needs, 0, self.horizon)
@@ -124,6 +133,27 @@ class Plan:
                 "smaller ell"
             )
         return self
+
+    def _check_own_average(self) -> None:
+        """Refuses the average of a schedule-free optimizer for any other optimizer."""
+        if not isinstance(self.average, ScheduleFreeMean):
+            return
+        for part in self.optimizer.by_group().values():
+            if not part.moves:
+                continue
+            if (own := part.average()) is None:
+                raise ValueError(
+                    f"average={self.average} is the x of a schedule-free optimizer, "
+                    f"which {type(part).__name__} is not: use EMA(decay) or "
+                    "SWA(start, every)"
+                )
+            given, needed = self.average.beta, own.beta
+            traced = any(isinstance(beta, jax.core.Tracer) for beta in (given, needed))
+            if not traced and not np.array_equal(given, needed):
+                raise ValueError(
+                    f"average={self.average}: the optimizer has beta={needed}; give "
+                    "optimizer.average()"
+                )
 
     def rate(self, time: Scalar) -> PyTree:
         """Returns the learning rate at a time, in base steps, such as `state.time`.

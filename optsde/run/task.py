@@ -20,7 +20,7 @@ from optsde.gradients.groups import mean_over
 from optsde.measure.probe import Probe, Times, probe
 from optsde.models import Net
 from optsde.models.losses import LOWEST_LABEL, Loss, of_each
-from optsde.optimizers import EMA, SWA
+from optsde.optimizers import Average
 from optsde.run.evaluation import evaluate, has_statistics, statistics
 from optsde.types import PyTree
 
@@ -159,7 +159,7 @@ class Task:
 
     def evaluation(
         self,
-        average: EMA | SWA | None = None,
+        average: Average | None = None,
         rows: int = 512,
         times: Times = None,
     ) -> Probe:

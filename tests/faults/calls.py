@@ -162,11 +162,13 @@ OPTIMIZERS = [
     *(
         (f"plan(optimizer=o.{family}({field}={value}))", f"{field}={shown}")
         for family, fields in {
+            "ScheduleFreeAdam": ("beta", "b2"),
             "SGD": ("lr", "l2", "weight_decay", "absolute_decay"),
             "Momentum": ("beta",),
             "HeavyBall": ("beta",),
             "RMSprop": ("beta", "eps", "v0"),
             "Adam": ("lr", "b1", "b2", "eps", "eps_root"),
+            "AdEMAMix": ("b3", "alpha"),
             "AdaGrad": ("s0",),
             "Lion": ("b1", "b2"),
             "Signum": ("beta",),
@@ -187,6 +189,8 @@ OPTIMIZERS = [
     ("plan(optimizer=o.InvariantAdam(micros=0))", "micros=0"),
     ("run(o.InvariantAdam(micros=1.5))", "micros=1.5|whole number"),
     ("o.Adam(learning_rate=0.1)", "learning_rate"),
+    ("plan(average=o.ScheduleFreeMean(1.0))", "beta=1.0|beta < 1"),
+    ("plan(average=o.ScheduleFreeMean(0.9))", "Adam is not|EMA(decay)"),
     ("groups({})", "parts={}|optimizer for each group"),
     ("groups({'a': 0.1})", "parts['a'] is a float"),
     ("groups({'a': o.Adam(lr=-1.0)})", "group 'a'|lr=-1.0"),

@@ -136,6 +136,48 @@ def test_adamw(decay, size):
             assert control > rule + 4 * np.hypot(se, other_se)
 
 
+@pytest.mark.full
+def test_ademamix():
+    """Adam's base, α = 5 and 1 − b3 a twelfth of 1 − b1, at κ = 16. Bound of the rule:
+    twice what Adam's table has, and 3 s.e.; with b3 left alone, α·√κ or lr·κ, 5 times
+    that bound and more."""
+    kappa, paths = 16, 30_000
+    adams = vars(adam(ETA, eps0=0.5))
+    base = plan(optsde.AdEMAMix(**adams, b3=1 - ETA**2 / 4, alpha=5.0), STEPS)
+    reference = run(base, SIGMA, paths, 0)
+    plans = [
+        scaled(base, kappa),
+        scaled(base, kappa, b3=True),
+        with_optimizer(scaled(base, kappa), alpha=5.0 * kappa**0.5),
+        scaled(base, kappa, lr=1),
+    ]
+    (rule, se), *controls = errors_of(plans, reference, paths, kappa)
+    assert rule < 0.06 + 3 * se
+    for control, _ in controls:
+        assert control > 5 * (0.06 + 3 * se)
+
+
+@pytest.mark.full
+def test_schedule_free_adam():
+    """RMSprop's base with β = .9, moments of x, at κ = 16. Bound of the rule: twice
+    what RMSprop's table has, and 3 s.e.; lr·κ is 5 times that off, and more."""
+    kappa, paths = 16, 20_000
+    optimizer = optsde.ScheduleFreeAdam(lr=ETA, beta=0.9, b2=1 - ETA**2, eps=0.5 / ETA)
+    base = plan(optimizer, STEPS, average=optimizer.average())
+    big = scaled(base, kappa)
+
+    def moments(plan):
+        observe = lambda state: second_order_moments(state.average)  # noqa: E731
+        return run(plan, SIGMA, paths, 0, observe)
+
+    reference = moments(base)
+    error, se = largest_error(moments(big), reference)
+    control, _ = largest_error(moments(with_optimizer(big, lr=kappa * ETA)), reference)
+    bound = 0.028 + 3 * se
+    assert error < bound
+    assert control > 5 * bound
+
+
 def test_adagrad(size):
     """lr 1, ε0 = .1, u0 = .5: the rule, and each part of it left out."""
     optimizer = optsde.AdaGrad(lr=1.0, eps=0.1 * SIGMA**2, s0=0.5 * SIGMA**4)

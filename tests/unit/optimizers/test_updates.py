@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 import optsde
@@ -50,6 +51,20 @@ OPTAX = {
     "adamw": (
         optsde.Adam(lr=0.01, eps=1e-3, weight_decay=0.1),
         optax.adamw(0.01, eps=1e-3, weight_decay=0.1),
+    ),
+    "ademamix": (
+        optsde.AdEMAMix(lr=0.01, b3=0.98, eps=1e-3, eps_root=1e-4, weight_decay=0.1),
+        optax.contrib.ademamix(
+            0.01, b3=0.98, eps=1e-3, eps_root=1e-4, weight_decay=0.1
+        ),
+    ),
+    "schedule-free sgd": (
+        optsde.ScheduleFreeSGD(lr=0.05, beta=0.8, weight_decay=0.01),
+        optax.contrib.schedule_free_sgd(0.05, b1=0.8, weight_decay=0.01),
+    ),
+    "schedule-free adamw": (
+        optsde.ScheduleFreeAdam(lr=0.01, b2=0.99, eps=1e-3, weight_decay=0.1),
+        optax.contrib.schedule_free_adamw(0.01, b2=0.99, eps=1e-3, weight_decay=0.1),
     ),
     "rmsprop, eps inside": (
         optsde.RMSprop(

@@ -42,6 +42,7 @@ OPTAX_ONLY = [
     optsde.Signum(lr=0.01, beta=0.7, l2=0.1),
     optsde.Signum(lr=0.01, weight_decay=0.1),
     optsde.Lion(lr=0.01, weight_decay=0.1),
+    optsde.AdEMAMix(lr=0.01, b3=0.8, alpha=2.0, eps_root=0.1, weight_decay=0.1),
     optsde.HeavyBall(lr=0.03, weight_decay=0.1),
     optsde.InvariantAdam(lr=0.01),
     optsde.CentredAdam(lr=0.01),
