@@ -234,7 +234,8 @@ SOURCES = (
     ),
     Source(
         "Marek, Lotfi, Somasundaram, Wilson, Goldblum 2025",
-        "*Small Batch Size Training for Language Models: When Vanilla SGD Works, and Why "
+        "*Small Batch Size Training for Language Models: When Vanilla SGD Works, and "
+        "Why"
         "Gradient Accumulation Is Wasteful*, arXiv 2507.07101",
         (
             Question(
@@ -387,7 +388,8 @@ SOURCES = (
                 known=True,
             ),
             Question(
-                "Without augmentation the strong recipe is better than SGD, and as good as "
+                "Without augmentation the strong recipe is better than SGD, and as "
+                "good as"
                 "SGD tuned for it.",
                 "fullbatch:digits_plain",
                 "*",
@@ -437,7 +439,8 @@ SOURCES = (
                 known=True,
             ),
             Question(
-                "With SGD's lr and steps descent keeps an excess risk that does not fall.",
+                "With SGD's lr and steps descent keeps an excess risk that does not "
+                "fall.",
                 "fullbatch:gd_convex",
                 "full_batch_fits_* full_batch_overfits_*",
                 known=True,
@@ -474,7 +477,8 @@ SOURCES = (
                 "*_rule_serves_at_* *_rule_breaks_at_*",
             ),
             Question(
-                "To one training loss the full batch takes more examples than small ones.",
+                "To one training loss the full batch takes more examples than small "
+                "ones.",
                 "fullbatch:batches",
                 "*_takes_more_at_*",
                 known=True,
@@ -754,24 +758,19 @@ SOURCES = (
                 known=True,
             ),
             Question(
-                "The best timescale, in epochs, stays as the data grow.",
-                "sweep:timescale",
-                "*",
-                known=True,
-            ),
-            Question("It stays over lr.", "sweep:timescale_lr", "*", known=True),
-            Question(
-                "It stays as the data grow where a net sees directions alone.",
+                "The best timescale, in epochs, stays as the data grow, in a net with "
+                "norms.",
                 "sweep:timescale_normalised",
                 "*",
                 known=True,
             ),
             Question(
-                "There it stays over lr, too.",
-                "sweep:timescale_normalised_lr",
-                "*",
-                known=True,
+                "There it stays over lr, too.", "sweep:timescale_normalised_lr", "*"
             ),
+            Question(
+                "It stays as the data grow in a net without.", "sweep:timescale", "*"
+            ),
+            Question("There it stays over lr, too.", "sweep:timescale_lr", "*"),
         ),
     ),
     # ---- descent
@@ -812,7 +811,8 @@ SOURCES = (
         "*The Loss Surfaces of Multilayer Networks*, arXiv 1412.0233",
         (
             Question(
-                "Held-out losses of different starts come nearer, and fall, with width.",
+                "Held-out losses of different starts come nearer, and fall, with "
+                "width.",
                 "descent:starts",
                 "test_spread_falls test_mean_falls",
                 known=True,
@@ -867,10 +867,12 @@ SOURCES = (
     ),
     Source(
         "Hoffmann et al. 2022",
-        "*Training Compute-Optimal Large Language Models*, arXiv 2203.15556, appendix B",
+        "*Training Compute-Optimal Large Language Models*, arXiv 2203.15556, appendix "
+        "B",
         (
             Question(
-                "A cosine that is longer than the run by more than a quarter ends higher.",
+                "A cosine that is longer than the run by more than a quarter ends "
+                "higher.",
                 "descent:lengths",
                 "1.5_is_worse 2_is_worse 5_is_worse",
                 known=True,
