@@ -103,7 +103,7 @@ def squared_error(outputs, labels):
 
 def simulate(s, rundir, task):
     """Returns every arm's metrics after the first step: before it there is no P."""
-    sampler = full_batch(task.losses, task.train, None)
+    sampler = full_batch(task.losses, task.train, None, augment=task.augment)
     seeds, runs = jax.random.split(jax.random.key(s.seed), s.seeds), Runs({})
     for arm in parts([*arms(s, task)]):
         sharpness = measure.sharpness_probe(

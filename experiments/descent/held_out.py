@@ -48,7 +48,7 @@ def train(
     """
     fine = s.batch_size <= task.size
     require(fine, "batch_size", s.batch_size, f"at most {task.size} training examples")
-    sampler = draw(task.losses, task.train)
+    sampler = draw(task.losses, task.train, augment=task.augment)
 
     def dynamics(member):
         return optsde.discrete(plan_of(member), sampler, task.init)

@@ -96,7 +96,7 @@ def simulate(s: Settings, rundir: RunDir, tasks: dict[int, Task]) -> Ends:
         arm = Arm(f"width {width}", plan)
         runs = train(
             [arm],
-            epochs(task.losses, task.train),
+            epochs(task.losses, task.train, augment=task.augment),
             task.init,
             s.keys(),
             keep=rundir.once_all,

@@ -132,8 +132,8 @@ def ruled(s: Settings, name: str, batch: int, best: float) -> Arm:
 def sampler_of(task: Task, batch: int) -> Sampler:
     """Returns that of independent draws; all examples are the full batch itself."""
     if batch == task.size:
-        return full_batch(task.losses, task.train, group=None)
-    return minibatch(task.losses, task.train)
+        return full_batch(task.losses, task.train, group=None, augment=task.augment)
+    return minibatch(task.losses, task.train, augment=task.augment)
 
 
 def simulate(s: Settings, rundir, task: Task):

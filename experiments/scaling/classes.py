@@ -124,14 +124,19 @@ def sampler_of(task: Task, remedy: str) -> Sampler:
     if remedy == "oversampled":
         each = (np.flatnonzero(labels == c) for c in range(len(counts)))
         index = np.concatenate([np.resize(mine, counts.max()) for mine in each])
-        return minibatch(task.losses, task.train, among=jnp.asarray(index))
+        return minibatch(
+            task.losses,
+            task.train,
+            among=jnp.asarray(index),
+            augment=task.augment,
+        )
     weights = jnp.asarray(chances(counts, remedy)[1])
 
     def weighted(params, examples, *others):
         losses = task.losses(params, examples, *others)
         return weights[examples[1]].astype(losses.dtype) * losses
 
-    return minibatch(weighted, task.train)
+    return minibatch(weighted, task.train, augment=task.augment)
 
 
 def signal_and_noise(

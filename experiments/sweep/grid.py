@@ -129,7 +129,8 @@ def arms(s: Settings) -> Iterator[Arm]:
 
 def simulate(s: Settings, rundir, task) -> Runs:
     """Returns the runs of all points, in the order of the grid."""
-    sampler, runs = minibatch(task.losses, task.train), Runs({})
+    sampler = minibatch(task.losses, task.train, augment=task.augment)
+    runs = Runs({})
     for group in stacks(arms(s)):
         batch = f"batch{group[0].plan.batch_size}"
         runs |= train(

@@ -23,7 +23,7 @@ def settings(preset="adam", **changes):
     return dataclasses.replace(PRESETS[preset].settings, **TINY | changes).checked()
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [x for x in PRESETS if "timescale" not in x])
 def test_presets_are_grids(preset):
     s = settings(preset)
     arms = list(grid.arms(s))
