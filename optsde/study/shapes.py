@@ -21,6 +21,8 @@ HYPERPARAMETERS = {
     "absolute_decay": "decoupled decay, not multiplied by lr",
     "b1": "decay of the average of gradients; a number in [0, 1)",
     "b2": "decay of the average of squares; a number in [0, 1)",
+    "b3": "decay of the older average of gradients; a number in [0, 1)",
+    "alpha": "weight of the older average; a number ≥ 0",
     "beta": "decay of its average; a number in [0, 1)",
     "eps": "added to the root of the squares; a number ≥ 0",
     "eps_root": "added inside that root; a number ≥ 0",
