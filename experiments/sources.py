@@ -486,10 +486,10 @@ SOURCES = (
         ),
     ),
     Source(
-        "Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2017; Jastrzębski et al. 2017",
+        "Keskar, Mudigere, Nocedal, Smelyanskiy, Tang 2017",
         "*On Large-Batch Training for Deep Learning: Generalization Gap and Sharp "
-        "Minima*, arXiv 1609.04836; *Three Factors Influencing Minima in SGD*, arXiv "
-        "1711.04623",
+        "Minima*, arXiv 1609.04836; of the ratio, Jastrzębski et al. 2017, *Three "
+        "Factors Influencing Minima in SGD*, arXiv 1711.04623",
         (
             Question(
                 "Small batches and large lr end flatter.",
