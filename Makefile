@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 CONSTRAINTS := constraints.txt
 CACHED := JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
-.PHONY: help demo test test-all multihost-test faults soak notebooks docs docs-lessons lint types format check bench bench-gpu record lock clean
+.PHONY: help demo test test-all multihost-test faults soak ledger notebooks docs docs-lessons lint types format check bench bench-gpu record lock clean
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
 
@@ -42,6 +42,9 @@ docs: $(VENV)/dev ## the site, in build/site; broken links are errors
 
 docs-lessons: $(VENV)/dev ## the same with the lessons run, some minutes
 	LESSONS=true NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+ledger: $(VENV)/dev ## the small form of every command in docs/claims.md
+	LEDGER=all $(PYTEST) -m full tests/process/test_claims_in_small.py
 
 lint: $(VENV)/dev ## style
 	$(BIN)/ruff check .

@@ -181,10 +181,9 @@ SMALL: dict[str, dict] = {
     "scaling:[!rh]*": FEW
     | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2,), ells=(2,))
     | dict(svag_until=0.25, probe_until=0.5, probe_seeds=2, draws=32),
-    "scaling:digits": dict(kappas=(2, 4)),
     "scaling:digits_normalised": dict(ells=(), probes="invariance"),
-    "scaling:digits_sgd": dict(kappas=(2, 4), probes="sharpness,ntk,spikes"),
-    "scaling:lm": TEXT | dict(kappas=(2, 4)),
+    "scaling:digits_sgd": dict(probes="sharpness,ntk,spikes"),
+    "scaling:lm": TEXT,
     "scaling:lm_masked": TEXT,
     "scaling:wikitext_gpt": TEXT | dict(group=4),
     "scaling:bert_masked": TEXT | dict(group=4),
