@@ -8,13 +8,13 @@ kept in docs/claims.json. What is asked of it is in `experiments.sources`.
 """
 
 import argparse
-import fnmatch
 import json
 import re
 import runpy
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"experiments.claims: {error}", file=sys.stderr)
         return 2
-    files.write(RECORDS, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+    files.write(RECORDS, written(records))
     files.write(PAGE, text)
     for preset, record in taken.items():
         print(f"{preset}: {len(record['verdicts'])} verdicts")
@@ -80,6 +80,19 @@ def taken_up(place: Path) -> tuple[str, dict[str, Any]]:
         "made": run.origin,
         "verdicts": run.summary["verdicts"],
     }
+
+
+def written(records: Records) -> str:
+    """Returns the records as JSON, with a line for each verdict."""
+    parts = []
+    for preset, record in records.items():
+        made, *verdicts = (
+            json.dumps(x, ensure_ascii=False)
+            for x in (record["made"], *record["verdicts"])
+        )
+        lines = ",\n  ".join(verdicts)
+        parts.append(f'"{preset}": {{"made": {made}, "verdicts": [\n  {lines}]}}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def preset_of(run: Finished) -> str:
@@ -108,12 +121,8 @@ def answers(question: Question, records: Records) -> list[Verdict]:
     if question.preset not in records:
         return []
     verdicts = [Verdict(**v) for v in records[question.preset]["verdicts"]]
-    found = [
-        verdict
-        for pattern in question.claims.split()
-        for verdict in verdicts
-        if fnmatch.fnmatchcase(verdict.claim, pattern)
-    ]
+    patterns = question.claims.split()
+    found = [v for v in verdicts if any(fnmatchcase(v.claim, p) for p in patterns)]
     if not found:
         raise ValueError(
             f"experiments/sources.py: {question.preset} has no claim like "
@@ -136,13 +145,14 @@ def tally(verdicts: Iterable[Verdict]) -> str:
 
 
 def total(sources: Iterable[Source], records: Records) -> str:
-    """Returns the tally of all claims of some sources."""
-    return tally(
-        verdict
+    """Returns the tally of all claims of some sources, each counted once."""
+    found = {
+        (question.preset, verdict.claim): verdict
         for source in sources
         for question in source.questions
         for verdict in answers(question, records)
-    )
+    }
+    return tally(found.values())
 
 
 def page(sources: Sequence[Source], records: Records) -> str:

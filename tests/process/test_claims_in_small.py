@@ -1,6 +1,6 @@
 """Commands of the ledger run in their small form, and end in claims.
 
-CI takes one preset of each study, since others of it differ in numbers alone; `make
+CI takes one preset of each study, since others of it differ in settings alone; `make
 ledger` takes all.
 """
 

@@ -55,6 +55,10 @@ def test_a_run_is_taken_up_under_its_preset(place):
     assert "| `best_below_x` | 1 [0.5, 1.5] | 0 | % | holds |" in page
     assert "| [A 2022](#a-2022) | Yes. | 1 holds | known |" in page
     assert "`python -m experiments.sweep --config=configs/sweep.py:adam`" in page
+    twice = Question("Yes.", preset, "best_* *_below_x", known=True)
+    both = source._replace(questions=(twice, *source.questions))
+    assert claims.total([both], {preset: record}) == "1 holds"
+    assert json.loads(claims.written({preset: record})) == {preset: record}
     wrong = source._replace(questions=(Question("No.", preset, "worst_*"),))
     with pytest.raises(ValueError, match="no claim like 'worst_"):
         claims.page([wrong], {preset: record})
