@@ -13,7 +13,7 @@ help: ## list the commands
 demo: $(VENV)/run ## discrete runs, SVAG and the SDE on digits, under three minutes
 	$(BIN)/python -m experiments.svag --config=configs/svag.py:digits
 
-test: $(VENV)/dev ## what a change can break, eleven minutes on two cores at first, then five
+test: $(VENV)/dev ## what a change can break, twelve minutes on two cores at first, fewer then
 	$(PYTEST)
 	$(PYTEST) tests/devices
 	$(CACHED) $(BIN)/python -m doctest README.md docs/optimizers.md

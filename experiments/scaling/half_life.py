@@ -33,6 +33,7 @@ from optsde.analysis import (
     plus_minus,
     stack,
     table,
+    valley,
     with_interval,
 )
 from optsde.run import Task
@@ -188,12 +189,9 @@ def best_lr(factors: tuple[float, ...], means: np.ndarray) -> float:
 
     Where the lowest is an end of the list, it is that end.
     """
-    logs, lowest = np.log2(factors), int(means.argmin())
-    if lowest in (0, len(means) - 1):
-        return float(logs[lowest])
-    near = slice(lowest - 1, lowest + 2)
-    a, b, _ = np.polyfit(logs[near], means[near], 2)
-    return float(-b / (2 * a))
+    logs = np.log2(factors)
+    inside = valley(logs, means)
+    return float(logs[means.argmin()]) if np.isnan(inside) else inside
 
 
 def lr_powers(s: Settings, *losses: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optsde.analysis import Estimate, exact, jackknife, stack
+from optsde.analysis import Estimate, exact, jackknife, stack, valley
 
 
 class Case(NamedTuple):
@@ -33,13 +33,7 @@ def lowest(timescales: Sequence[float], losses: np.ndarray) -> float:
     It is where a parabola through the lowest point and its neighbours, in logs, is
     lowest; NaN where the lowest point is at an end of the timescales.
     """
-    mean, at = losses.mean(axis=0), np.log2(timescales)
-    n = int(np.argmin(mean))
-    if n in (0, len(mean) - 1):
-        return np.nan
-    near = slice(n - 1, n + 2)
-    curve, tilt, _ = np.polyfit(at[near] - at[n], np.log(mean[near]), 2)
-    return float(at[n] - tilt / (2 * curve))
+    return valley(np.log2(timescales), np.log(losses.mean(axis=0)))
 
 
 def best_timescales(

@@ -35,6 +35,7 @@ from optsde.analysis.statistics import (
     percent_paired,
     relative,
     stack,
+    valley,
 )
 from optsde.analysis.tables import number, plus_minus, table, with_interval
 from optsde.analysis.verdicts import (
@@ -98,6 +99,7 @@ __all__ = [
     "share",
     "stack",
     "table",
+    "valley",
     "verdict_table",
     "with_interval",
     "within",

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from optsde.checks import ABOVE_0, BELOW_1, check_number, shown
 
@@ -422,3 +423,22 @@ def _quantile(p: float, dof):
     dof = np.asarray(dof, np.float64)
     finite = np.where(np.isinf(dof), 1.0, dof)
     return np.where(np.isinf(dof), special.ndtri(p), special.stdtrit(finite, p))[()]
+
+
+def valley(x: ArrayLike, y: ArrayLike) -> float:
+    """Returns where a parabola through the least y and those beside is lowest.
+
+    NaN where the least point is an end.
+
+    >>> round(valley([0, 1, 2, 3], [4.5, 0.5, 0.5, 4.5]), 6)
+    1.5
+    >>> valley([0, 1, 2], [1, 2, 3])
+    nan
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    least = int(np.argmin(y))
+    if least in (0, len(y) - 1):
+        return np.nan
+    near = slice(least - 1, least + 2)
+    curve, tilt, _ = np.polyfit(x[near] - x[least], y[near], 2)
+    return float(x[least] - tilt / (2 * curve))

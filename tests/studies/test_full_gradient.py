@@ -1,4 +1,4 @@
-"""What full gradients cost: the recursion against all draws, and against runs."""
+"""The cost of full gradients: the recursion against all draws, and against runs."""
 
 import itertools
 

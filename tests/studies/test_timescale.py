@@ -82,7 +82,7 @@ def test_an_optimum_at_an_end_of_the_list_is_none(tmp_path):
 
 
 def test_a_decay_beyond_the_list_is_not_judged():
-    """Where λ is kept, 6 epochs become 3/4 at eight times the examples."""
+    """A λ that is kept makes 3/4 of an epoch of 6, at eight times the examples."""
     s = settings(timescales=(2.0, 4.0, 8.0, 16.0))
     _, kept, decay = timescale.claims(s, known(s))
     assert (kept.outcome, decay.outcome) == ("holds", "open")

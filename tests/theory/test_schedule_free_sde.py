@@ -43,7 +43,7 @@ def moments(optimizer, steps, noise):
 
 
 def at_kappa(optimizer, kappa):
-    """The same of `optimizer`, which is one at κ, at the end of the base run."""
+    """Moments of `optimizer`, which is one at κ, at the end of the base run."""
     return moments(optimizer, round(TIME / kappa), NOISE / kappa**0.5)
 
 

@@ -47,7 +47,7 @@ def test_newton_schulz_takes_each_singular_value_through_the_polynomial(shape):
 
 @pytest.mark.usefixtures("x64")
 def test_orthogonal_factor_without_full_rank():
-    """Of rank 2 in four dimensions; of zero it is zero."""
+    """The factor of a matrix of rank 2 in four dimensions, and of zero, is known."""
     x = np.random.default_rng(1).normal(size=(4, 2)) @ np.diag([5.0, 1e-3])
     x = x @ np.random.default_rng(2).normal(size=(2, 3))
     u, _, vt = np.linalg.svd(x, full_matrices=False)
