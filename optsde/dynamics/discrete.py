@@ -15,7 +15,7 @@ from optsde.data.stream import Stream
 from optsde.gradients import Draw, Oracle, Sampler, signed_mix
 from optsde.mesh import norm
 from optsde.optimizers.base import Clock, OptimizerState
-from optsde.optimizers.elementwise import elementwise
+from optsde.optimizers.elementwise import on_shards
 from optsde.plans.plan import Plan, check_one_plan
 from optsde.squares import step_gradient
 from optsde.types import PyTree
@@ -98,7 +98,7 @@ def discrete(plan: Plan, sampler: Sampler, params: PyTree) -> Dynamics:
     average = plan.average
     averaged = None
     if average is not None:
-        averaged = elementwise(type(average).__name__, average.update)
+        averaged = on_shards(average.update, lambda average, *_: average)
 
     def start(key, params):
         mean = None if average is None else average.init(params)

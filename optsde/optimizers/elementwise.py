@@ -1,10 +1,12 @@
-"""Whether a transform is elementwise, and so right on shards of parameters.
+"""Transforms where parameters are split: elementwise on shards, others on whole leaves.
 
 Where a device has only its shard of a leaf, a sum over the leaf would be one over the
 shard. So the program of a transform is read before it is run on shards: each entry that
 comes out of a leaf in shards may depend on the same entry of leaves that are split in
 the same way, and on numbers that all entries share. On whole leaves it must be the same
-program, which else would count the entries of a shard.
+program, which else would count the entries of a shard. Where that is not so, as with
+norms and factors of a matrix, devices gather the leaves, and each keeps its shard of
+what comes out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +15,8 @@ from typing import Any
 import jax
 from jax.extend.core import Jaxpr, Literal
 
-from optsde.mesh import axes, has_shards, whole_shapes
+from optsde.mesh import axes, has_shards, own_shards, whole, whole_shapes
+from optsde.types import PyTree
 
 SAME, OWN = "same", "own"  # one number everywhere; a number of its own for each entry
 Kind = int | str  # the axis along which an array is split, or one of the two
@@ -29,34 +32,36 @@ sin sqrt square stop_gradient sub tan tanh xor
 ELEMENTWISE = set(PRIMITIVES.split())
 
 
-def elementwise(name: str, function: Callable) -> Callable:
-    """Returns the function, which refuses shards if it is not elementwise.
+def on_shards(function: Callable, like: Callable[..., PyTree]) -> Callable:
+    """Returns the function for arguments of which leaves may be split over devices.
 
     Args:
-      name: what it is, for the message.
       function: of trees and numbers.
+      like: of the same arguments, what has the structure and the split of the results.
     """
 
-    def checked(*args):
-        if has_shards(args):
-            _check(name, function, args)
-        return function(*args)
+    def applied(*args):
+        if not has_shards(args) or _elementwise(function, args):
+            return function(*args)
+        return own_shards(function(*whole(args)), like(*args))
 
-    return checked
+    return applied
 
 
-def _check(name: str, function: Callable, args: tuple) -> None:
-    jaxpr, out = jax.make_jaxpr(function, return_shape=True)(*args)
+def _elementwise(function: Callable, args: PyTree) -> bool:
+    """Returns whether the function of shards is the shards of the function."""
+    jaxpr = jax.make_jaxpr(function)(*whole_shapes(args))
     consts = [_whole(x) for x in jaxpr.jaxpr.constvars]
     inputs = zip(jaxpr.jaxpr.invars, axes(args), strict=True)
     given = [_whole(x) if axis is None else axis for x, axis in inputs]
-    found = _kinds(name, jaxpr.jaxpr, [*consts, *given])
-    for kind, axis in zip(found, axes(out), strict=True):
-        if kind not in (axis, SAME) and not (axis is None and kind == OWN):
-            _refuse(name, "some result joins entries")
-    as_whole = jax.make_jaxpr(function)(*whole_shapes(args))
-    if list(_numbers(jaxpr.jaxpr)) != list(_numbers(as_whole.jaxpr)):
-        _refuse(name, "it counts entries")
+    found = _kinds(jaxpr.jaxpr, [*consts, *given])
+    if found is None:
+        return False
+    on_parts, out = jax.make_jaxpr(function, return_shape=True)(*args)
+    return list(_numbers(jaxpr.jaxpr)) == list(_numbers(on_parts.jaxpr)) and all(
+        kind in (axis, SAME) or (axis is None and kind == OWN)
+        for kind, axis in zip(found, axes(out), strict=True)
+    )
 
 
 def _numbers(jaxpr: Jaxpr) -> Iterator[tuple]:
@@ -74,8 +79,11 @@ def _called(eqn: Any) -> tuple[Jaxpr, int]:
     return getattr(inner, "jaxpr", inner), len(getattr(inner, "consts", ()))
 
 
-def _kinds(name: str, jaxpr: Jaxpr, given: Sequence[Kind]) -> list[Kind]:
-    """Returns the kinds of a program's results, from those of constants and inputs."""
+def _kinds(jaxpr: Jaxpr, given: Sequence[Kind]) -> list[Kind] | None:
+    """Returns the kinds of a program's results, from those of constants and inputs.
+
+    None where something in it joins entries of a leaf that is split.
+    """
     known: dict[Any, Kind] = dict(
         zip([*jaxpr.constvars, *jaxpr.invars], given, strict=True)
     )
@@ -85,23 +93,34 @@ def _kinds(name: str, jaxpr: Jaxpr, given: Sequence[Kind]) -> list[Kind]:
 
     for eqn in jaxpr.eqns:
         kinds, primitive = [kind(x) for x in eqn.invars], eqn.primitive.name
+        found: list[Kind] | None
         if primitive in CALLS:
             inner, count = _called(eqn)
             held = [_whole(x) for x in inner.constvars[:count]]
-            found = _kinds(name, inner, [*held, *kinds])
+            found = _kinds(inner, [*held, *kinds])
+        elif _joins(primitive, kinds):
+            found = None
         else:
-            found = [_result(name, primitive, kinds, x) for x in eqn.outvars]
+            found = [_result(primitive, kinds, x) for x in eqn.outvars]
+        if found is None:
+            return None
         known |= dict(zip(eqn.outvars, found, strict=True))
     return [kind(x) for x in jaxpr.outvars]
 
 
-def _result(name: str, primitive: str, kinds: Sequence[Kind], out: Any) -> Kind:
-    """Returns the kind of what a primitive makes."""
+def _joins(primitive: str, kinds: Sequence[Kind]) -> bool:
+    """Returns whether a primitive makes an entry of several of a split array."""
     along = {kind for kind in kinds if isinstance(kind, int)}
-    if along:
-        if primitive not in ELEMENTWISE or len(along) > 1 or OWN in kinds:
-            _refuse(name, f"{primitive} joins entries")
-        return along.pop()
+    return bool(along) and (
+        primitive not in ELEMENTWISE or len(along) > 1 or OWN in kinds
+    )
+
+
+def _result(primitive: str, kinds: Sequence[Kind], out: Any) -> Kind:
+    """Returns the kind of what a primitive makes that joins no entries."""
+    for kind in kinds:
+        if isinstance(kind, int):
+            return kind
     alike = kinds and OWN not in kinds and primitive in ELEMENTWISE | FILLS
     return SAME if alike else _whole(out)
 
@@ -109,10 +128,3 @@ def _result(name: str, primitive: str, kinds: Sequence[Kind], out: Any) -> Kind:
 def _whole(x: Any) -> Kind:
     """Returns the kind of an array that every device has whole."""
     return OWN if x.aval.ndim else SAME
-
-
-def _refuse(name: str, why: str) -> None:
-    raise ValueError(
-        f"{name} is not elementwise ({why}), and would take a device's shard of a "
-        "parameter for the whole: leave `sharded` out"
-    )

@@ -42,7 +42,7 @@ from optsde.optimizers import (
     ScheduleFreeMean,
 )
 from optsde.optimizers.base import OptimizerState
-from optsde.optimizers.elementwise import elementwise
+from optsde.optimizers.elementwise import on_shards
 from optsde.optimizers.rules import check_memory
 from optsde.plans.schedules import check_multiplier
 from optsde.squares import clipped, step_gradient
@@ -173,9 +173,15 @@ class Plan:
         Its state is an `OptimizerState`, with the clock and the optimizer's memory.
         """
         transform: Any = self.optimizer.transform(self.schedule, self.dt, self.boost)
-        update = elementwise(type(self.optimizer).__name__, transform.update)
+        update = on_shards(
+            transform.update, lambda grads, state, params: (params, state)
+        )
         before: Any = self.before
-        prepare = None if before is None else elementwise("before", before.update)
+        prepare = None
+        if before is not None:
+            prepare = on_shards(
+                before.update, lambda grads, state, params: (grads, state)
+            )
         largest = self.clip
 
         def clip_first(grads, state, params=None):

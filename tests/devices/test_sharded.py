@@ -31,7 +31,6 @@ from optsde.run import Engine, Run, diagnosis, exchange
 N, IN, HIDDEN, OUT = 48, 8, 16, 3
 RULE = partial(largest_axis, least=HIDDEN + 1)  # matrices alone
 KEYS = jax.random.split(jax.random.key(0), 3)
-JOINING = {"lamb", "muon"}  # they take a norm or a factor of a whole matrix
 
 
 def losses(params, examples):
@@ -124,19 +123,19 @@ def test_split_parameters_give_the_run_of_whole_ones():
 
 @pytest.mark.full
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", sorted(set(REGISTRY) - JOINING))
-def test_every_elementwise_optimizer_runs_on_split_parameters(name):
-    for _, dynamics in cases(family(name)):
-        agree(dynamics)
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_every_optimizer_runs_on_split_parameters(name):
+    """Also those that take a norm or a factor of a whole matrix."""
+    _, dynamics = next(cases(family(name)))
+    agree(dynamics)
 
 
 @pytest.mark.full
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", sorted(JOINING))
-def test_who_takes_the_norm_of_a_whole_parameter_refuses_a_part(name):
-    _, dynamics = next(cases(family(name)))
-    with pytest.raises(ValueError, match="is not elementwise"):
-        optsde.fit(dynamics, KEYS[:1], 4, every=1, shards=8, sharded=RULE)
+@pytest.mark.parametrize("name", ["momentum", "invariantadam"])
+def test_all_kinds_of_steps_run_on_split_parameters(name):
+    for _, dynamics in list(cases(family(name)))[1:]:
+        agree(dynamics)
 
 
 @pytest.mark.full
@@ -316,27 +315,35 @@ def noise(x):
     return x + jax.random.normal(jax.random.key(0), x.shape, x.dtype)
 
 
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    ("before", "why"),
+    "before",
     [
-        (optax.centralize(), "reduce_sum joins entries"),
-        (optax.normalize_by_update_norm(), "reduce_sum joins entries"),
-        (optax.clip_by_block_rms(1.0), "reduce_sum joins entries"),
-        (each(lambda x: x[::-1]), "rev joins entries"),
-        (each(noise), "add joins entries"),
-        (each(lambda x: x / x.size), "it counts entries"),
+        optax.chain(optax.centralize(), optax.clip_by_block_rms(0.1)),  # sums
+        each(lambda x: x[::-1]),  # an order
+        each(noise),  # the shape of a draw
+        each(lambda x: x / x.size),  # a count
     ],
 )
-def test_what_reads_a_whole_leaf_is_refused(before, why):
-    init, data = problem(jnp.float32)
+def test_what_reads_a_whole_leaf_is_given_it(before):
+    init, data = problem()
     plan = plan_of(optsde.SGD(lr=0.1), before=before)
-    dynamics = optsde.discrete(plan, minibatch(losses, data), init)
-    engine = Engine(dynamics, 1, shards=8, sharded=RULE)
-    state = jax.eval_shape(engine.init, KEYS[:1])
-    with pytest.raises(
-        ValueError, match=re.escape(f"before is not elementwise ({why}")
-    ):
-        lowered(engine, state)
+    agree(optsde.discrete(plan, minibatch(losses, data), init))
+
+
+def test_what_reads_a_whole_leaf_gathers_it():
+    """What is elementwise gathers nothing: gradient, moments, parameters stay split."""
+    init, data = problem(jnp.float32, 64)
+    split, rule = 4 * 64 * (IN + OUT), partial(largest_axis, least=65)
+
+    def gathered(**options):
+        plan = plan_of(optsde.SGD(lr=0.1), **options)
+        made = optsde.discrete(plan, minibatch(losses, data), init)
+        return exchange(made, 8, rule).whole["all-gather"]
+
+    plain = gathered()
+    assert gathered(before=optax.clip(0.05)) == plain
+    assert gathered(before=optax.centralize()) == plain + 2 * split
 
 
 def test_rules_and_dynamics_that_cannot_be_split():
