@@ -24,10 +24,11 @@ def optimize(programs: bool):
     jax.config.update("jax_disable_most_optimizations", not programs)
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _optimizations(request):
-    """Only theory runs for long enough to win that time back."""
-    optimize("theory" in request.path.parts)
+    """Only theory, and what is marked, runs for long enough to win that time back."""
+    marked = request.node.get_closest_marker("optimized")
+    optimize(marked is not None or "theory" in request.path.parts)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,14 +36,6 @@ def _garbage():
     """Keeps what jax holds for good out of every later search for garbage."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture
-def optimized():
-    """For one test that cannot do without."""
-    optimize(True)
-    yield
-    optimize(False)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def sized(small, full):
     """Two sizes to parametrise over: of `make test`, and of `make test-all` besides."""
     return [
         pytest.param(small, id="small"),
-        pytest.param(full, id="full", marks=pytest.mark.full),
+        pytest.param(full, id="full", marks=[pytest.mark.full, pytest.mark.optimized]),
     ]
 
 

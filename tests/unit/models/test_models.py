@@ -527,7 +527,7 @@ def test_init_reads_one_example():
     "name",
     ["smallconv", "twoconv", "transformer", *FEW],
 )
-@pytest.mark.usefixtures("optimized")  # XLA's own max-pooling gives NaN without
+@pytest.mark.optimized  # XLA's own max-pooling gives NaN without
 def test_every_parameter_has_a_finite_gradient(name):
     if name == "transformer":
         model = build(name, 11, width=16, depth=1, length=6)

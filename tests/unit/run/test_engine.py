@@ -196,7 +196,8 @@ def test_a_run_is_three_programs():
 
 
 @pytest.mark.full
-def test_a_start_compiled_in_less_time_is_the_same_bit_for_bit(optimized):
+@pytest.mark.optimized
+def test_a_start_compiled_in_less_time_is_the_same_bit_for_bit():
     model = models.build("digitsnet", 10)
 
     def init(key):
