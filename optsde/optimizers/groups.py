@@ -166,6 +166,11 @@ class Groups:
         """Returns whether weights of any group decay apart from the gradient."""
         return any(part.decays_weights() for part in self.parts.values())
 
+    def average(self) -> Any:
+        """Returns the average to evaluate that all groups share, or None."""
+        first, *others = [part.average() for part in self._moving.values()]
+        return first if all(other == first for other in others) else None
+
     def micro_batches(self, noise_gain: float = 1.0) -> int | None:
         """Returns how many micro-batches of a draw the parts take the squares of."""
         counts = {part.micro_batches(noise_gain) for part in self.parts.values()}

@@ -16,21 +16,28 @@ import optax
 
 from optsde.checks import shown
 from optsde.optimizers import (
+    LAMB,
     SGD,
     AdaGrad,
     Adam,
+    AdEMAMix,
     Frozen,
     Groups,
     HeavyBall,
     Lion,
     Momentum,
+    Muon,
     Optimizer,
     RMSprop,
+    ScheduleFreeAdam,
+    ScheduleFreeSGD,
     SignSGD,
     Signum,
     decay_where,
 )
 from optsde.optimizers.base import Clock, OptimizerState
+from optsde.optimizers.orthogonal import COEFFICIENTS
+from optsde.optimizers.orthogonal import STEPS as ROUNDS
 from optsde.plans.plan import Plan
 from optsde.types import PyTree, Schedule
 
@@ -57,11 +64,12 @@ def from_optax(
 ) -> Plan:
     """Returns the plan of an optax chain, to be rescaled, simulated and explained.
 
-    Known are adam, adamw, sgd, rmsprop, adagrad, lion, sign_sgd and the pieces that
-    they are made of, clip_by_global_norm at the beginning, weight decay with its mask,
-    schedules, partition (multi_transform) and set_to_zero. A piece without a rule is
-    named and refused. `plan.transform()` is an optax chain again, and `optax_state`
-    takes the chain's state along.
+    Known are adam, adamw, sgd, rmsprop, adagrad, lion, sign_sgd, lamb and the pieces
+    that they are made of; of `optax.contrib` ademamix, muon without nesterov, and
+    schedule_free, of which the plan evaluates x; clip_by_global_norm at the beginning,
+    weight decay with its mask, schedules, partition (multi_transform) and set_to_zero.
+    A piece without a rule is named and refused. `plan.transform()` is an optax chain
+    again, and `optax_state` takes the chain's state along.
 
     Args:
       chain: as given to `optax.apply_updates` until now.
@@ -98,6 +106,7 @@ def from_optax(
         schedule=rates,
         clip=clip,
         before=before,
+        average=optimizer.average(),
     ).checked()
     _check_updates(chain, plan, shapes)
     return plan
@@ -156,10 +165,34 @@ def _optimizer(pieces: list[Piece], horizon: float):
     """Returns the optimizer of the pieces, and the schedule of its lr."""
     if len(pieces) == 1 and pieces[0].name == "partition":
         return _partition(pieces[0], horizon)
+    if len(pieces) == 1 and pieces[0].name == "schedule_free":
+        return _schedule_free(pieces[0], horizon)
     part = _part(pieces, horizon)
     if part.mask is None:
         return part.optimizer, part.schedule
     return decay_where(part.mask, part.optimizer), part.schedule
+
+
+def _schedule_free(piece: Piece, horizon: float):
+    """Returns the optimizer of `optax.contrib.schedule_free`, and its schedule."""
+    known = piece.made_with
+    of_z, schedule = _optimizer(list(_pieces(known["base_optimizer"])), horizon)
+    if schedule is not None and known["weight_lr_power"] != 0:
+        raise ValueError(
+            f"schedule_free weighs z by lr**{known['weight_lr_power']:g}, and here all "
+            "weights are equal: give weight_lr_power=0, or no warm-up"
+        )
+    decays = dict(l2=of_z.l2, weight_decay=of_z.weight_decay)
+    shared = dict(lr=of_z.lr, beta=float(known["b1"]), **decays)
+    if isinstance(of_z, SGD):
+        return ScheduleFreeSGD(**shared), schedule
+    if isinstance(of_z, RMSprop) and of_z.bias_correction:
+        eps = dict(eps=of_z.eps, eps_root=of_z.eps_root)
+        return ScheduleFreeAdam(b2=of_z.beta, **eps, **shared), schedule
+    raise ValueError(
+        f"schedule_free of {type(of_z).__name__} has no rule here: of sgd, and of adam "
+        "as scale_by_rms(eps_in_sqrt=False, bias_correction=True), it has"
+    )
 
 
 def _partition(piece: Piece, horizon: float):
@@ -231,6 +264,7 @@ def _part(pieces: list[Piece], horizon: float) -> _Part:
         if coupled:
             raise ValueError("the chain has a weight decay twice: a plan has one")
         decoupled, mask = _decay(rest.pop(0))
+    trusted = rest.pop(0) if rest and rest[0].name == "scale_by_trust_ratio" else None
     factor, schedules = 1.0, []
     while rest and rest[0].name in ("scale", "scale_by_schedule"):
         known = rest.pop(0).made_with
@@ -242,6 +276,8 @@ def _part(pieces: list[Piece], horizon: float) -> _Part:
         raise _no_rule(rest[0], pieces)
     lr, schedule = _peak(factor, schedules, horizon)
     made = _family(direction, pieces)
+    if trusted is not None:
+        made, decoupled = _lamb(made, decoupled, mask, trusted, pieces), 0.0
     optimizer = dataclasses.replace(made, lr=lr, l2=coupled, weight_decay=decoupled)
     return _Part(optimizer, schedule, mask)
 
@@ -338,7 +374,38 @@ def _family(direction: list[Piece], pieces: list[Piece]) -> Optimizer:
             return SignSGD()
         case ("trace" | "ema", "scale_by_sign") if not known.get("nesterov"):
             return Signum(beta=float(known["decay"]))
+        case ("scale_by_ademamix",):
+            if callable(known["b3"]) or callable(known["alpha"]):
+                raise ValueError("ademamix has a schedule of b3 or alpha: give numbers")
+            return AdEMAMix(
+                **_floats(known, "b1", "b2", "b3", "alpha", "eps", "eps_root")
+            )
+        case ("scale_by_muon", "scale_by_shape"):
+            rms = direction[1].made_with["consistent_rms"]
+            usual = (
+                np.array_equal(known["ns_coeffs"], COEFFICIENTS)
+                and (known["ns_steps"], known["preconditioning"])
+                == (ROUNDS, "frobenius")
+                and not (known["nesterov"] or known["adaptive"])
+                and rms in (None, 0.2)
+            )
+            if usual:
+                beta = float(known["beta"])
+                return Muon(beta=beta, nesterov=False, match_rms=rms is not None)
     raise _no_rule(direction[-1], pieces)
+
+
+def _lamb(adam: Optimizer, decay: float, mask: PyTree, ratio: Piece, pieces) -> LAMB:
+    """Returns LAMB of Adam's direction, decayed before its norm is divided out."""
+    plain = dict(min_norm=0.0, trust_coefficient=1.0, eps=0.0)
+    if not isinstance(adam, Adam) or ratio.made_with != plain:
+        raise _no_rule(ratio, pieces)
+    if mask is not None:
+        raise ValueError(
+            "lamb has a mask of its weight decay: give optax.partition of two lambs"
+        )
+    names = "b1", "b2", "eps", "eps_root"
+    return LAMB(**{n: getattr(adam, n) for n in names}, inner_decay=decay)
 
 
 def _floats(known: dict, *names: str) -> dict[str, float]:
@@ -364,6 +431,9 @@ DIRECTIONS = (
     "ema",
     "scale_by_lion",
     "scale_by_sign",
+    "scale_by_ademamix",
+    "scale_by_muon",
+    "scale_by_shape",
 )
 HINTS = {
     "clip_by_global_norm": "clip the whole gradient, as the first piece of the chain",
@@ -371,6 +441,11 @@ HINTS = {
     "inject_hyperparams": "give the chain that it makes, with numbers or schedules",
     "masked": "use optax.partition, with set_to_zero for what stays as it is",
     "partition": "let partition be the whole chain, but for a clip before it",
+    "scale_by_adam": "nesterov=False has one",
+    "scale_by_shape": "muon has one with nesterov=False, the usual ns_coeffs, and "
+    "consistent_rms of None or 0.2",
+    "scale_by_trust_ratio": "with its defaults, after adam and its decay, it is lamb",
+    "schedule_free": "let it be the whole chain, but for a clip before it",
     "add_decayed_weights": "put it before the learning rate, as optax.adamw does",
 }
 
@@ -462,6 +537,8 @@ _MEMORIES = {
     "TraceState": {"m": "trace"},
     "EmaState": {"m": "ema"},
     "ScaleByLionState": {"m": "mu"},
+    "MuonState": {"m": "mu"},
+    "ScaleByAdemamixState": {"m": "m1", "slow": "m2", "v": "nu"},
 }
 """Fields of ours, and of the states of optax that they are in."""
 

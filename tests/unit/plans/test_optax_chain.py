@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax import contrib
 
 import optsde
 
@@ -85,6 +86,22 @@ CHAINS = {
         optax.chain(optax.trace(0.8), optax.scale_by_sign(), optax.scale(-1e-3)),
         optsde.Signum(lr=1e-3, beta=0.8),
     ),
+    "lamb": (
+        optax.lamb(1e-3, b2=0.9, weight_decay=0.1),
+        optsde.LAMB(lr=1e-3, b2=0.9, inner_decay=0.1),
+    ),
+    "two memories": (
+        contrib.ademamix(1e-3, b3=0.99, alpha=3.0, weight_decay=0.1),
+        optsde.AdEMAMix(lr=1e-3, b3=0.99, alpha=3.0, weight_decay=0.1),
+    ),
+    "schedule-free sgd": (
+        contrib.schedule_free_sgd(0.1, b1=0.8, weight_decay=0.1),
+        optsde.ScheduleFreeSGD(lr=0.1, beta=0.8, l2=0.1),
+    ),
+    "schedule-free adamw": (
+        contrib.schedule_free_adamw(1e-2, b2=0.9, weight_decay=0.1),
+        optsde.ScheduleFreeAdam(lr=1e-2, b2=0.9, weight_decay=0.1),
+    ),
     "named": (
         optax.named_chain(("a", optax.identity()), ("b", optax.adam(1e-3))),
         optsde.Adam(lr=1e-3),
@@ -98,6 +115,7 @@ def test_known_chains_are_read(name):
     plan = optsde.from_optax(chain, PARAMS, **SIZES)
     assert plan.optimizer == expected
     assert plan.schedule is plan.clip is None
+    assert plan.average == expected.average()
     same(run(plan.transform())[0], run(chain)[0])
 
 
@@ -144,6 +162,27 @@ def test_groups_of_their_own_lr_and_decay():
     assert plan.optimizer.lr == 0.1
 
 
+@pytest.mark.parametrize("rms", [None, 0.2])
+def test_muon_is_read_with_the_adam_of_all_that_is_no_matrix(rms):
+    chain = contrib.muon(
+        1e-2,
+        nesterov=False,
+        weight_decay=0.1,
+        adam_b2=0.9,
+        adam_learning_rate=1e-3,
+        consistent_rms=rms,
+    )
+    plan = optsde.from_optax(chain, PARAMS, **SIZES)
+    muon, adam = (plan.optimizer.parts[name] for name in ("muon", "adam"))
+    assert adam == optsde.Adam(lr=1e-3, b2=0.9)
+    assert muon == optsde.Muon(
+        lr=1e-2, nesterov=False, match_rms=rms is not None, weight_decay=0.1
+    )
+    same(run(plan.transform())[0], run(chain)[0], 1e-4)
+    big = optsde.scale(plan, 4).optimizer.parts
+    assert (big["muon"].lr, big["adam"].lr) == pytest.approx((4e-2, 2e-3))
+
+
 def test_labels_may_be_a_prefix_and_no_strings():
     chain = optax.partition({1: optax.sgd(0.1), 2: optax.adam(1e-3)}, top_numbers)
     plan = optsde.from_optax(chain, PARAMS, **SIZES)
@@ -182,6 +221,28 @@ def test_what_comes_first_may_be_left_as_it_is():
         (
             optax.nadam(1e-3),
             r"scale_by_adam\(.*nesterov=True\) has no scaling rule here",
+        ),
+        (contrib.muon(1e-3), "muon has one with nesterov=False"),
+        (contrib.muon(1e-3, nesterov=False, ns_steps=4), "the usual ns_coeffs"),
+        (contrib.muon(1e-3, nesterov=False, consistent_rms=0.3), "None or 0.2"),
+        (
+            contrib.ademamix(1e-3, alpha=PEAK),
+            "ademamix has a schedule of b3 or alpha: give numbers",
+        ),
+        (optax.lamb(1e-3, weight_decay=0.1, mask=matrices), "partition of two lambs"),
+        (
+            optax.chain(
+                optax.scale_by_rms(), optax.scale_by_trust_ratio(), optax.scale(-0.1)
+            ),
+            "with its defaults, after adam and its decay, it is lamb",
+        ),
+        (
+            contrib.schedule_free_sgd(0.1, warmup_steps=3),
+            "give weight_lr_power=0, or no warm-up",
+        ),
+        (
+            contrib.schedule_free(optax.lion(1e-3), 1e-3),
+            "schedule_free of Lion has no rule here",
         ),
         (optax.adafactor(1e-3), "has no scaling rule here"),
         (
@@ -230,6 +291,8 @@ def test_a_piece_that_is_not_what_it_seems_is_refused():
             {"body": optax.adam(1e-3), "head": optax.sgd(0.1, momentum=0.9)}, top
         ),
         optax.rmsprop(1e-2, bias_correction=True),
+        contrib.muon(1e-2, nesterov=False),
+        contrib.ademamix(1e-3),
     ],
 )
 def test_a_state_of_optax_goes_on_in_the_plan(chain):
