@@ -182,6 +182,23 @@ def split(params: PyTree, rule: SplitRule, shards: int) -> PyTree:
     return jax.tree.map_with_path(of_leaf, params)
 
 
+def whole_where_odd(tree: PyTree, shards: int) -> PyTree:
+    """Returns the tree with whole arrays in place of shards that have no such axis.
+
+    A state in the place of a parameter may have another shape, as its rows' means have,
+    of which the parameter's axis is missing, or is none that the devices divide.
+    """
+
+    def of_leaf(x):
+        if not _is_shard(x):
+            return x
+        shape = x.value.shape
+        fits = x.axis < len(shape) and shape[x.axis] % shards == 0
+        return x if fits else x.value
+
+    return jax.tree.map(of_leaf, tree, is_leaf=_is_shard)
+
+
 def whole(tree: PyTree) -> PyTree:
     """Gathers the shards of a tree: one all-gather for each leaf that is split.
 

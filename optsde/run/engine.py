@@ -37,6 +37,7 @@ from optsde.mesh import (
     run_mesh,
     split,
     whole,
+    whole_where_odd,
 )
 from optsde.run.windows import Feed
 from optsde.types import PyTree
@@ -422,6 +423,7 @@ class Layout:
         state = jax.eval_shape(dynamics.init, key)
         params = split(state.params, rule, shards)
         marked = jax.eval_shape(dynamics.start, key, params)
+        marked = whole_where_odd(marked, shards)
         specs = [
             OVER if axis is None else PartitionSpec(REPLICA, *[None] * axis, DATA)
             for axis in axes(marked)
