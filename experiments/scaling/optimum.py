@@ -418,6 +418,7 @@ def figure(s: Settings, runs: Runs, place: Path) -> None:
         ax.minorticks_off()
     plots.plain_log_axis(left)
     plots.plain_symlog_axis(right, linear=2 * s.bound)
+    right.margins(y=0.3)  # room for the legend
     x = "κ, batch in units of the base batch"
     y, title = "lr, in units of the base run's", "best lr, bars 95%"
     plots.label(left, x=x, y=y, title=title, legend="upper left")
