@@ -63,6 +63,7 @@ class Settings(tuning.Settings):
     memories: Numbers = setting(
         (0.25, 4.0),
         "half-lives of the averages, in units of the rule's, besides 1 and κ",
+        zero="only these",
         above=0,
         rising=True,
     )
@@ -106,6 +107,11 @@ class Settings(tuning.Settings):
         yield from super().demands()
         fine = bool(self.optimizer.decays())
         yield fine, "optimizer.name", "one with an average, such as adam or momentum"
+        for memory in self.memories:
+            try:
+                self.at(memory, 1.0).checked()
+            except ValueError as error:
+                yield False, "memories", f"shorter ones: {error}"
 
 
 def lasting(optimizer: Optimizer, factor: float) -> Optimizer:

@@ -89,7 +89,8 @@ TAKEN: dict[str, tuple[str, str]] = {
     ),
     "": (
         "an empty list means none, or the study's own",
-        "ells hidden known_false milestones others probes small_batches start widths",
+        "ells hidden known_false memories milestones others probes small_batches start "
+        "widths",
     ),
     "no_such_name": (
         "a claim that this run has not is told at its end",
