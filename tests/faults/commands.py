@@ -132,7 +132,6 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("scaling half_life kappas=3", "kappas=3|whole steps"),
     ("scaling optimum factors=0.5,1.0", "factors=0.5,1|three or more"),
     ("scaling optimum kappas=3", "kappas=3|whole steps"),
-    ("scaling optimum optimizer.name=sgd", "optimizer.name=sgd|average"),
     ("svag curves dataset=no_such_name", "dataset=no_such_name|digits"),
     ("svag curves ells=2,4", "ells=2,4|1 among them"),
     ("svag curves times=55", "times=55|multiples"),
