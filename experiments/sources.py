@@ -312,8 +312,7 @@ SOURCES = (
                 known=True,
             ),
             Question(
-                "Where the run under Adam's rule leaves the base run, other lr and "
-                "half-lives end lower.",
+                "The run under Adam's rule is the base run, and is the best.",
                 "scaling:optimum_adam",
                 "rule_keeps_the_curve_at_* rule_is_the_best_at_*",
             ),
