@@ -344,7 +344,7 @@ PRESETS = {
     ),
     "optimum_lion": Preset(
         "the same of Lion",
-        optimum.Settings(optimizer=Lion(lr=5e-4, b1=0.5, b2=0.9)),
+        optimum.Settings(optimizer=Lion(lr=1e-3, b1=0.5, b2=0.9)),
     ),
     "optimum_sgd": Preset(
         "the same of SGD with momentum",

@@ -332,8 +332,11 @@ def tables(s: Settings, runs: Runs) -> Iterator[str]:
 
 
 def two_to(x: Estimate) -> str:
-    """Returns 2 to the power of an estimate with its interval, as text."""
-    if not np.isfinite(x.mean):
+    """Returns 2 to the power of an estimate with its interval, as text.
+
+    Where what is best is an end of the list, with or without a seed, there is none.
+    """
+    if not np.isfinite(x.se):
         return "at an end"
     value, low, high = (2.0**end for end in interval(x))
     return f"{value:.3g} [{low:.3g}, {high:.3g}]"
@@ -370,11 +373,11 @@ def answer(s: Settings, runs: Runs, verdicts: list[Verdict]) -> str:
 
     rule, gap, beyond = power(s, rule_lr(s)), departure(s, runs), critical(s, runs)
     grows = "is an end of the list at some batch"
-    if np.isfinite(gap.mean):
+    if np.isfinite(gap.se):
         total = gap._replace(mean=gap.mean + rule)
         grows = f"grows as κ to the {with_interval(interval(total), 2)}"
     ends = f"more than {s.batches[-1]}"
-    if np.isfinite(beyond.mean):
+    if np.isfinite(beyond.se):
         ends = two_to(beyond)
     return (
         f"the best lr {grows}, the rule's as κ to the {rule:.2f}\n"
