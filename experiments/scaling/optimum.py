@@ -236,7 +236,8 @@ def steps_over_samples(s: Settings, runs: Runs, kappa: int) -> Estimate:
 def critical(s: Settings, runs: Runs) -> Estimate:
     """Returns log2 of the κ at which the lowest loss is `bound` % above the base run's.
 
-    Between batches it is interpolated in log κ; NaN where no batch is beyond.
+    Between batches it is interpolated in log κ. NaN where no batch is beyond, and of
+    its error where none is without a seed.
     """
 
     def crossing(*each: np.ndarray) -> float:
@@ -376,9 +377,9 @@ def answer(s: Settings, runs: Runs, verdicts: list[Verdict]) -> str:
     if np.isfinite(gap.se):
         total = gap._replace(mean=gap.mean + rule)
         grows = f"grows as κ to the {with_interval(interval(total), 2)}"
-    ends = f"more than {s.batches[-1]}"
-    if np.isfinite(beyond.se):
-        ends = two_to(beyond)
+    ends = two_to(beyond)
+    if not np.isfinite(beyond.se):
+        ends = f"more than {s.batches[-1]}"
     return (
         f"the best lr {grows}, the rule's as κ to the {rule:.2f}\n"
         f"the curve is shown to be the base run's up to κ = "
@@ -429,7 +430,7 @@ def figure(s: Settings, runs: Runs, place: Path) -> None:
     plots.plain_symlog_axis(right, linear=2 * s.bound)
     right.margins(y=0.3)  # room for the legend
     x = "κ, batch in units of the base batch"
-    y, title = "lr, in units of the base run's", "best lr, bars 95%"
+    y, title = "lr, in units of the base run's", "best lr, bars 95%, none at an end"
     plots.label(left, x=x, y=y, title=title, legend="upper left")
     y, title = "last held-out loss", "equal samples, bars 95%"
     plots.label(middle, x=x, y=y, title=title, legend="upper left")
