@@ -379,7 +379,7 @@ def answer(s: Settings, runs: Runs, verdicts: list[Verdict]) -> str:
         grows = f"grows as κ to the {with_interval(interval(total), 2)}"
     ends = two_to(beyond)
     if not np.isfinite(beyond.se):
-        ends = f"more than {s.batches[-1]}"
+        ends = f"{s.batches[-1]} or near it, or beyond"
     return (
         f"the best lr {grows}, the rule's as κ to the {rule:.2f}\n"
         f"the curve is shown to be the base run's up to κ = "
