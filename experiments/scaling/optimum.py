@@ -42,9 +42,10 @@ from optsde.analysis import (
     with_interval,
 )
 from optsde.optimizers import Optimizer
-from optsde.run import Task
+from optsde.run import Series, Task
 from optsde.study import (
     Arm,
+    ArmRuns,
     Numbers,
     RunDir,
     Runs,
@@ -182,9 +183,18 @@ def simulate(s: Settings, rundir: RunDir, task: Task) -> Runs:
 # ---- the same curve
 
 
+def held(run: ArmRuns) -> Series:
+    """Returns the held-out losses, no higher than at the start.
+
+    A run that diverges or ends above its start counts as if it had stayed there.
+    """
+    losses = run.test_loss
+    return losses._replace(values=np.fmin(losses.values, losses.values[:, :1]))
+
+
 def off(s: Settings, runs: Runs, kappa: int) -> Estimate:
     """Returns by how many % the rule's late loss differs from the base run's."""
-    pair = (runs[named(k)].test_loss for k in (kappa, 1))
+    pair = (held(runs[named(k)]) for k in (kappa, 1))
     return percent_of_mean(*(losses.between(s.horizon / 2) for losses in pair))
 
 
@@ -192,12 +202,9 @@ def off(s: Settings, runs: Runs, kappa: int) -> Estimate:
 
 
 def last(s: Settings, runs: Runs, kappa: int) -> np.ndarray:
-    """Returns the last held-out losses of a batch, [seeds, half-lives, factors].
-
-    A run that diverges or ends above its start counts as if it had stayed there.
-    """
-    each = (runs[named(kappa, *point)].test_loss.values for point in points(s, kappa))
-    ends = np.stack([np.fmin(x[:, -1], x[:, 0]) for x in each], axis=1)
+    """Returns the last held-out losses of a batch, [seeds, half-lives, factors]."""
+    each = (runs[named(kappa, *point)] for point in points(s, kappa))
+    ends = np.stack([held(run).last for run in each], axis=1)
     return ends.reshape(len(ends), -1, len(s.factors))
 
 

@@ -160,6 +160,8 @@ def test_a_run_that_diverges_counts_as_its_start():
     ends = optimum.of_memory(s, runs, 4, 1.0)[:, -1]
     np.testing.assert_allclose(ends[:3], 5)
     assert ends[3] < 5
+    runs["4/1/1"].test_loss.values[:, 1:] = np.nan
+    assert optimum.off(s, runs, 4).mean == pytest.approx(100 * (5 / 2 - 1))
 
 
 @pytest.mark.full
