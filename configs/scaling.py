@@ -336,11 +336,25 @@ PRESETS = {
     ),
     "optimum_adam": Preset(
         "Adam on text: at κ, which run equals the base run, and which is the best?",
-        optimum.Settings(),
+        optimum.Settings(
+            known_false=(
+                *(f"rule_keeps_the_curve_at_{kappa}" for kappa in (16, 64)),
+                *(f"best_loss_is_kept_at_{kappa}" for kappa in (16, 64)),
+                "best_lr_falls_at_last",
+            )
+        ),
     ),
     "optimum_muon": Preset(
         "the same of Muon, with Adam for embeddings and vectors",
-        optimum.Settings(optimizer=Muon(lr=1e-2, beta=0.8), matrices=True),
+        optimum.Settings(
+            optimizer=Muon(lr=1e-2, beta=0.8),
+            matrices=True,
+            known_false=(
+                "rule_keeps_the_curve_at_64",
+                "best_loss_is_kept_at_64",
+                "best_lr_falls_at_last",
+            ),
+        ),
     ),
     "optimum_lion": Preset(
         "the same of Lion",
@@ -351,6 +365,14 @@ PRESETS = {
         optimum.Settings(
             optimizer=Momentum(lr=0.2, beta=0.65),
             factors=tuple(2.0**n for n in range(-7, 3)),
+            known_false=(
+                *(f"rule_keeps_the_curve_at_{kappa}" for kappa in (16, 64)),
+                *(f"rule_is_the_best_at_{kappa}" for kappa in (4, 16, 64)),
+                *(f"best_loss_is_kept_at_{kappa}" for kappa in (16, 64)),
+                *(f"samples_end_below_steps_at_{kappa}" for kappa in (4, 16, 64)),
+                "best_lr_grows_as_the_rule",
+                "best_lr_falls_at_last",
+            ),
         ),
     ),
     "cifar10_resnet56_adam": preset(

@@ -432,10 +432,12 @@ def figure(s: Settings, runs: Runs, place: Path) -> None:
     for ax in (left, middle, right):
         ax.set_xscale("log", base=2)
         ax.set_xticks(kappas, [f"{k}" for k in kappas])
-        ax.minorticks_off()
-    plots.plain_log_axis(left)
+        ax.margins(y=0.35)  # room for the legend
+    left.set_yscale("log")
+    left.yaxis.set_major_formatter("{x:g}")
     plots.plain_symlog_axis(right, linear=2 * s.bound)
-    right.margins(y=0.3)  # room for the legend
+    for ax in (left, middle, right):
+        ax.minorticks_off()
     x = "κ, batch in units of the base batch"
     y, title = "lr, in units of the base run's", "best lr, bars 95%, none at an end"
     plots.label(left, x=x, y=y, title=title, legend="upper left")
