@@ -366,7 +366,7 @@ PRESETS = {
             optimizer=Momentum(lr=0.2, beta=0.65),
             factors=tuple(2.0**n for n in range(-7, 3)),
             known_false=(
-                *(f"rule_keeps_the_curve_at_{kappa}" for kappa in (16, 64)),
+                *(f"rule_keeps_the_curve_at_{kappa}" for kappa in (4, 16, 64)),
                 *(f"rule_is_the_best_at_{kappa}" for kappa in (4, 16, 64)),
                 *(f"best_loss_is_kept_at_{kappa}" for kappa in (16, 64)),
                 *(f"samples_end_below_steps_at_{kappa}" for kappa in (4, 16, 64)),

@@ -324,10 +324,9 @@ SOURCES = (
         "Batch Size Revisited*, arXiv 2505.23971",
         (
             Question(
-                "The best lr of SGD grows as the batch, and levels off without a fall.",
+                "The best lr of SGD grows as the batch below the noise scale.",
                 "scaling:optimum_sgd",
-                "best_lr_rises_at_first best_lr_grows_as_the_rule "
-                "best_lr_falls_at_last",
+                "best_lr_rises_at_first best_lr_grows_as_the_rule",
                 known=True,
             ),
             Question(

@@ -432,7 +432,7 @@ def figure(s: Settings, runs: Runs, place: Path) -> None:
     for ax in (left, middle, right):
         ax.set_xscale("log", base=2)
         ax.set_xticks(kappas, [f"{k}" for k in kappas])
-        ax.margins(y=0.35)  # room for the legend
+        ax.margins(y=0.45)  # room for the legend
     left.set_yscale("log")
     left.yaxis.set_major_formatter("{x:g}")
     plots.plain_symlog_axis(right, linear=2 * s.bound)
