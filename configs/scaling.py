@@ -358,7 +358,13 @@ PRESETS = {
     ),
     "optimum_lion": Preset(
         "the same of Lion",
-        optimum.Settings(optimizer=Lion(lr=1e-3, b1=0.5, b2=0.9)),
+        optimum.Settings(
+            optimizer=Lion(lr=1e-3, b1=0.5, b2=0.9),
+            known_false=(
+                *(f"rule_keeps_the_curve_at_{kappa}" for kappa in (16, 64)),
+                *(f"best_loss_is_kept_at_{kappa}" for kappa in (16, 64)),
+            ),
+        ),
     ),
     "optimum_sgd": Preset(
         "the same of SGD with momentum",
