@@ -166,8 +166,9 @@ def test_a_run_that_diverges_counts_as_its_start():
 
 @pytest.mark.full
 def test_the_grid_of_groups_is_run(tmp_path):
-    s = tiny("optimum_muon", kappas=(2,), evaluations=2, seeds=3, memories=(2.0,))
-    s = dataclasses.replace(s, factors=(0.5, 1.0, 2.0), horizon=16.0).checked()
+    small = dict(dataset="digits", model="mlp", options=dict(hidden=(8,)), seeds=3)
+    small |= dict(kappas=(2,), evaluations=2, memories=(2.0,), horizon=16.0)
+    s = tiny("optimum_muon", factors=(0.5, 1.0, 2.0), **small).checked()
     runs = optimum.simulate(s, RunDir(tmp_path, "scaling", {}), build_task(s))
     assert list(runs) == [arm.name for arm in optimum.arms(s)]
     assert optimum.last(s, runs, 2).shape == (3, 2, 3)
