@@ -178,7 +178,11 @@ SMALL: dict[str, dict] = {
     "scaling:half_life*": FEW
     | dict(horizon=32, evaluations=2, kappas=(2,), seeds=3, warmup=4)
     | OWN_TEXT,
-    "scaling:[!rh]*": FEW
+    "scaling:optimum_*": FEW
+    | dict(horizon=16, evaluations=2, kappas=(2,), seeds=3, warmup=4, memories=(2,))
+    | dict(factors=(0.5, 1, 2))
+    | OWN_TEXT,
+    "scaling:[!rho]*": FEW
     | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2,), ells=(2,))
     | dict(svag_until=0.25, probe_until=0.5, probe_seeds=2, draws=32),
     "scaling:digits_normalised": dict(ells=(), probes="invariance"),

@@ -23,10 +23,19 @@ What is known to be false did not hold, or was not resolved, in the runs that
 docs/scaling.md reports.
 """
 
-from experiments.scaling import classes, half_life, rows
+from experiments.scaling import classes, half_life, optimum, rows
 from experiments.scaling.rule import SIGNAL, WAYS_OUT, Settings
 from optsde.models import SCALE_INVARIANT
-from optsde.optimizers import SGD, AdaGrad, Adam, CentredAdam, Momentum, RMSprop
+from optsde.optimizers import (
+    SGD,
+    AdaGrad,
+    Adam,
+    CentredAdam,
+    Lion,
+    Momentum,
+    Muon,
+    RMSprop,
+)
 from optsde.study import Preset, presets
 
 # ---- digits
@@ -323,6 +332,53 @@ PRESETS = {
             warmup=58_368.0,
             kappas=(8, 64, 512),
             seeds=3,
+        ),
+    ),
+    "optimum_adam": Preset(
+        "Adam on text: at κ, which run equals the base run, and which is the best?",
+        optimum.Settings(
+            known_false=(
+                *(f"rule_keeps_the_curve_at_{kappa}" for kappa in (16, 64)),
+                *(f"best_loss_is_kept_at_{kappa}" for kappa in (16, 64)),
+                "best_lr_falls_at_last",
+            )
+        ),
+    ),
+    "optimum_muon": Preset(
+        "the same of Muon, with Adam for embeddings and vectors",
+        optimum.Settings(
+            optimizer=Muon(lr=1e-2, beta=0.8),
+            matrices=True,
+            known_false=(
+                "rule_keeps_the_curve_at_64",
+                "best_loss_is_kept_at_64",
+                "best_lr_falls_at_last",
+            ),
+        ),
+    ),
+    "optimum_lion": Preset(
+        "the same of Lion",
+        optimum.Settings(
+            optimizer=Lion(lr=1e-3, b1=0.5, b2=0.9),
+            known_false=(
+                *(f"rule_keeps_the_curve_at_{kappa}" for kappa in (16, 64)),
+                *(f"best_loss_is_kept_at_{kappa}" for kappa in (16, 64)),
+            ),
+        ),
+    ),
+    "optimum_sgd": Preset(
+        "the same of SGD with momentum",
+        optimum.Settings(
+            optimizer=Momentum(lr=0.2, beta=0.65),
+            factors=tuple(2.0**n for n in range(-7, 3)),
+            known_false=(
+                *(f"rule_keeps_the_curve_at_{kappa}" for kappa in (4, 16, 64)),
+                *(f"rule_is_the_best_at_{kappa}" for kappa in (4, 16, 64)),
+                *(f"best_loss_is_kept_at_{kappa}" for kappa in (16, 64)),
+                *(f"samples_end_below_steps_at_{kappa}" for kappa in (4, 16, 64)),
+                "best_lr_grows_as_the_rule",
+                "best_lr_falls_at_last",
+            ),
         ),
     ),
     "cifar10_resnet56_adam": preset(

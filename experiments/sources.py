@@ -265,6 +265,109 @@ SOURCES = (
                 "scaling:half_life",
                 "v_alone_ends_below_both_at_*",
             ),
+            Question(
+                "With lr tuned, Adam's half-lives in tokens end lower than in steps.",
+                "scaling:optimum_adam",
+                "samples_end_below_steps_at_*",
+                known=True,
+            ),
+            Question(
+                "So do Muon's.",
+                "scaling:optimum_muon",
+                "samples_end_below_steps_at_*",
+            ),
+            Question(
+                "So do Lion's.",
+                "scaling:optimum_lion",
+                "samples_end_below_steps_at_*",
+            ),
+            Question(
+                "So do those of SGD with momentum.",
+                "scaling:optimum_sgd",
+                "samples_end_below_steps_at_*",
+            ),
+        ),
+    ),
+    Source(
+        "Li, Zhao, Zhang, Sun et al. 2024",
+        "*Surge Phenomenon in Optimal Learning Rate and Batch Size Scaling*, arXiv "
+        "2405.14578",
+        (
+            Question(
+                "The best lr of Adam rises with the batch at first, as its root.",
+                "scaling:optimum_adam",
+                "best_lr_rises_at_first best_lr_grows_as_the_rule",
+                known=True,
+            ),
+            Question(
+                "It falls again where the batch is beyond the noise scale.",
+                "scaling:optimum_adam",
+                "best_lr_falls_at_last",
+                known=True,
+            ),
+            Question(
+                "So does Lion's.",
+                "scaling:optimum_lion",
+                "best_lr_rises_at_first best_lr_falls_at_last",
+                known=True,
+            ),
+            Question(
+                "The run under Adam's rule is the base run, and is the best.",
+                "scaling:optimum_adam",
+                "rule_keeps_the_curve_at_* rule_is_the_best_at_*",
+            ),
+        ),
+    ),
+    Source(
+        "McCandlish, Kaplan, Amodei et al. 2018; Merrill et al. 2025",
+        "*An Empirical Model of Large-Batch Training*, arXiv 1812.06162; *Critical "
+        "Batch Size Revisited*, arXiv 2505.23971",
+        (
+            Question(
+                "The best lr of SGD grows as the batch below the noise scale.",
+                "scaling:optimum_sgd",
+                "best_lr_rises_at_first best_lr_grows_as_the_rule",
+                known=True,
+            ),
+            Question(
+                "Up to a critical batch Adam's lowest loss at equal samples stays.",
+                "scaling:optimum_adam",
+                "best_loss_is_kept_at_*",
+                known=True,
+            ),
+            Question(
+                "So does SGD's.",
+                "scaling:optimum_sgd",
+                "best_loss_is_kept_at_*",
+                known=True,
+            ),
+            Question(
+                "So does Lion's.",
+                "scaling:optimum_lion",
+                "best_loss_is_kept_at_*",
+            ),
+        ),
+    ),
+    Source(
+        "Shah et al. 2025",
+        "*Practical Efficiency of Muon for Pretraining*, arXiv 2505.02222",
+        (
+            Question(
+                "Muon keeps its loss at equal samples at large batches.",
+                "scaling:optimum_muon",
+                "best_loss_is_kept_at_*",
+                known=True,
+            ),
+            Question(
+                "Its best lr grows as lr·κ for matrices, lr·√κ for the rest.",
+                "scaling:optimum_muon",
+                "best_lr_grows_as_the_rule best_lr_rises_at_first",
+            ),
+            Question(
+                "The run under this rule is the base run, and is the best.",
+                "scaling:optimum_muon",
+                "rule_keeps_the_curve_at_* rule_is_the_best_at_*",
+            ),
         ),
     ),
     Source(

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import optsde
-from experiments.scaling import groups
-from optsde import schedules
+from experiments.scaling import groups, tuning
+from experiments.scaling.tuning import tuned
 from optsde.analysis import (
     Estimate,
     Verdict,
@@ -39,13 +39,11 @@ from optsde.analysis import (
 from optsde.run import Task
 from optsde.study import (
     Arm,
-    Numbers,
     RunDir,
     Runs,
     Study,
     build_task,
     refuse_divergence,
-    setting,
     train,
 )
 
@@ -59,11 +57,7 @@ WORDS = {
 BETAS = {"b1", "b2"}
 
 
-class Settings(groups.Settings):
-    factors: Numbers = setting(
-        (0.25, 0.5, 1.0, 2.0), "lr, in units of lr·√κ", above=0, rising=True
-    )
-    warmup: float = setting(128.0, "a linear ramp of lr, in base steps", at_least=0)
+class Settings(tuning.Settings):
     optimizer = optsde.Adam(lr=2e-3, b1=0.9, b2=0.9975)
     batch_size = 1
     horizon = 2048.0
@@ -76,25 +70,10 @@ class Settings(groups.Settings):
     test_size = 128
     seeds = 4
 
-    def base_plan(self) -> optsde.Plan:
-        """Returns the plan of the base run, whose lr rises and falls to 0."""
-        schedule = schedules.warmup_cosine(self.warmup, self.horizon)
-        return dataclasses.replace(super().base_plan(), schedule=schedule)
-
     def demands(self):
-        fine = self.warmup < self.horizon
-        yield fine, "warmup", f"less than the horizon, {self.horizon:g}"
         yield from super().demands()
         fine = set(self.optimizer.decays()) == BETAS
         yield fine, "optimizer.name", "one with b1 and b2, such as adam"
-        yield self.seeds >= 3, "seeds", "at least 3: all but one choose lr"
-        fine = 1.0 in self.factors and len(self.factors) >= 3
-        yield fine, "factors", "three or more, 1 among them"
-
-    @property
-    def batches(self) -> tuple[int, ...]:
-        """All batches, in base batches, the base run's first."""
-        return 1, *sorted(self.kappas)
 
 
 def named(kappa: int, kept: str, factor: float = 1.0) -> str:
@@ -171,17 +150,6 @@ def nearer(s: Settings, runs: Runs, kappa: int) -> Estimate:
 def last(s: Settings, runs: Runs, kappa: int, kept: str) -> np.ndarray:
     """Returns the last held-out losses, [seeds, factors]."""
     return curves(s, runs, kappa, kept)[:, :, -1]
-
-
-def tuned(losses: np.ndarray) -> np.ndarray:
-    """Returns the loss of each seed at the lr that is best for the others.
-
-    >>> tuned(np.array([[1.0, 2.0], [1.0, 2.0], [5.0, 0.0]]))
-    array([2., 2., 5.])
-    """
-    seeds = range(len(losses))
-    best = [np.delete(losses, seed, axis=0).mean(0).argmin() for seed in seeds]
-    return losses[seeds, best]
 
 
 def best_lr(factors: tuple[float, ...], means: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from optsde.dynamics import discrete
 from optsde.gradients import Sampler
 from optsde.measure.probe import Probe
 from optsde.mesh import SplitRule, shards_for
-from optsde.optimizers import Optimizer
+from optsde.optimizers import Groups, Optimizer
 from optsde.plans.plan import Plan
 from optsde.run import (
     DivergedError,
@@ -56,8 +56,10 @@ class Arm:
         default_factory=dict
     )
 
-    def at(self, time: float) -> Optimizer:
+    def at(self, time: float) -> Optimizer | Groups:
         """Returns the optimizer of the steps that begin at `time` or later."""
+        if not self.changes:
+            return self.plan.optimizer
         optimizer = self.plan.optimizer.single()
         for since, fields in sorted(self.changes.items()):
             if time >= since:

@@ -1,5 +1,6 @@
 """Arms as stacked replicas, and a whole study of sixty lines that is made of nouns."""
 
+import dataclasses
 import json
 import sys
 
@@ -109,6 +110,23 @@ def test_arms_of_other_batches_run_by_themselves():
     assert [len(group) for group in arms.stacks([small, large])] == [1, 1]
     runs = run(small, large)
     np.testing.assert_array_equal(runs["small"].size.times, runs["large"].size.times)
+
+
+def test_an_arm_of_groups():
+    """It runs as an ensemble, and changes of one optimizer are refused."""
+    rates = {"a": optsde.SGD(lr=0.1), "b": optsde.SGD(lr=0.2)}
+    groups = optsde.Groups(rates, _by_name)
+    plan = dataclasses.replace(arm().plan, optimizer=groups)
+    fast = dataclasses.replace(plan, optimizer=groups.times_lr(2.0))
+    found = arms.stacks([Arm("slow", plan), Arm("fast", fast)])
+    assert [len(group) for group in found] == [2]
+    assert found[0][1].at(3).parts["b"].lr == 0.4
+    with pytest.raises(ValueError, match="one optimizer of all parameters"):
+        Arm("drop", plan, changes={4: {"lr": 0.05}}).at(3)
+
+
+def _by_name(params):
+    return {"w": "a", "v": "b"}
 
 
 def test_changes_at_given_times():

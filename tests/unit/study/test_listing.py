@@ -96,7 +96,7 @@ TAKEN = {
         "rotation",
     },
     "landscape": {"around", "between"},
-    "scaling": {"classes", "half_life", "rows", "rule"},
+    "scaling": {"classes", "half_life", "optimum", "rows", "rule"},
     "svag": {"curves", "whole"},
     "sweep": {"grid", "timescale"},
 }
