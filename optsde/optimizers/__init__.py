@@ -2,6 +2,7 @@
 
 from optsde.optimizers.adagrad import AdaGrad
 from optsde.optimizers.adam import Adam
+from optsde.optimizers.adam_mini import AdamMini
 from optsde.optimizers.ademamix import AdEMAMix
 from optsde.optimizers.averaging import EMA, SWA, Average, ScheduleFreeMean
 from optsde.optimizers.base import REGISTRY, Optimizer, by_name, register
@@ -28,6 +29,7 @@ __all__ = [
     "AdEMAMix",
     "AdaGrad",
     "Adam",
+    "AdamMini",
     "Average",
     "CentredAdam",
     "Descent",

@@ -226,6 +226,13 @@ class Optimizer:
         """Returns over how many steps P averages: 0 if it is fixed, ∞ if it sums."""
         return 0.0
 
+    def pooled(self, squares: jax.Array) -> jax.Array:
+        """Returns what v has of one parameter's squares: themselves, entry by entry.
+
+        A mean over entries that share a v keeps the axes, so that it still divides.
+        """
+        return squares
+
     def response(self, state: PyTree = None) -> Response | None:
         """Returns the direction's response to gradients with P fixed, or None.
 
