@@ -1,5 +1,6 @@
 """Optimizers: one file per family, with update, rule, SDE and closed forms."""
 
+from optsde.optimizers.adafactor import Adafactor
 from optsde.optimizers.adagrad import AdaGrad
 from optsde.optimizers.adam import Adam
 from optsde.optimizers.adam_mini import AdamMini
@@ -28,6 +29,7 @@ __all__ = [
     "SWA",
     "AdEMAMix",
     "AdaGrad",
+    "Adafactor",
     "Adam",
     "AdamMini",
     "Average",

@@ -330,7 +330,11 @@ class Optimizer:
             u, dstate = limit.noise(theirs(state), mean, variance, kick, spare)
             u = u if boost is None else multiplied(boost(t * dt), u)
             s = speed(t)
-            return jax.tree.map(lambda u: -s * limiting.lr * u, u), ours(dstate)
+
+            def moved(u, x):
+                return (-s * limiting.lr * limiting._sized(u, x)).astype(u.dtype)
+
+            return jax.tree.map(moved, u, params), ours(dstate)
 
         return ItoSystem(self.direction().init, drift, noise)
 
@@ -340,8 +344,13 @@ class Optimizer:
             return grads
         return shifted(grads, jax.tree.map(lambda x: self.l2 * x, params))
 
+    def _sized(self, u: jax.Array, x: jax.Array) -> jax.Array:
+        """Returns what lr multiplies of the direction of one parameter: all of it."""
+        return u
+
     def _velocity(self, u: jax.Array, x: jax.Array) -> jax.Array:
         """Returns lr · (u + λ x) + w x, without the terms that are switched off."""
+        u = self._sized(u, x)
         if _present(self.weight_decay):
             u = u + self.weight_decay * x
         velocity = self.lr * u

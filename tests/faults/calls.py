@@ -169,6 +169,8 @@ OPTIMIZERS = [
             "RMSprop": ("beta", "eps", "v0"),
             "Adam": ("lr", "b1", "b2", "eps", "eps_root"),
             "AdEMAMix": ("b3", "alpha"),
+            "Adafactor": ("pace", "eps"),
+            "AdamMini": ("b2",),
             "AdaGrad": ("s0",),
             "Lion": ("b1", "b2"),
             "Signum": ("beta",),
