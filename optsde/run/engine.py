@@ -422,6 +422,13 @@ class Layout:
         state = jax.eval_shape(dynamics.init, key)
         params = split(state.params, rule, shards)
         marked = jax.eval_shape(dynamics.start, key, params)
+        for leaf, axis in zip(jax.tree.leaves(state), axes(marked), strict=True):
+            if axis is not None and leaf.shape[axis] % shards:
+                raise ValueError(
+                    f"sharded: the optimizer is not elementwise, and its state of shape "
+                    f"{list(leaf.shape)} cannot be split as its parameter is, over "
+                    f"{shards} devices: leave it out"
+                )
         specs = [
             OVER if axis is None else PartitionSpec(REPLICA, *[None] * axis, DATA)
             for axis in axes(marked)
