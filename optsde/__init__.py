@@ -6,6 +6,7 @@ from typing import Any
 from optsde.optimizers import (
     EMA,
     LAMB,
+    MARS,
     SGD,
     SWA,
     Adafactor,
@@ -66,6 +67,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "EMA",
     "LAMB",
+    "MARS",
     "SGD",
     "SWA",
     "AdEMAMix",

@@ -13,6 +13,7 @@ from optsde.optimizers.invariant_adam import InvariantAdam
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.lamb import LAMB
 from optsde.optimizers.lion import Lion
+from optsde.optimizers.mars import MARS
 from optsde.optimizers.muon import Muon
 from optsde.optimizers.response import Rates, Response
 from optsde.optimizers.rmsprop import RMSprop
@@ -24,6 +25,7 @@ from optsde.optimizers.sign import SignSGD, Signum
 __all__ = [
     "EMA",
     "LAMB",
+    "MARS",
     "REGISTRY",
     "SGD",
     "SWA",

@@ -425,9 +425,9 @@ class Layout:
         for leaf, axis in zip(jax.tree.leaves(state), axes(marked), strict=True):
             if axis is not None and leaf.shape[axis] % shards:
                 raise ValueError(
-                    f"sharded: the optimizer is not elementwise, and its state of shape "
-                    f"{list(leaf.shape)} cannot be split as its parameter is, over "
-                    f"{shards} devices: leave it out"
+                    "sharded: the optimizer is not elementwise, and its state of "
+                    f"shape {list(leaf.shape)} cannot be split over {shards} devices "
+                    "as its parameter is: leave it out"
                 )
         specs = [
             OVER if axis is None else PartitionSpec(REPLICA, *[None] * axis, DATA)

@@ -27,6 +27,7 @@ HYPERPARAMETERS = {
     "eps": "added to the root of the squares; a number ≥ 0",
     "eps_root": "added inside that root; a number ≥ 0",
     "inner_decay": "decay inside of the norm that is divided out, as LAMB's",
+    "correction": "weight of a gradient's change since the last; a number ≥ 0",
     "pace": "1 − b2 in step k is pace·k^−0.8, at most 1; a number ≥ 0",
     "s0": "sum of squares at the start; a number ≥ 0",
     "v0": "average of squares at the start; a number ≥ 0",

@@ -171,6 +171,7 @@ OPTIMIZERS = [
             "AdEMAMix": ("b3", "alpha"),
             "Adafactor": ("pace", "eps"),
             "AdamMini": ("b2",),
+            "MARS": ("correction",),
             "AdaGrad": ("s0",),
             "Lion": ("b1", "b2"),
             "Signum": ("beta",),

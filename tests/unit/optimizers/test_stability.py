@@ -147,7 +147,7 @@ def test_known_thresholds(optimizer, times_lr):
 def test_every_family_is_shown_or_has_none(name):
     shown = any(type(case) is REGISTRY[name] for case in CASES.values())
     assert shown == (REGISTRY[name]().stability_threshold() is not None)
-    without = """adafactor ademamix lamb lion muon schedulefreeadam schedulefreesgd
+    without = """adafactor ademamix lamb lion mars muon schedulefreeadam schedulefreesgd
     signsgd signum"""
     assert shown or name in without.split()
 
