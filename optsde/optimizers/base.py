@@ -32,7 +32,8 @@ It may define
   is P⁻¹ Σ_k c_k g_{t−k}: they give stability threshold, critical lr, the noise's weight
   and the prediction of how far the rule holds. With `adaptive = True` where P² counts
   the square of the mean gradient, by a share that grows with κ; then also
-  `preconditioner_memory()`, over how many steps;
+  `preconditioner_memory()`, over how many steps, and `pooled(squares)`, where several
+  entries of a parameter share one P;
 - `intrinsic_rates(lr)`, where steps are orthogonal to scale-invariant weights. Families
   with P = 1 inherit it from `Descent`.
 

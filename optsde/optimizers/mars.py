@@ -65,7 +65,9 @@ class MARS(Optimizer):
         "lr": Power(0.5, "√v shrinks by √κ, which lengthens the step by √κ already"),
         "b1": Memory(),
         "b2": Memory(),
-        "correction": Power(0, "noise is to enter v by one factor; so γ ∝ (1−b1)/b1"),
+        "correction": Power(
+            0, "noise enters v by one factor, so that γ grows as 1 − b1 does"
+        ),
         "eps": Power(-0.5, "ε is compared with √v"),
     }
     state_rule = {"v": -1}
