@@ -6,7 +6,7 @@ its error, follows from the products of the block means, kept for each leaf.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -108,10 +108,13 @@ def gradient_noise(
     blocks: int = 16,
     weight: PyTree | None = None,
     kappas: tuple[float, ...] = KAPPAS,
+    pooled: Callable[[jax.Array], jax.Array] = lambda squares: squares,
 ) -> Noise:
     """Measures signal and noise of one batch of the oracle, by `draws` gradients.
 
     weight: like params; the weighted levels are Σ w_i ḡ_i² and Σ w_i Σ_ii.
+    pooled: what a step divides by of one parameter's squares, as `Optimizer.pooled`;
+    the `descent` is that of such steps.
     Each gradient has a key of its own, which the run never uses: the draws are
     independent also where the oracle goes through epochs without replacement.
     Memory is that of `blocks` gradients and a few more. Where noise dominates, the
@@ -151,7 +154,7 @@ def gradient_noise(
         plain=Products(jax.tree.map(_products, means, ones), plain),
         weighted=Products(jax.tree.map(_products, means, weight), weighted),
         counts=_counts(means, squares, size, kappas),
-        descent=_descent(means, squares, size, kappas),
+        descent=_descent(means, squares, size, kappas, pooled),
         kappas=tuple(kappas),
     )
 
@@ -183,7 +186,14 @@ def noise_probe(
         weight = jax.tree.map(lambda p: 1 / p, divisor)
         draw = Draw(state.key, state.step, state.time)
         noise = gradient_noise(
-            oracle, state.params, draw, draws, blocks, weight, kappas
+            oracle,
+            state.params,
+            draw,
+            draws,
+            blocks,
+            weight,
+            kappas,
+            plan.optimizer.pooled,
         )
         paces = plan.optimizer.relative_lr(state.params)
         descent = Descent(*(multiplied(paces, part) for part in noise.descent))
@@ -246,7 +256,7 @@ def _counts(means: PyTree, squares: PyTree, size: int, kappas) -> Counts:
     return Counts(*(jax.tree.unflatten(structure, x) for x in zip(*both, strict=True)))
 
 
-def _descent(means: PyTree, squares: PyTree, size: int, kappas) -> Descent:
+def _descent(means: PyTree, squares: PyTree, size: int, kappas, pooled) -> Descent:
     """Returns the descent, where one half of the blocks weighs and the other slows.
 
     The halves are independent, so that the noise of a signal which is not there weighs
@@ -261,12 +271,12 @@ def _descent(means: PyTree, squares: PyTree, size: int, kappas) -> Descent:
     def leaf(mean, square):
         blocks = mean.shape[0]
         halves = signal(mean[: blocks // 2]), signal(mean[blocks // 2 :])
-        second = square / (blocks * size)
+        second = pooled(square / (blocks * size))
         second = jnp.where(second > 0, second, 1)  # also where it underflows
         w = jax.lax.rsqrt(second)
 
         def left(kappa):
-            slower = [_slower((kappa - 1) * x / second) for x in halves]
+            slower = [_slower((kappa - 1) * pooled(x) / second) for x in halves]
             return jnp.sum(w * (halves[0] * slower[1] + halves[1] * slower[0])) / 2
 
         return left(1.0), jnp.stack([left(kappa) for kappa in kappas])

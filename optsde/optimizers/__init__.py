@@ -1,7 +1,9 @@
 """Optimizers: one file per family, with update, rule, SDE and closed forms."""
 
+from optsde.optimizers.adafactor import Adafactor
 from optsde.optimizers.adagrad import AdaGrad
 from optsde.optimizers.adam import Adam
+from optsde.optimizers.adam_mini import AdamMini
 from optsde.optimizers.ademamix import AdEMAMix
 from optsde.optimizers.averaging import EMA, SWA, Average, ScheduleFreeMean
 from optsde.optimizers.base import REGISTRY, Optimizer, by_name, register
@@ -11,6 +13,7 @@ from optsde.optimizers.invariant_adam import InvariantAdam
 from optsde.optimizers.ito import ItoSystem, Limit
 from optsde.optimizers.lamb import LAMB
 from optsde.optimizers.lion import Lion
+from optsde.optimizers.mars import MARS
 from optsde.optimizers.muon import Muon
 from optsde.optimizers.response import Rates, Response
 from optsde.optimizers.rmsprop import RMSprop
@@ -22,12 +25,15 @@ from optsde.optimizers.sign import SignSGD, Signum
 __all__ = [
     "EMA",
     "LAMB",
+    "MARS",
     "REGISTRY",
     "SGD",
     "SWA",
     "AdEMAMix",
     "AdaGrad",
+    "Adafactor",
     "Adam",
+    "AdamMini",
     "Average",
     "CentredAdam",
     "Descent",

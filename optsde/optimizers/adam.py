@@ -25,7 +25,7 @@ from optsde.types import PyTree, Scalar
 
 class AdamState(NamedTuple):
     m: PyTree  # like params
-    v: PyTree  # like params
+    v: PyTree  # like params; of AdamMini one number for each block
     m_weight: jax.Array  # scalar, 1 − b1^k
     v_weight: jax.Array  # scalar, 1 − b2^k
 
@@ -71,7 +71,8 @@ class Adam(Optimizer):
     def direction(self) -> optax.GradientTransformation:
         def init(params):
             zeros = optax.tree.zeros_like(params)
-            return AdamState(zeros, zeros, jnp.zeros(()), jnp.zeros(()))
+            v = jax.tree.map(self.pooled, zeros)
+            return AdamState(zeros, v, jnp.zeros(()), jnp.zeros(()))
 
         def update(updates, state, params=None):
             grad, squares = self._entering(updates, state)

@@ -32,7 +32,8 @@ It may define
   is P⁻¹ Σ_k c_k g_{t−k}: they give stability threshold, critical lr, the noise's weight
   and the prediction of how far the rule holds. With `adaptive = True` where P² counts
   the square of the mean gradient, by a share that grows with κ; then also
-  `preconditioner_memory()`, over how many steps;
+  `preconditioner_memory()`, over how many steps, and `pooled(squares)`, where several
+  entries of a parameter share one P;
 - `intrinsic_rates(lr)`, where steps are orthogonal to scale-invariant weights. Families
   with P = 1 inherit it from `Descent`.
 
@@ -226,6 +227,13 @@ class Optimizer:
         """Returns over how many steps P averages: 0 if it is fixed, ∞ if it sums."""
         return 0.0
 
+    def pooled(self, squares: jax.Array) -> jax.Array:
+        """Returns what v has of one parameter's squares: themselves, entry by entry.
+
+        A mean over entries that share a v keeps the axes, so that it still divides.
+        """
+        return squares
+
     def response(self, state: PyTree = None) -> Response | None:
         """Returns the direction's response to gradients with P fixed, or None.
 
@@ -323,7 +331,11 @@ class Optimizer:
             u, dstate = limit.noise(theirs(state), mean, variance, kick, spare)
             u = u if boost is None else multiplied(boost(t * dt), u)
             s = speed(t)
-            return jax.tree.map(lambda u: -s * limiting.lr * u, u), ours(dstate)
+
+            def moved(u, x):
+                return (-s * limiting.lr * limiting._sized(u, x)).astype(u.dtype)
+
+            return jax.tree.map(moved, u, params), ours(dstate)
 
         return ItoSystem(self.direction().init, drift, noise)
 
@@ -333,8 +345,13 @@ class Optimizer:
             return grads
         return shifted(grads, jax.tree.map(lambda x: self.l2 * x, params))
 
+    def _sized(self, u: jax.Array, x: jax.Array) -> jax.Array:
+        """Returns what lr multiplies of the direction of one parameter: all of it."""
+        return u
+
     def _velocity(self, u: jax.Array, x: jax.Array) -> jax.Array:
         """Returns lr · (u + λ x) + w x, without the terms that are switched off."""
+        u = self._sized(u, x)
         if _present(self.weight_decay):
             u = u + self.weight_decay * x
         velocity = self.lr * u

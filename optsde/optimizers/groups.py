@@ -198,6 +198,10 @@ class Groups:
             lambda name: self.parts[name].lr / self.lr, self._labelled(params)
         )
 
+    def pooled(self, squares: jax.Array) -> jax.Array:
+        """Returns what v has of one parameter's squares, by the representative."""
+        return self.representative().pooled(squares)
+
     def response(self, state: PyTree = None) -> Response | None:
         """Returns the response of all groups with P fixed, or None if there is none.
 

@@ -52,7 +52,7 @@ class Spelling(NamedTuple):
 
     calls: tuple[Call, ...]
     zero: tuple[str, ...] = ()
-    flags: Mapping[str, bool] = {}
+    flags: Mapping[str, bool | int] = {}
 
 
 def _same(*names: str, **others: str) -> tuple[Argument, ...]:
@@ -70,6 +70,11 @@ def _decoupled(s) -> Any:
     return s.weight_decay + s.absolute_decay / s.lr
 
 
+def _absolute(s) -> Any:
+    """The decoupled decay that is not multiplied by lr: λ·lr + w."""
+    return s.weight_decay * s.lr + s.absolute_decay
+
+
 def _all_decays(s) -> Any:
     return s.l2 + _decoupled(s)
 
@@ -83,7 +88,7 @@ _NESTEROV = Argument("nesterov", _setting("nesterov"), default=False)
 
 
 def _optax(
-    *calls: Call, zero: Sequence[str] = (), decay=_l2, **flags: bool
+    *calls: Call, zero: Sequence[str] = (), decay=_l2, **flags: bool | int
 ) -> Spelling:
     added = Call("optax.add_decayed_weights", (Argument("", decay),), when=decay)
     return Spelling((added, *calls), tuple(zero), flags)
@@ -209,6 +214,24 @@ SPELLINGS: dict[str, dict[str, tuple[Spelling, ...]]] = {
                         Argument("weight_decay", _decoupled),
                     ),
                 )
+            ),
+        ),
+        "adafactor": (
+            _optax(
+                Call(
+                    "optax.adafactor",
+                    (
+                        *_RATE,
+                        Argument("min_dim_size_to_factor", lambda s: 1),
+                        Argument(
+                            "multiply_by_parameter_scale", _setting("relative"), True
+                        ),
+                        Argument("clipping_threshold", lambda s: None, absent="None"),
+                        Argument("weight_decay_rate", _absolute, 0.0),
+                        *_same("eps"),
+                    ),
+                ),
+                pace=1,
             ),
         ),
         "lamb": (
@@ -373,6 +396,13 @@ NONE = {
     "hf": "none: TrainingArguments are written here for AdamW alone, not for {}",
 }
 """Texts in place of the lines of a framework that has none for an optimizer."""
+_BESIDES = {"torch": {"adafactor": "Adafactor without a clip and an lr below 1/√k"}}
+
+
+def absent(framework: str, family: type[Optimizer]) -> str:
+    """Returns the line of a framework that never writes a family."""
+    name = family.__name__
+    return NONE[framework].format(_BESIDES.get(framework, {}).get(name.lower(), name))
 
 
 def ours(family: type[Optimizer]) -> Spelling:
@@ -430,7 +460,7 @@ def written(framework: str, optimizer: Optimizer, **run: Scalar | None) -> list[
     family = type(optimizer)
     known = spellings(framework, family)
     if not known:
-        return [NONE[framework].format(family.__name__)]
+        return [absent(framework, family)]
     for spelling in known:
         if not missing(spelling, settings):
             texts = (_line(line, settings) for line in lines(framework, spelling))

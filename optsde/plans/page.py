@@ -23,6 +23,7 @@ from optsde.plans.lines import (
     Call,
     Line,
     Spelling,
+    absent,
     lines,
     spellings,
 )
@@ -60,6 +61,7 @@ def _family(family: type[Optimizer]) -> dict[str, Any]:
         "limits": dict(_limits_by_flags(base, flags)),
         "ordered": list(_ordered(base)),
         "rows": _reasons(base),
+        "absent": {framework: absent(framework, family) for framework in NONE},
         "lines": {
             framework: [
                 _spelling(framework, spelling, base)

@@ -81,10 +81,12 @@ WITH_LIMIT = {
     "muon": optsde.Muon(lr=0.1, beta=0.8),
     "lamb": optsde.LAMB(lr=0.1, b1=0.8, b2=0.9),
     "adam": optsde.Adam(lr=0.1, b1=0.8, b2=0.9),
+    "adammini": optsde.AdamMini(lr=0.1, b1=0.8, b2=0.9),
+    "mars": optsde.MARS(lr=0.1, b1=0.8, b2=0.9),
     "ademamix": optsde.AdEMAMix(lr=0.05, b1=0.8, b2=0.9, b3=0.9, alpha=2.0),
     "schedulefreesgd": optsde.ScheduleFreeSGD(lr=0.1, beta=0.8),
 }
-FEWER = ("muon", "lamb", "ademamix", "schedulefreesgd")
+FEWER = ("adammini", "mars", "muon", "lamb", "ademamix", "schedulefreesgd")
 FULL_PATHS = {name: 4_000 if name in FEWER else 40_000 for name in WITH_LIMIT}
 
 

@@ -131,7 +131,7 @@ def test_frameworks_conventions(capsys):
     ("command", "words"),
     [
         ("explain", "name an optimizer first"),
-        ("explain adan --batch 2 --to 4", "'adan' is not known; one of: adagrad, adam"),
+        ("explain adan --batch 2 --to 4", "'adan' is not known; one of: ada"),
         ("explain adam --batch 256", "required: --to"),
         ("explain adam --to 256", "--batch is needed"),
         ("explain adam --batch 2.5 --to 4", "'2.5' is no batch"),

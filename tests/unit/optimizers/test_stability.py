@@ -27,6 +27,7 @@ CASES = {
     "adam": optsde.Adam(lr=0.5, eps=1.0),
     "invariantadam": optsde.InvariantAdam(lr=0.5, b1=0.7, eps=1.0),
     "centredadam": optsde.CentredAdam(lr=0.5, b1=0.7, eps=1.0),
+    "adammini": optsde.AdamMini(lr=0.5, b1=0.7, eps=1.0),
     "adam_decays": optsde.Adam(lr=0.5, b1=0.8, eps=1.0, l2=0.2, **DECAYS),
 }
 CURVED = np.array([[1.0, 0.4, 0.1], [0.4, 0.6, -0.2], [0.1, -0.2, 0.3]])
@@ -146,7 +147,8 @@ def test_known_thresholds(optimizer, times_lr):
 def test_every_family_is_shown_or_has_none(name):
     shown = any(type(case) is REGISTRY[name] for case in CASES.values())
     assert shown == (REGISTRY[name]().stability_threshold() is not None)
-    without = "ademamix lamb lion muon schedulefreeadam schedulefreesgd signsgd signum"
+    without = """adafactor ademamix lamb lion mars muon schedulefreeadam schedulefreesgd
+    signsgd signum"""
     assert shown or name in without.split()
 
 

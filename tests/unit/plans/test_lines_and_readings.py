@@ -48,6 +48,10 @@ OPTAX_ONLY = [
     optsde.CentredAdam(lr=0.01),
     optsde.Muon(lr=0.01, beta=0.7, nesterov=False, weight_decay=0.1),
     optsde.LAMB(lr=0.01, b1=0.7, inner_decay=0.1),
+    optsde.AdamMini(lr=0.01),
+    optsde.MARS(lr=0.01),
+    optsde.Adafactor(lr=0.01, weight_decay=0.2, absolute_decay=1e-3, l2=0.1),
+    optsde.Adafactor(lr=0.01, pace=0.7, relative=False),
 ]
 
 

@@ -85,6 +85,7 @@ def test_its_command_says_the_same(html, capsys):
         (dict(to=""), "nothing is no batch"),
         (dict(b1=0.99, b2=0.9, to="2"), "b1=0.99, b2=0.9: at κ < 1"),
         (dict(clip=0.0), "clip=0: needs a positive norm"),
+        (dict(steps=9, warmup=10), "warmup=10: needs at most all steps, 9"),
         (dict(eps_root="no"), None),
     ],
 )

@@ -494,7 +494,7 @@ def test_dry_run(command, tmp_path):
         (["--config.sedes=3"], "did you mean seeds? allowed: known_false, seed"),
         (["--config.optimizer.lt=1"], "did you mean optimizer.lr?"),
         (["--config.optimizer=3"], "set one of optimizer.name, optimizer.lr"),
-        (["--config.optimizer.name=adamw"], "one of: adagrad, adam"),
+        (["--config.optimizer.name=adamw"], "one of: ada"),
         (["--config.optimizer.name=adam"], "it has the settings lr, l2"),
         (["--config.optimizer.lr=fast"], "needs a number, such as the default 0.1"),
         (["--config.optimizer.lr=-1"], "optimizer.lr=-1.0: needs a positive number"),
