@@ -11,6 +11,7 @@ import gc
 import importlib.metadata
 import inspect
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -391,6 +392,16 @@ def _page(given: list[str]) -> None:
     print(f"{path}: open it in a browser")
 
 
+def _to_a_reader() -> None:
+    """Runs the command line, and ends quietly where who reads it does, as `head`."""
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as a shell says of SIGPIPE
+
+
 if __name__ == "__main__":
     gc.freeze()  # the exit does not look for garbage in all that was imported
-    main()
+    _to_a_reader()

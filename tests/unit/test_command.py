@@ -193,6 +193,16 @@ def test_it_is_quick_since_it_imports_little():
     assert run.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_reader_that_goes_away_is_no_mistake():
+    """As `| head`: the table is longer than what is read of it."""
+    command = [sys.executable, "-m", "optsde", "explain", "adam", "--batch=2", "--to=4"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    with subprocess.Popen(command, **pipes) as run:
+        run.stdout.close()
+        assert run.stderr.read() == b""
+    assert run.returncode == 141
+
+
 def words(text):
     return [" ".join(line.split()) for line in text.splitlines()]
 
