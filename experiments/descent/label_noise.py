@@ -43,7 +43,7 @@ RESOLUTION = 200  # steps of the flow to a point
 
 
 class Settings(Seeds):
-    inputs: Numbers = setting((1.0, 1.5), "a_1 and a_2", above=0)
+    inputs: Numbers = setting((1.0, 1.5), "a_1 and a_2", above=0, distinct=True)
     start: float = setting(
         0.45, "β_2 at first, a minimum where u = v", above=0, below=1
     )
@@ -60,12 +60,12 @@ class Settings(Seeds):
         yield from super().demands()
         yield len(self.inputs) == 2, "inputs", "two numbers"
         yield self.start < 1 / self.inputs[1], "start", "below 1/a_2, so that β_1 > 0"
-        yield max(self.adam_lrs) ** 2 * self.memory < 1, "memory", "below 1/lr²"
         for name in STYLES:
             lrs, time = getattr(self, f"{name}_lrs"), getattr(self, f"{name}_time")
             yield len(lrs) == 2, f"{name}_lrs", "two numbers"
-            enough = time / max(lrs) ** 2 >= POINTS
-            yield enough, f"{name}_time", f"at least {POINTS} steps × lr²"
+            enough = time / max(lrs) ** 2 >= POINTS and time / min(lrs) ** 2 <= 1e7
+            yield enough, f"{name}_time", f"from {POINTS} to 1e7 steps × lr²"
+        yield max(self.adam_lrs) ** 2 * self.memory < 1, "memory", "below 1/lr²"
 
 
 def output(s, w):

@@ -225,7 +225,7 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("descent label_noise start=0.9", "start=0.9|below 1/a_2"),
     ("descent label_noise sgd_lrs=0.1,", "sgd_lrs=0.1|two numbers"),
     ("descent label_noise memory=9999", "memory=9999.0|below 1/lr²"),
-    ("descent label_noise adam_time=0.001", "adam_time=0.001|at least 24"),
+    ("descent label_noise adam_time=0.001", "adam_time=0.001|from 24"),
     ("descent lengths lengths=1.5,2", "lengths=1.5,2.0|1 first"),
     ("descent lengths batch_size=0", "batch_size=0"),
     ("descent perceptron factors=0,1", "factors=0.0,1.0|0.25, 1 and 4"),
