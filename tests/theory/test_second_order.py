@@ -167,7 +167,11 @@ def test_sgd_is_its_step():
 
 @pytest.mark.parametrize(
     ("noise", "by_diffusion"),
-    [(lambda y: jnp.array([1.0, 0.5]), 2), (quadratic_std, 1)],
+    [
+        pytest.param(lambda y: jnp.array([1.0, 0.5]), 2, marks=pytest.mark.full),
+        (quadratic_std, 1),
+    ],
+    ids=["constant", "of_theta"],
 )
 def test_sgd_to_second_order(noise, by_diffusion):
     """Slopes 1 and 2 in κ, ± ½, of the moments of degree 1, 2 and 3.
