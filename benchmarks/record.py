@@ -201,6 +201,7 @@ SMALL: dict[str, dict] = {
         time=0.6, lrs=(0.1, 0.05, 0.025), epoch_lrs=(0.02, 0.01, 0.005)
     ),
     "descent:modified_sde": dict(paths=200, substeps=2),
+    "descent:label_noise": dict(seeds=4, sgd_time=1.0, adam_time=0.1),
     "descent:full_gradient": dict(dimension=2, sizes=(64, 512), seeds=2)
     | dict(batches=(1, 8), halvings=12),
     "descent:l2_vs_weight_decay": ON_DIGITS | dict(decays=(0.01, 0.1, 1.0)),

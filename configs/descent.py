@@ -12,6 +12,7 @@ from experiments.descent import (
     full_gradient,
     gd_2d,
     l2_vs_weight_decay,
+    label_noise,
     lengths,
     modified_sde,
     overshoot,
@@ -46,6 +47,10 @@ PRESETS = {
     "modified_sde": Preset(
         "SGD against the SDE of f and of f + (η/4)|∇f|²: orders, and the long run",
         modified_sde.Settings(known_false=("modified_is_nearer_in_the_long_run",)),
+    ),
+    "label_noise": Preset(
+        "the minima that SGD and Adam drift to under noise on the labels",
+        label_noise.Settings(),
     ),
     "full_gradient": Preset(
         "examples to a given loss, by full gradients and by batches, exact",

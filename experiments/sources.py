@@ -878,6 +878,25 @@ SOURCES = (
     ),
     # ---- descent
     Source(
+        "Li, Wen, Lyu 2025",
+        "*Adam Reduces a Unique Form of Sharpness: Theoretical Insights Near the "
+        "Minimizer Manifold*, arXiv 2511.02773",
+        (
+            Question(
+                "Under noise on the labels SGD descends tr H along the minima.",
+                "descent:label_noise",
+                "sgd_*",
+                known=True,
+            ),
+            Question(
+                "Adam descends tr Diag(H)^½ there, and raises tr H where they differ.",
+                "descent:label_noise",
+                "adam_*",
+                known=True,
+            ),
+        ),
+    ),
+    Source(
         "Loshchilov, Hutter 2019",
         "*Decoupled Weight Decay Regularization*, arXiv 1711.05101",
         (
