@@ -178,7 +178,11 @@ SMALL: dict[str, dict] = {
     "scaling:half_life*": FEW
     | dict(horizon=32, evaluations=2, kappas=(2,), seeds=3, warmup=4)
     | OWN_TEXT,
-    "scaling:[!rh]*": FEW
+    "scaling:families*": FEW
+    | dict(families=("adam", "muon"), kappas=(2,), horizon=32, evaluations=2, seeds=3),
+    "scaling:families": {"options.hidden": (8,)},
+    "scaling:families_text": OWN_TEXT | {"schedule.warmup": 4},
+    "scaling:[!rhf]*": FEW
     | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2,), ells=(2,))
     | dict(svag_until=0.25, probe_until=0.5, probe_seeds=2, draws=32),
     "scaling:digits_normalised": dict(ells=(), probes="invariance"),

@@ -8,7 +8,7 @@ at κB under the optimizer's own rule and under the rules people use instead, on
 clock, with the same seeds. --dry_run prints the hyperparameters.
 """
 
-from experiments.scaling import classes, half_life, rows, rule
+from experiments.scaling import classes, families, half_life, rows, rule
 from experiments.scaling.verification import study
 from optsde.plans import Plan
 from optsde.run import Task
@@ -16,7 +16,9 @@ from optsde.study import Package, Result
 from optsde.study.results import call
 
 PACKAGE = Package(
-    "scaling", __doc__, (study, classes.study, rows.study, half_life.study)
+    "scaling",
+    __doc__,
+    (study, classes.study, rows.study, half_life.study, families.study),
 )
 main = PACKAGE.main
 
