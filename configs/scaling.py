@@ -27,6 +27,7 @@ import dataclasses
 
 from experiments.scaling import classes, families, half_life, rows
 from experiments.scaling.rule import SIGNAL, WAYS_OUT, Settings
+from experiments.schedule import ScheduleSettings
 from optsde.models import SCALE_INVARIANT
 from optsde.optimizers import (
     LAMB,
@@ -376,7 +377,7 @@ PRESETS = {
             options=dict(dtype="float32", depth=1, width=32, heads=2, length=16),
             train_size=45_000,
             test_size=256,
-            schedule=dict(warmup=128.0),
+            schedule=ScheduleSettings(warmup=128.0),
             bound=2.0,
             seeds=8,
         ),
