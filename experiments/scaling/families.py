@@ -260,33 +260,33 @@ def figure(s: Settings, runs: Runs, path: Path) -> None:
             y="held-out loss" if number % columns == 0 else "",
             title=f"{name}: {power_words(power(s, name))}",
         )
-    most = max(axes[: len(s.chosen)], key=lambda ax: len(ax.get_lines()))
-    plots.shared_legend(drawing, most, columns=4)
+    plots.shared_legend(drawing, axes[0], columns=4)
     plots.save(drawing, path)
 
 
 def panel(ax, s: Settings, runs: Runs, name: str) -> None:
     """Draws the curves of one optimizer; a control's may leave the panel."""
-    colour = plots.colours(WORDS)
-    base = estimate(runs[named(name)].loss.values[:, 1:])
-    kept = [base]
-    for kappa, rule in itertools.product(sorted(s.kappas), WORDS):
-        arm = named(name, kappa, rule)
-        if arm not in runs:
-            continue
-        times, values = runs[arm].loss
-        if rule == RULE:
-            kept.append(estimate(values[:, 1:]))
-        style = dict(ls="-" if kappa == max(s.kappas) else ":", lw=1.5)
-        text = f"κ = {kappa}, {WORDS[rule]}"
-        if np.isfinite(values).all():
-            x, curve = times[1:], estimate(values[:, 1:])
-            plots.band(ax, x, curve, colour=colour[rule], label=text, **style)
-    times = runs[named(name)].loss.times[1:]
+    colour, largest = plots.colours(WORDS), max(s.kappas)
+
+    def curve(arm, label, colour, **line):
+        times, losses = runs[arm].loss
+        losses = losses[:, 1:]
+        plots.band(ax, times[1:], estimate(losses), label=label, colour=colour, **line)
+        return losses.mean(axis=0)
+
     text = f"base, batch {s.batch_size}"
-    plots.band(ax, times, base, colour="black", label=text)
-    low, high = (f([f(x.mean) for x in kept]) for f in (np.min, np.max))
-    ax.set_ylim(low - 0.25 * (high - low), high + 0.5 * (high - low))
+    kept = [curve(named(name), text, "black", lw=3)]
+    for kappa, rule in itertools.product(sorted(s.kappas), WORDS):
+        arm, text = named(name, kappa, rule), f"κ = {kappa}, {WORDS[rule]}"
+        line = dict(lw=1.5, ls="-" if kappa == largest else ":")
+        if arm in runs and finite(runs, name, kappa, rule):
+            mean = curve(arm, text, colour[rule], **line)
+            kept += [mean] if rule == RULE else []
+        else:  # for the legend, which all panels share
+            ax.plot([], [], label=text, color=colour[rule], **line)
+    plots.plain_log_axis(ax)
+    ax.yaxis.get_major_locator().set_params(subs=(1, 1.5, 2, 2.5, 3, 4, 5, 7))
+    ax.set_ylim(np.min(kept) / 1.1, np.max(kept) * 1.2)
 
 
 study = Study(
