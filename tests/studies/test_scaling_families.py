@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import optsde
+from configs import scaling as configs
 from experiments.scaling import families
 from experiments.scaling.families import named
 from optsde.run import Series
@@ -43,6 +44,20 @@ def tiny(**changes):
 def test_settings_that_cannot_run_are_refused(changes, says):
     with pytest.raises(UsageError, match=says):
         tiny(**changes).checked()
+
+
+def test_presets_have_each_family_once():
+    """Each is called as in the registry, and differs on text in lr alone."""
+    digits, text = (
+        configs.PRESETS[name].settings.checked()
+        for name in ("families", "families_text")
+    )
+    assert [*digits.optimizers] == [*text.optimizers] == sorted(configs.FAMILIES)
+    for name, optimizer in digits.optimizers.items():
+        assert type(optimizer) is optsde.optimizers.REGISTRY[name]
+        other = text.optimizers[name]
+        assert dataclasses.replace(other, lr=optimizer.lr) == optimizer
+    assert {"adam", "muon", "lamb"} <= {*digits.chosen}
 
 
 def test_arms_differ_from_the_rule_in_lr_alone():
@@ -119,6 +134,17 @@ def test_verdicts_of_known_outcome(tmp_path):
     assert "diverged" in shown
     assert "-25.0 [-25.0, -25.0]" in shown
     families.figure(s, runs, tmp_path / "figure.png")
+
+
+def test_a_rule_that_diverges_fails():
+    """It is no error of the study, and its controls are not compared with it."""
+    s = tiny(families=("muon",), kappas=(2,), seeds=6).checked()
+    runs = known(s, lambda name, kappa, rule="": np.nan if rule == "rule" else 0.0)
+    (verdict,) = families.claims(s, runs)
+    assert verdict.outcome == "fails"
+    assert np.isinf(verdict.value)
+    (shown,) = families.tables(s, runs)
+    assert "diverged" in shown
 
 
 def test_an_average_is_judged_where_there_is_one():
