@@ -146,6 +146,13 @@ def of_families(text: bool) -> dict[str, Optimizer]:
     }
 
 
+def not_shown(**families: str) -> tuple[str, ...]:
+    """Returns names of claims, from what they say to the families of which it is."""
+    return tuple(
+        f"{name}_{says}" for says, names in families.items() for name in names.split()
+    )
+
+
 # ---- CIFAR-10
 
 EPOCH = 50_000 / 256
@@ -365,7 +372,19 @@ PRESETS = {
     "families": Preset(
         "each family of optimizers: the rule, lr·√κ and lr·κ",
         families.Settings(
-            optimizers=of_families(text=False), **NOISY, bound=3.0, seeds=64
+            optimizers=of_families(text=False),
+            **NOISY,
+            bound=3.0,
+            seeds=64,
+            known_false=not_shown(
+                rule_holds_at_16=(
+                    "adagrad adam lion rmsprop schedulefreesgd sgd signsgd"
+                ),
+                rule_holds_at_4="signsgd",
+                nearer_than_linear_at_16="adam lion rmsprop schedulefreeadam",
+                nearer_than_linear_at_4="lion",
+                nearer_than_root_at_16="schedulefreesgd",
+            ),
         ),
     ),
     "families_text": Preset(
@@ -380,6 +399,25 @@ PRESETS = {
             schedule=ScheduleSettings(warmup=128.0),
             bound=2.0,
             seeds=8,
+            known_false=not_shown(
+                rule_holds_at_4=(
+                    "adagrad ademamix rmsprop schedulefreeadam schedulefreesgd sgd "
+                    "signsgd"
+                ),
+                rule_holds_at_16=(
+                    "adagrad adam ademamix centredadam invariantadam lamb lion "
+                    "momentum muon rmsprop schedulefreeadam schedulefreesgd sgd "
+                    "signsgd signum"
+                ),
+                nearer_than_root_at_4="adagrad schedulefreesgd sgd",
+                nearer_than_linear_at_4=(
+                    "adagrad adam ademamix lion rmsprop schedulefreeadam signsgd"
+                ),
+                nearer_than_root_at_16="adagrad momentum",
+                nearer_than_linear_at_16=(
+                    "adam ademamix centredadam lion rmsprop signsgd"
+                ),
+            ),
         ),
     ),
     "half_life_wiki": Preset(

@@ -271,7 +271,7 @@ def figure(s: Settings, runs: Runs, path: Path) -> None:
 
 
 def panel(ax, s: Settings, runs: Runs, name: str) -> None:
-    """Draws the curves of one optimizer; a control's may leave the panel."""
+    """Draws the curves of one optimizer; those far from the base run's leave it."""
     colour, largest = plots.colours(WORDS), max(s.kappas)
 
     def curve(arm, label, colour, **line):
@@ -292,7 +292,7 @@ def panel(ax, s: Settings, runs: Runs, name: str) -> None:
             ax.plot([], [], label=text, color=colour[rule], **line)
     plots.plain_log_axis(ax)
     ax.yaxis.get_major_locator().set_params(subs=(1, 1.5, 2, 2.5, 3, 4, 5, 7))
-    ax.set_ylim(np.min(kept) / 1.1, np.max(kept) * 1.2)
+    ax.set_ylim(np.min(kept) / 1.1, 1.2 * min(np.max(kept), 2 * np.max(kept[0])))
 
 
 study = Study(
