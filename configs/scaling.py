@@ -23,18 +23,29 @@ What is known to be false did not hold, or was not resolved, in the runs that
 docs/scaling.md reports.
 """
 
-from experiments.scaling import classes, half_life, optimum, rows
+import dataclasses
+
+from experiments.scaling import classes, families, half_life, optimum, rows
 from experiments.scaling.rule import SIGNAL, WAYS_OUT, Settings
+from experiments.schedule import ScheduleSettings
 from optsde.models import SCALE_INVARIANT
 from optsde.optimizers import (
+    LAMB,
     SGD,
     AdaGrad,
     Adam,
+    AdEMAMix,
     CentredAdam,
+    InvariantAdam,
     Lion,
     Momentum,
     Muon,
+    Optimizer,
     RMSprop,
+    ScheduleFreeAdam,
+    ScheduleFreeSGD,
+    SignSGD,
+    Signum,
 )
 from optsde.study import Preset, presets
 
@@ -103,6 +114,44 @@ LARGE = dict(
 MASKED = dict(augment="masked")
 
 ROW_KAPPAS = (4, 8, 16, 32)
+
+# ---- each family of optimizers: its lr on digits and on text, by a pilot of the base
+# run alone (docs/scaling.md); a new family is a line
+
+SHORT = dict(b1=0.95, b2=0.995)
+FAMILIES: dict[str, tuple[Optimizer, float, float]] = {
+    "adagrad": (AdaGrad(s0=1e-3), 0.04, 0.04),
+    "adam": (Adam(**SHORT), 1e-3, 1e-3),
+    "ademamix": (AdEMAMix(**SHORT, b3=0.995, alpha=2.0), 5e-4, 5e-4),
+    "centredadam": (CentredAdam(**SHORT), 1e-3, 1e-3),
+    "invariantadam": (InvariantAdam(**SHORT), 1e-3, 1e-3),
+    "lamb": (LAMB(**SHORT), 1e-3, 2e-3),
+    "lion": (Lion(b1=0.9, b2=0.98), 2.5e-4, 2.5e-4),
+    "momentum": (Momentum(beta=0.95), 0.0125, 0.1),
+    "muon": (Muon(beta=0.95), 2e-3, 2e-3),
+    "rmsprop": (RMSprop(beta=0.995), 1e-3, 1e-3),
+    "schedulefreeadam": (ScheduleFreeAdam(beta=0.9, b2=0.995), 4e-3, 0.016),
+    "schedulefreesgd": (ScheduleFreeSGD(beta=0.9), 0.1, 1.6),
+    "sgd": (SGD(), 0.025, 0.1),
+    "signsgd": (SignSGD(), 2e-3, 1e-3),
+    "signum": (Signum(beta=0.95), 2.5e-4, 2.5e-4),
+}
+
+
+def of_families(text: bool) -> dict[str, Optimizer]:
+    """Returns the optimizer of each family with its lr on digits, or on text."""
+    return {
+        name: dataclasses.replace(optimizer, lr=lrs[text])
+        for name, (optimizer, *lrs) in FAMILIES.items()
+    }
+
+
+def not_shown(**families: str) -> tuple[str, ...]:
+    """Returns names of claims, from what they say to the families of which it is."""
+    return tuple(
+        f"{name}_{says}" for says, names in families.items() for name in names.split()
+    )
+
 
 # ---- CIFAR-10
 
@@ -318,6 +367,57 @@ PRESETS = {
                 "rule_nearer_than_v_alone_at_32",
                 *(f"v_alone_ends_below_both_at_{kappa}" for kappa in (8, 128)),
             )
+        ),
+    ),
+    "families": Preset(
+        "each family of optimizers: the rule, lr·√κ and lr·κ",
+        families.Settings(
+            optimizers=of_families(text=False),
+            **NOISY,
+            bound=3.0,
+            seeds=64,
+            known_false=not_shown(
+                rule_holds_at_16=(
+                    "adagrad adam lion rmsprop schedulefreesgd sgd signsgd"
+                ),
+                rule_holds_at_4="signsgd",
+                nearer_than_linear_at_16="adam lion rmsprop schedulefreeadam",
+                nearer_than_linear_at_4="lion",
+                nearer_than_root_at_16="schedulefreesgd",
+            ),
+        ),
+    ),
+    "families_text": Preset(
+        "the same of a causal transformer on the standard library's text",
+        families.Settings(
+            optimizers=of_families(text=True),
+            dataset="text",
+            model="transformer",
+            options=dict(dtype="float32", depth=1, width=32, heads=2, length=16),
+            train_size=45_000,
+            test_size=256,
+            schedule=ScheduleSettings(warmup=128.0),
+            bound=2.0,
+            seeds=8,
+            known_false=not_shown(
+                rule_holds_at_4=(
+                    "adagrad ademamix rmsprop schedulefreeadam schedulefreesgd sgd "
+                    "signsgd"
+                ),
+                rule_holds_at_16=(
+                    "adagrad adam ademamix centredadam invariantadam lamb lion "
+                    "momentum muon rmsprop schedulefreeadam schedulefreesgd sgd "
+                    "signsgd signum"
+                ),
+                nearer_than_root_at_4="adagrad schedulefreesgd sgd",
+                nearer_than_linear_at_4=(
+                    "adagrad adam ademamix lion rmsprop schedulefreeadam signsgd"
+                ),
+                nearer_than_root_at_16="adagrad momentum",
+                nearer_than_linear_at_16=(
+                    "adam ademamix centredadam lion rmsprop signsgd"
+                ),
+            ),
         ),
     ),
     "half_life_wiki": Preset(

@@ -233,6 +233,81 @@ SOURCES = (
         ),
     ),
     Source(
+        "You et al. 2020",
+        "*Large Batch Optimization for Deep Learning: Training BERT in 76 minutes*, "
+        "arXiv 1904.00962",
+        (
+            Question(
+                "LAMB at κ times the batch follows lr·κ, with memories in samples, and "
+                "not the paper's lr·√κ.",
+                "scaling:families",
+                "lamb_*",
+            ),
+            Question(
+                "It does on text.",
+                "scaling:families_text",
+                "lamb_*",
+            ),
+        ),
+    ),
+    Source(
+        "Papers of other optimizers",
+        "of which few say what the batch changes: Duchi et al. 2011 (AdaGrad); "
+        "Bernstein et al. 2018, arXiv 1802.04434 (signs); Chen et al. 2023, arXiv "
+        "2302.06675 (Lion); Pagliardini et al. 2024, arXiv 2409.03137 (AdEMAMix); "
+        "Defazio et al. 2024, arXiv 2405.15682 (schedule-free); Jordan et al. 2024 "
+        "(Muon)",
+        (
+            Question(
+                "Muon and Signum, whose steps have one length, follow lr·κ.",
+                "scaling:families",
+                "muon_* signum_*",
+            ),
+            Question(
+                "Adam and RMSprop follow lr·√κ.",
+                "scaling:families",
+                "adam_* rmsprop_*",
+                known=True,
+            ),
+            Question(
+                "So do AdEMAMix, Adam with v centred, and schedule-free Adam.",
+                "scaling:families",
+                "ademamix_* centredadam_* schedulefreeadam_*",
+            ),
+            Question(
+                "SGD and invariant Adam follow lr·κ.",
+                "scaling:families",
+                "sgd_* invariantadam_*",
+                known=True,
+            ),
+            Question(
+                "So do momentum, with its memory in samples, and schedule-free SGD.",
+                "scaling:families",
+                "momentum_* schedulefreesgd_*",
+            ),
+            Question(
+                "AdaGrad follows lr as it is.",
+                "scaling:families",
+                "adagrad_*",
+            ),
+            Question(
+                "Lion and SignSGD, whose rules need Gaussian noise, follow theirs.",
+                "scaling:families",
+                "lion_* signsgd_*",
+            ),
+            Question(
+                "Each family follows its rule on text.",
+                "scaling:families_text",
+                "*_rule_holds_at_*",
+            ),
+            Question(
+                "Its rule is nearer there than lr·√κ and lr·κ, where they are not it.",
+                "scaling:families_text",
+                "*_nearer_than_*",
+            ),
+        ),
+    ),
+    Source(
         "Marek, Lotfi, Somasundaram, Wilson, Goldblum 2025",
         "*Small Batch Size Training for Language Models: When Vanilla SGD Works, and "
         "Why"

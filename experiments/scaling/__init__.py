@@ -8,7 +8,7 @@ at κB under the optimizer's own rule and under the rules people use instead, on
 clock, with the same seeds. --dry_run prints the hyperparameters.
 """
 
-from experiments.scaling import classes, half_life, optimum, rows, rule
+from experiments.scaling import classes, families, half_life, optimum, rows, rule
 from experiments.scaling.verification import study
 from optsde.plans import Plan
 from optsde.run import Task
@@ -18,7 +18,7 @@ from optsde.study.results import call
 PACKAGE = Package(
     "scaling",
     __doc__,
-    (study, classes.study, rows.study, half_life.study, optimum.study),
+    (study, classes.study, rows.study, half_life.study, optimum.study, families.study),
 )
 main = PACKAGE.main
 

@@ -18,12 +18,9 @@ from optsde.study import Arm, Integers, Runs, Seeds, require, setting
 from optsde.study.tasks import LabelSettings
 
 
-class Settings(LabelSettings, Seeds):
+class Compared(LabelSettings, Seeds):
     """Settings of a study that compares runs at κ with one at κ = 1."""
 
-    optimizer: Optimizer = setting(
-        optsde.Adam(lr=1.4e-3, b1=0.998, b2=0.998), "of the base run"
-    )
     batch_size: int = setting(2, "of the base run", at_least=1)
     horizon: float = setting(2560.0, "length of the run, in base steps", above=0)
     kappas: Integers = setting(
@@ -38,6 +35,14 @@ class Settings(LabelSettings, Seeds):
     def every(self) -> float:
         """Base steps from one evaluation to the next."""
         return self.horizon / self.evaluations
+
+
+class Settings(Compared):
+    """Settings of one whose runs have one optimizer."""
+
+    optimizer: Optimizer = setting(
+        optsde.Adam(lr=1.4e-3, b1=0.998, b2=0.998), "of the base run"
+    )
 
     def base_plan(self) -> optsde.Plan:
         """Returns the plan of the base run."""
@@ -66,7 +71,7 @@ def arms(kind: str, base: optsde.Plan, kappas: Iterable[int]) -> Iterator[Arm]:
         yield Arm(named(kind, kappa), optsde.scale(base, kappa, memory="power"))
 
 
-def sampler(s: Settings, task: Task) -> Sampler:
+def sampler(s: Compared, task: Task) -> Sampler:
     """Returns batches of independent draws."""
     allowed = "a net without BatchNorm, whose statistics would be of larger batches"
     require(not task.examples_interact, "model", s.model, allowed)

@@ -36,6 +36,7 @@ RULES = {
     "sqrt_lr_only": "lr × √κ, all else alone",
     "fixed": "nothing changed",
     "rule_but_lr_linear": "the rule, but lr × κ",
+    "rule_but_lr_root": "the rule, but lr × √κ",
     "rule_but_lr_fixed": "the rule, but lr alone",
     "rule_but_betas_fixed": "the rule, but β alone",
     "rule_but_eps_fixed": "the rule, but ε alone",
@@ -262,6 +263,7 @@ def by_rule(
     changes = {
         "rule": {},
         "rule_but_lr_linear": {"lr": old.lr * kappa},
+        "rule_but_lr_root": {"lr": old.lr * kappa**0.5},
         "rule_but_lr_fixed": {"lr": old.lr},
         "rule_but_betas_fixed": {n: getattr(old, n) for n in old.decays()},
         "rule_but_eps_fixed": {n: getattr(old, n) for n in names if "eps" in n},

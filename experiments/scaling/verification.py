@@ -131,7 +131,9 @@ def difference(runs: Runs, name: str, metric: str = "test_loss") -> Estimate:
     return paired(mine, base, 100)
 
 
-def distance_gain(runs: Runs, control: str, rule: str) -> Estimate:
+def distance_gain(
+    runs: Runs, control: str, rule: str, base: str = "base", metric: str = "test_loss"
+) -> Estimate:
     """Returns how much further the control's mean curve lies from the base run's.
 
     The distance of two curves is the mean of |difference| over the evaluations, here in
@@ -142,8 +144,8 @@ def distance_gain(runs: Runs, control: str, rule: str) -> Estimate:
         far, near = (np.abs((x - base).mean(0)).mean() for x in (control, rule))
         return 100 * (far - near) / base.mean()
 
-    names = control, rule, "base"
-    return jackknife(gain, *(runs[n].test_loss.values[:, 1:] for n in names))
+    names = control, rule, base
+    return jackknife(gain, *(runs[n][metric].values[:, 1:] for n in names))
 
 
 # ---- what is made of the runs

@@ -89,8 +89,8 @@ TAKEN: dict[str, tuple[str, str]] = {
     ),
     "": (
         "an empty list means none, or the study's own",
-        "ells hidden known_false memories milestones others probes small_batches start "
-        "widths",
+        "ells families hidden known_false memories milestones others probes "
+        "small_batches start widths",
     ),
     "no_such_name": (
         "a claim that this run has not is told at its end",
@@ -132,6 +132,10 @@ COUPLINGS: tuple[tuple[str, str], ...] = (  # a command, words of its line
     ("scaling half_life kappas=3", "kappas=3|whole steps"),
     ("scaling optimum factors=0.5,1.0", "factors=0.5,1|three or more"),
     ("scaling optimum kappas=3", "kappas=3|whole steps"),
+    ("scaling families families=no_such_name", "families=no_such_name|adam"),
+    ("scaling families families=adam,adam", "families=adam,adam|each once"),
+    ("scaling families kappas=3", "kappas=3|whole steps"),
+    ("scaling families schedule.warmup=2048", "schedule.warmup=2048|before"),
     ("svag curves dataset=no_such_name", "dataset=no_such_name|digits"),
     ("svag curves ells=2,4", "ells=2,4|1 among them"),
     ("svag curves times=55", "times=55|multiples"),

@@ -64,6 +64,7 @@ def test_arms_change_what_their_names_tell():
     assert changed("rule_but_eps_fixed") == dict(eps=1e-3)
     assert changed("rule_but_decay_fixed") == dict(weight_decay=0.5)
     assert changed("rule_but_lr_linear") == dict(lr=4 * base.lr)
+    assert changed("rule_but_lr_root") == {}  # lr·√κ is AdamW's own
     assert changed("rule_but_lr_fixed") == dict(lr=base.lr)
     assert vars(plans["fixed"].optimizer) == vars(base)
 

@@ -96,7 +96,7 @@ TAKEN = {
         "rotation",
     },
     "landscape": {"around", "between"},
-    "scaling": {"classes", "half_life", "optimum", "rows", "rule"},
+    "scaling": {"classes", "families", "half_life", "optimum", "rows", "rule"},
     "svag": {"curves", "whole"},
     "sweep": {"grid", "timescale"},
 }
