@@ -310,7 +310,7 @@ SOURCES = (
     Source(
         "Marek, Lotfi, Somasundaram, Wilson, Goldblum 2025",
         "*Small Batch Size Training for Language Models: When Vanilla SGD Works, and "
-        "Why"
+        "Why "
         "Gradient Accumulation Is Wasteful*, arXiv 2507.07101",
         (
             Question(
@@ -567,7 +567,7 @@ SOURCES = (
             ),
             Question(
                 "Without augmentation the strong recipe is better than SGD, and as "
-                "good as"
+                "good as "
                 "SGD tuned for it.",
                 "fullbatch:digits_plain",
                 "*",
