@@ -17,13 +17,16 @@ from optsde.optimizers.rmsprop import RMSprop
 from optsde.optimizers.rules import Memory, Power
 from optsde.optimizers.schedule_free import ScheduleFreeAdam, ScheduleFreeSGD
 from optsde.optimizers.sgd import SGD, Descent, HeavyBall, Momentum
+from optsde.optimizers.shampoo import Shampoo
 from optsde.optimizers.sign import SignSGD, Signum
+from optsde.optimizers.soap import SOAP
 
 __all__ = [
     "EMA",
     "LAMB",
     "REGISTRY",
     "SGD",
+    "SOAP",
     "SWA",
     "AdEMAMix",
     "AdaGrad",
@@ -49,6 +52,7 @@ __all__ = [
     "ScheduleFreeAdam",
     "ScheduleFreeMean",
     "ScheduleFreeSGD",
+    "Shampoo",
     "SignSGD",
     "Signum",
     "by_name",

@@ -105,6 +105,8 @@ def well_conditioned(optimizer):
     options = {name: value for name, value in away.items() if name in fields}
     if isinstance(optimizer, optsde.Lion):
         options["b1"] = 0.6
+    if isinstance(optimizer, optsde.Shampoo):
+        options["eps_root"] = 1.0  # its only ε
     return dataclasses.replace(optimizer, **options)
 
 
