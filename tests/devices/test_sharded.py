@@ -31,7 +31,7 @@ from optsde.run import Engine, Run, diagnosis, exchange
 N, IN, HIDDEN, OUT = 48, 8, 16, 3
 RULE = partial(largest_axis, least=HIDDEN + 1)  # matrices alone
 KEYS = jax.random.split(jax.random.key(0), 3)
-JOINING = {"lamb", "muon"}  # they take a norm or a factor of a whole matrix
+JOINING = {"lamb", "muon", "shampoo", "soap"}  # by a norm or factors of a whole matrix
 
 
 def losses(params, examples):

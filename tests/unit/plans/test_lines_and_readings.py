@@ -48,6 +48,8 @@ OPTAX_ONLY = [
     optsde.CentredAdam(lr=0.01),
     optsde.Muon(lr=0.01, beta=0.7, nesterov=False, weight_decay=0.1),
     optsde.LAMB(lr=0.01, b1=0.7, inner_decay=0.1),
+    optsde.Shampoo(lr=0.01, b1=0.7, weight_decay=0.1),
+    optsde.SOAP(lr=0.01, b1=0.7, weight_decay=0.1),
 ]
 
 
