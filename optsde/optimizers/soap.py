@@ -68,7 +68,7 @@ class SOAP(Optimizer):
     b1: Scalar = 0.95
     b2: Scalar = 0.95
     eps: Scalar = 1e-8
-    jumps: ClassVar[bool] = True
+    jumps: ClassVar[bool] = False  # a run turns a jump by the eigenvectors before it
     rule = {
         "lr": Power(0.5, "√v shrinks by √κ, which lengthens the step by √κ already"),
         "b1": Memory(),

@@ -173,7 +173,8 @@ class Plan:
         Its state is an `OptimizerState`, with the clock and the optimizer's memory.
         """
         transform: Any = self.optimizer.transform(self.schedule, self.dt, self.boost)
-        update = elementwise(type(self.optimizer).__name__, transform.update)
+        name = type(self.optimizer).__name__
+        init, update = (elementwise(name, f) for f in (transform.init, transform.update))
         before: Any = self.before
         prepare = None if before is None else elementwise("before", before.update)
         largest = self.clip
@@ -185,7 +186,7 @@ class Plan:
                 grads = clipped(grads, norm(step_gradient(grads)), largest)
             return update(grads, state, params)
 
-        return optax.GradientTransformation(transform.init, clip_first)  # type: ignore
+        return optax.GradientTransformation(init, clip_first)  # type: ignore
 
 
 def scale(
