@@ -174,7 +174,9 @@ class Plan:
         """
         transform: Any = self.optimizer.transform(self.schedule, self.dt, self.boost)
         name = type(self.optimizer).__name__
-        init, update = (elementwise(name, f) for f in (transform.init, transform.update))
+        init, update = (
+            elementwise(name, f) for f in (transform.init, transform.update)
+        )
         before: Any = self.before
         prepare = None if before is None else elementwise("before", before.update)
         largest = self.clip

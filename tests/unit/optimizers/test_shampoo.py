@@ -120,3 +120,25 @@ def test_factors_have_one_share_of_the_signal(family):
     for share in (params, {"w": 0.5}, np.ones((2, 2))):
         with pytest.raises(ValueError, match="give one number"):
             old.rescale_state(state, 4.0, old.rescaled(4), signal=share)
+
+
+def test_groups_take_up_the_variation_of_each_part():
+    """Of a group by Shampoo what Shampoo alone takes up; of Momentum's nothing."""
+    params = {"w": jnp.ones((2, 3)), "b": jnp.ones(2)}
+    mean, kick = (jax.tree.map(lambda x, c=c: c * x, params) for c in (0.5, -2.0))
+    alone = optsde.Shampoo(l2=0.1).sde()
+    parts = {"w": optsde.Shampoo(l2=0.1), "b": optsde.Momentum()}
+    joint = optsde.Groups(parts, lambda params: {"w": "w", "b": "b"}).sde()
+    found = joint.variation(params, joint.init(params), mean, kick, 0.25)
+    one, x, k = ({"w": tree["w"]} for tree in (params, mean, kick))
+    expected = alone.variation(one, alone.init(one), x, k, 0.25)
+    left = (1 - 0.999) * (0.25 * (0.5 + 0.1) - 2.0) ** 2 * 3 * np.ones((2, 2))
+    np.testing.assert_allclose(expected.factors.left["w"], left, rtol=1e-5)
+    for a, b in zip(
+        jax.tree.leaves(found["w"]), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert not any(np.any(x) for x in jax.tree.leaves(found["b"]))
+    assert (
+        optsde.Groups({"b": optsde.Momentum()}, lambda p: "b").sde().variation is None
+    )
