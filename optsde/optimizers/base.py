@@ -326,13 +326,16 @@ class Optimizer:
             s = speed(t)
             return jax.tree.map(lambda u: -s * limiting.lr * u, u), ours(dstate)
 
+        taken_up = limit.variation
+        if taken_up is None:
+            return ItoSystem(self.direction().init, drift, noise)
+
         def variation(params, state, mean, kick, h):
             mean = self._coupled(mean, params)
             step = jax.tree.map(lambda g, k: h * g + k, mean, kick)
-            return ours(limit.variation(theirs(state), step))
+            return ours(taken_up(theirs(state), step))
 
-        squares = None if limit.variation is None else variation
-        return ItoSystem(self.direction().init, drift, noise, squares)
+        return ItoSystem(self.direction().init, drift, noise, variation)
 
     def _coupled(self, grads: PyTree, params: PyTree) -> PyTree:
         """Returns g + l2·θ."""

@@ -50,12 +50,12 @@ class Shampoo(Optimizer):
     dm = (1−b1)((∇f − m) dt + dM),  dL = (1−b2)(d[M, Mᵀ] − L dt), and so R, where M has
     the noise Σ^{1/2} dW as a matrix and [M, Mᵀ] is its quadratic variation.
 
-    >>> transform = Shampoo(lr=0.1).transform()
+    >>> transform = Shampoo(lr=1.0).transform()
     >>> params, grads = jnp.zeros((2, 2)), jnp.diag(jnp.array([3.0, -4.0]))
     >>> updates, state = transform.update(grads, transform.init(params), params)
-    >>> print((params + updates).round(4))  # the first step is along U Vᵀ of G = U S Vᵀ
-    [[-0.1  0. ]
-     [ 0.   0.1]]
+    >>> print((params + updates).round())  # the first step is along U Vᵀ of G = U S Vᵀ
+    [[-1.  0.]
+     [ 0.  1.]]
     """
 
     lr: Scalar = 1e-3
