@@ -122,6 +122,24 @@ def test_factors_have_one_share_of_the_signal(family):
             old.rescale_state(state, 4.0, old.rescaled(4), signal=share)
 
 
+def test_the_mean_belongs_to_the_variation():
+    """A step of h from empty averages leaves a direction of length 1/√h, as a run's
+    first step is of length 1; by the noise alone it is a thousand times as long."""
+    h, x = 1 / 16, jnp.zeros(2)
+    mean, kick = jnp.array([1.0, 0.0]), jnp.array([0.0, 0.25])
+    system = optsde.Shampoo(lr=1.0).sde()
+    lengths = []
+    for share in (mean, 0 * mean):
+        y = system.init(x)
+        _, flow = system.drift(0.0, x, y, mean, mean)
+        _, noise = system.noise(0.0, x, y, mean, mean, kick, kick)
+        squares = system.variation(x, y, share, kick, h)
+        y = jax.tree.map(lambda y, f, n, s: y + h * f + n + s, y, flow, noise, squares)
+        lengths.append(np.linalg.norm(system.drift(h, x, y, mean, mean)[0]))
+    np.testing.assert_allclose(lengths[0], h**-0.5, rtol=1e-3)
+    assert lengths[1] > 1000
+
+
 def test_groups_take_up_the_variation_of_each_part():
     """Of a group by Shampoo what Shampoo alone takes up; of Momentum's nothing."""
     params = {"w": jnp.ones((2, 3)), "b": jnp.ones(2)}
