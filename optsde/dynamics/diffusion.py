@@ -99,9 +99,9 @@ def euler_step(
     h: float,
     parts: int = 1,
 ) -> PyTree:
-    """Returns y + drift·h + noise, of y = (params, state) at time t.
+    """Returns y + drift·h + noise + variation, of y = (params, state) at time t.
 
-    One evaluation of the gradient gives drift and noise. The step takes the Brownian
+    One evaluation of the gradient gives all of them. The step takes the Brownian
     increments of `parts` draws, from `draw` on.
     """
     params, state = y
@@ -114,6 +114,9 @@ def euler_step(
     _, mean, variance, kick = law.moments(params, dw)
     flow = system.drift(t, params, state, mean, variance)
     noise = system.noise(t, params, state, mean, variance, kick, spare)
+    if system.variation is not None:
+        squares = system.variation(params, state, mean, kick, h)
+        noise = noise[0], jax.tree.map(jnp.add, noise[1], squares)
     return jax.tree.map(lambda x, f, n: x + (f * h + n).astype(x.dtype), y, flow, noise)
 
 

@@ -20,7 +20,9 @@ from optsde.optimizers.rmsprop import RMSprop
 from optsde.optimizers.rules import Memory, Power
 from optsde.optimizers.schedule_free import ScheduleFreeAdam, ScheduleFreeSGD
 from optsde.optimizers.sgd import SGD, Descent, HeavyBall, Momentum
+from optsde.optimizers.shampoo import Shampoo
 from optsde.optimizers.sign import SignSGD, Signum
+from optsde.optimizers.soap import SOAP
 
 __all__ = [
     "EMA",
@@ -28,6 +30,7 @@ __all__ = [
     "MARS",
     "REGISTRY",
     "SGD",
+    "SOAP",
     "SWA",
     "AdEMAMix",
     "AdaGrad",
@@ -55,6 +58,7 @@ __all__ = [
     "ScheduleFreeAdam",
     "ScheduleFreeMean",
     "ScheduleFreeSGD",
+    "Shampoo",
     "SignSGD",
     "Signum",
     "by_name",

@@ -14,7 +14,8 @@ A family is one file: a frozen, keyword-only dataclass with `@register`. It must
   (but for one that sets shapes, which has jax's metadata `static=True`);
 - `direction()`: an optax transform from gradient to direction. Memory of past gradients
   is a `NamedTuple` of arrays like the parameters;
-- `limit(keep_signal)`: drift and noise of the SDE;
+- `limit(keep_signal)`: drift and noise of the SDE, and what its state takes of squared
+  increments where diag Σ is not enough;
 - `rule`: how each field follows κ, as `Power(exponent, why)` or `Memory()`.
 
 It may define
@@ -337,7 +338,16 @@ class Optimizer:
 
             return jax.tree.map(moved, u, params), ours(dstate)
 
-        return ItoSystem(self.direction().init, drift, noise)
+        taken_up = limit.variation
+        if taken_up is None:
+            return ItoSystem(self.direction().init, drift, noise)
+
+        def variation(params, state, mean, kick, h):
+            mean = self._coupled(mean, params)
+            step = jax.tree.map(lambda g, k: h * g + k, mean, kick)
+            return ours(taken_up(theirs(state), step))
+
+        return ItoSystem(self.direction().init, drift, noise, variation)
 
     def _coupled(self, grads: PyTree, params: PyTree) -> PyTree:
         """Returns g + l2·θ."""

@@ -282,7 +282,19 @@ class Groups:
         def noise(t, params, state, mean, variance, kick, spare):
             return flow("noise", t, params, state, mean, variance, kick, spare)
 
-        return ItoSystem(init, drift, noise)
+        def variation(params, state, mean, kick, h):
+            theirs = [self._split(tree, params) for tree in (params, mean, kick)]
+            found = optax.tree.zeros_like(state)
+            for name, system in systems.items():
+                if system.variation is not None:
+                    params_, mean_, kick_ = (tree[name] for tree in theirs)
+                    found[name] = system.variation(
+                        params_, state[name], mean_, kick_, h
+                    )
+            return found
+
+        squares = any(system.variation is not None for system in systems.values())
+        return ItoSystem(init, drift, noise, variation if squares else None)
 
     def rescale_state(
         self, state: PyTree, kappa: Scalar, new: Any, signal: PyTree = 0.0

@@ -174,7 +174,9 @@ OPTIMIZERS = [
             "MARS": ("correction",),
             "AdaGrad": ("s0",),
             "Lion": ("b1", "b2"),
+            "Shampoo": ("b2", "eps_root"),
             "Signum": ("beta",),
+            "SOAP": ("b1", "eps"),
         }.items()
         for field in fields
         for value, shown in (("nan", "nan"), ("-1.0", "-1.0"), ("'a'", "'a'"))

@@ -85,9 +85,11 @@ WITH_LIMIT = {
     "mars": optsde.MARS(lr=0.1, b1=0.8, b2=0.9),
     "ademamix": optsde.AdEMAMix(lr=0.05, b1=0.8, b2=0.9, b3=0.9, alpha=2.0),
     "schedulefreesgd": optsde.ScheduleFreeSGD(lr=0.1, beta=0.8),
+    "shampoo": optsde.Shampoo(lr=0.1, b1=0.8, b2=0.9),
 }
 FEWER = ("adammini", "mars", "muon", "lamb", "ademamix", "schedulefreesgd")
 FULL_PATHS = {name: 4_000 if name in FEWER else 40_000 for name in WITH_LIMIT}
+FULL_PATHS |= dict(shampoo=500)  # an eigendecomposition in each step
 
 
 def test_who_has_a_limit_under_jumps():

@@ -105,6 +105,8 @@ def well_conditioned(optimizer):
     options = {name: value for name, value in away.items() if name in fields}
     if isinstance(optimizer, optsde.Lion):
         options["b1"] = 0.6
+    if isinstance(optimizer, optsde.Shampoo):
+        options["eps_root"] = 1.0  # its only ε
     return dataclasses.replace(optimizer, **options)
 
 
@@ -276,6 +278,11 @@ def test_rescaling_leaves_the_sde_alone(name, memory):
     chex.assert_trees_all_close(two[0], one[0], rtol=1e-8)
     expected = old.rescale_state(one[1], kappa, new)
     chex.assert_trees_all_close(two[1], expected, rtol=1e-10)
+    if old_sde.variation is not None:
+        one = old_sde.variation(params, state, mean, kick, 1.0)
+        two = new_sde.variation(params, moved, mean, kick / kappa, 1 / kappa)
+        expected = old.rescale_state(one, kappa, new)
+        chex.assert_trees_all_close(two, expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -52,6 +52,8 @@ OPTAX_ONLY = [
     optsde.MARS(lr=0.01),
     optsde.Adafactor(lr=0.01, weight_decay=0.2, absolute_decay=1e-3, l2=0.1),
     optsde.Adafactor(lr=0.01, pace=0.7, relative=False),
+    optsde.Shampoo(lr=0.01, b1=0.7, weight_decay=0.1),
+    optsde.SOAP(lr=0.01, b1=0.7, weight_decay=0.1),
 ]
 
 
