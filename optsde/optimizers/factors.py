@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optsde.optimizers.decompositions import eigh
 from optsde.optimizers.orthogonal import as_matrix
 from optsde.types import PyTree, Scalar
 
@@ -65,7 +66,7 @@ def inverse_root(a: jax.Array, order: int, eps: Scalar) -> jax.Array:
     [[0.5 0. ]
      [0.  1. ]]
     """
-    values, vectors = jnp.linalg.eigh(a)
+    values, vectors = eigh(a)
     least = jnp.finfo(a.dtype).eps * values[-1]
     values = jnp.maximum(jnp.maximum(values, least), 0) + eps
     some = values > 0
@@ -80,7 +81,7 @@ def eigenbasis(a: jax.Array) -> jax.Array:
     [[0. 1.]
      [1. 0.]]
     """
-    return jnp.linalg.eigh(a)[1]
+    return eigh(a)[1]
 
 
 def check_one_share(signal: PyTree) -> None:

@@ -6,6 +6,8 @@ Functions of one matrix, which `jax.vmap` stacks over seeds.
 import jax
 import jax.numpy as jnp
 
+from optsde.optimizers.decompositions import svd
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of Jordan et al. (2024), whose p(s) = a s + b s³ + c s⁵ is steep at 0."""
 
@@ -42,7 +44,7 @@ def orthogonal_factor(x: jax.Array) -> jax.Array:
      [ 0.  0.  0.]]
     """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    u, s, vt = jnp.linalg.svd(wide, full_matrices=False)
+    u, s, vt = svd(wide)
     least = max(x.shape) * jnp.finfo(s.dtype).eps * s[0]
     return ((u * (s > least)[None, :]) @ vt).astype(x.dtype)
 
