@@ -26,6 +26,7 @@ class SOAPState(NamedTuple):
     m: PyTree  # like params
     v: PyTree  # like params; of the gradient's entries in the eigenvectors
     factors: Factors  # averages of GGᵀ and GᵀG
+    bases: Factors  # their eigenvectors
     m_weight: jax.Array  # scalar, 1 − b1^(k−1)
     v_weight: jax.Array  # scalar, 1 − b2^(k−1)
     weight: jax.Array  # scalar, 1 − b2^k
@@ -87,16 +88,20 @@ class SOAP(Optimizer):
     def direction(self) -> optax.GradientTransformation:
         def init(params):
             zeros, none = optax.tree.zeros_like(params), jnp.zeros(())
-            return SOAPState(zeros, zeros, squares(zeros), none, none, none)
+            factors = squares(zeros)
+            axes = jax.tree.map(lambda a: jnp.eye(len(a), dtype=a.dtype), factors)
+            return SOAPState(zeros, zeros, factors, axes, none, none, none)
 
         def update(updates, state, params=None):
             started = state.weight > 0
-            bases = jax.tree.map(eigenbasis, state.factors)
+            bases = state.bases
             g = jax.tree.map(lambda g: jnp.where(started, g, 0), updates)
+            factors = ema(state.factors, squares(updates), self.b2)
             state = SOAPState(
                 m=ema(state.m, g, self.b1),
                 v=ema(state.v, _squared(g, bases), self.b2),
-                factors=ema(state.factors, squares(updates), self.b2),
+                factors=factors,
+                bases=jax.tree.map(eigenbasis, factors),
                 m_weight=ema(state.m_weight, started, self.b1),
                 v_weight=ema(state.v_weight, started, self.b2),
                 weight=ema(state.weight, jnp.ones(()), self.b2),
@@ -111,19 +116,20 @@ class SOAP(Optimizer):
         c1, c2 = 1 - self.b1, 1 - self.b2
 
         def drift(state, mean, variance):
-            bases = jax.tree.map(eigenbasis, state.factors)
+            bases = state.bases
             signal = of_signal(mean, keep_signal)
             in_v = _squared(mean, bases) if keep_signal else filled(mean, 0)
             flow = SOAPState(
                 m=jax.tree.map(lambda g, m: c1 * (g - m), mean, state.m),
                 v=jax.tree.map(lambda s, v: c2 * (s - v), in_v, state.v),
                 factors=jax.tree.map(lambda s, x: c2 * (s - x), signal, state.factors),
+                bases=optax.tree.zeros_like(bases),
                 m_weight=c1 * (1 - state.m_weight),
                 v_weight=c2 * (1 - state.v_weight),
                 weight=c2 * (1 - state.weight),
             )
             m = debias_or(state.m, state.m_weight, mean)
-            # at t = 0 the factors are 0, and their eigenvectors are the axes
+            # at t = 0 the bases are the axes
             at_start = jax.tree.map(jnp.add, in_v, variance)
             v = debias_or(state.v, state.v_weight, at_start)
             return self._direction(m, v, bases), flow
@@ -135,11 +141,13 @@ class SOAP(Optimizer):
 
         def variation(state, step):
             added = jax.tree.map(lambda s: c2 * s, squares(step))
-            # those that the drift will have: v of a first step is read where it is made
+            # v is turned as the next drift will turn m: its first entry stands alone
             after = jax.tree.map(jnp.add, state.factors, added)
             bases = jax.tree.map(eigenbasis, after)
             dv = jax.tree.map(lambda s: c2 * s, _squared(step, bases))
-            return optax.tree.zeros_like(state)._replace(v=dv, factors=added)
+            moved = jax.tree.map(jnp.subtract, bases, state.bases)
+            still = optax.tree.zeros_like(state)
+            return still._replace(v=dv, factors=added, bases=moved)
 
         return Limit(drift, noise, variation)
 
