@@ -184,8 +184,9 @@ SMALL: dict[str, dict] = {
     | OWN_TEXT,
     "scaling:families*": FEW
     | dict(families=("adam", "muon"), kappas=(2,), horizon=32, evaluations=2, seeds=3),
-    "scaling:families": {"options.hidden": (8,)},
-    "scaling:families_text": OWN_TEXT | {"schedule.warmup": 4},
+    "scaling:families_factored*": dict(families=("adammini", "mars")),
+    "scaling:families*[!t]": {"options.hidden": (8,)},
+    "scaling:families*_text": OWN_TEXT | {"schedule.warmup": 4},
     "scaling:[!rhof]*": FEW
     | dict(seeds=3, batch_size=8, horizon=32, evaluations=4, kappas=(2,), ells=(2,))
     | dict(svag_until=0.25, probe_until=0.5, probe_seeds=2, draws=32),

@@ -24,6 +24,7 @@ docs/scaling.md reports.
 """
 
 import dataclasses
+from typing import Any
 
 from experiments.scaling import classes, families, half_life, optimum, rows
 from experiments.scaling.rule import SIGNAL, WAYS_OUT, Settings
@@ -31,9 +32,13 @@ from experiments.schedule import ScheduleSettings
 from optsde.models import SCALE_INVARIANT
 from optsde.optimizers import (
     LAMB,
+    MARS,
     SGD,
+    SOAP,
+    Adafactor,
     AdaGrad,
     Adam,
+    AdamMini,
     AdEMAMix,
     CentredAdam,
     InvariantAdam,
@@ -44,6 +49,7 @@ from optsde.optimizers import (
     RMSprop,
     ScheduleFreeAdam,
     ScheduleFreeSGD,
+    Shampoo,
     SignSGD,
     Signum,
 )
@@ -138,12 +144,34 @@ FAMILIES: dict[str, tuple[Optimizer, float, float]] = {
 }
 
 
-def of_families(text: bool) -> dict[str, Optimizer]:
+# those whose v is of rows, blocks or factors, or of gradients that lean ahead
+FACTORED: dict[str, tuple[Optimizer, float, float]] = {
+    "adafactor": (Adafactor(), 5e-3, 1e-2),
+    "adammini": (AdamMini(**SHORT), 1e-3, 1e-3),
+    "mars": (MARS(**SHORT), 2e-3, 1e-3),
+    "shampoo": (Shampoo(**SHORT), 4e-3, 4e-3),
+    "soap": (SOAP(**SHORT), 1e-3, 1e-3),
+}
+
+
+def of_families(text: bool, families=FAMILIES) -> dict[str, Optimizer]:
     """Returns the optimizer of each family with its lr on digits, or on text."""
     return {
         name: dataclasses.replace(optimizer, lr=lrs[text])
-        for name, (optimizer, *lrs) in FAMILIES.items()
+        for name, (optimizer, *lrs) in families.items()
     }
+
+
+ON_TEXT: Any = dict(
+    dataset="text",
+    model="transformer",
+    options=dict(dtype="float32", depth=1, width=32, heads=2, length=16),
+    train_size=45_000,
+    test_size=256,
+    schedule=ScheduleSettings(warmup=128.0),
+    bound=2.0,
+    seeds=8,
+)
 
 
 def not_shown(**families: str) -> tuple[str, ...]:
@@ -391,14 +419,7 @@ PRESETS = {
         "the same of a causal transformer on the standard library's text",
         families.Settings(
             optimizers=of_families(text=True),
-            dataset="text",
-            model="transformer",
-            options=dict(dtype="float32", depth=1, width=32, heads=2, length=16),
-            train_size=45_000,
-            test_size=256,
-            schedule=ScheduleSettings(warmup=128.0),
-            bound=2.0,
-            seeds=8,
+            **ON_TEXT,
             known_false=not_shown(
                 rule_holds_at_4=(
                     "adagrad ademamix rmsprop schedulefreeadam schedulefreesgd sgd "
@@ -418,6 +439,23 @@ PRESETS = {
                     "adam ademamix centredadam lion rmsprop signsgd"
                 ),
             ),
+        ),
+    ),
+    "families_factored": Preset(
+        "the same on digits of those that keep v by rows, blocks and factors",
+        families.Settings(
+            optimizers=of_families(text=False, families=FACTORED),
+            **NOISY,
+            bound=3.0,
+            seeds=16,
+        ),
+    ),
+    "families_factored_text": Preset(
+        "the same on text; factors of the embeddings take hours",
+        families.Settings(
+            optimizers=of_families(text=True, families=FACTORED),
+            families=("adafactor", "adammini", "mars"),
+            **ON_TEXT,
         ),
     ),
     "half_life_wiki": Preset(
