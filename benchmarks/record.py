@@ -184,7 +184,7 @@ SMALL: dict[str, dict] = {
     | OWN_TEXT,
     "scaling:families*": FEW
     | dict(families=("adam", "muon"), kappas=(2,), horizon=32, evaluations=2, seeds=3),
-    "scaling:families_factored*": dict(families=("adammini", "mars")),
+    "scaling:families_other_v*": dict(families=("adammini", "mars")),
     "scaling:families*[!t]": {"options.hidden": (8,)},
     "scaling:families*_text": OWN_TEXT | {"schedule.warmup": 4},
     "scaling:[!rhof]*": FEW
