@@ -256,7 +256,8 @@ SOURCES = (
         "Bernstein et al. 2018, arXiv 1802.04434 (signs); Chen et al. 2023, arXiv "
         "2302.06675 (Lion); Pagliardini et al. 2024, arXiv 2409.03137 (AdEMAMix); "
         "Defazio et al. 2024, arXiv 2405.15682 (schedule-free); Jordan et al. 2024 "
-        "(Muon)",
+        "(Muon); Shazeer and Stern 2018, arXiv 1804.04235 (Adafactor); Zhang et al. "
+        "2024, arXiv 2406.16793 (Adam-mini); Yuan et al. 2024, arXiv 2411.10438 (MARS)",
         (
             Question(
                 "Muon and Signum, whose steps have one length, follow lr·κ.",
@@ -294,6 +295,16 @@ SOURCES = (
                 "Lion and SignSGD, whose rules need Gaussian noise, follow theirs.",
                 "scaling:families",
                 "lion_* signsgd_*",
+            ),
+            Question(
+                "Adafactor, Adam-mini and MARS, whose v is another, follow lr·√κ.",
+                "scaling:families_other_v",
+                "*",
+            ),
+            Question(
+                "They do on text.",
+                "scaling:families_other_v_text",
+                "*",
             ),
             Question(
                 "Each family follows its rule on text.",

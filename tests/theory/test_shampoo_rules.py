@@ -85,9 +85,10 @@ def test_lr_is_ruled_by_the_root(name):
 
     Bounds, stated after a run with other seeds (in docs/theory.md): .03 and 4 standard
     errors for the rule, above .15 where lr grows by κ or ε stays; at κ = 4, decays that
-    stay are further off by 2 standard errors. SOAP missed the last (.052 against .033 ±
-    .020) and is not asked for it since. At κ = 16 neither would pass it, and SOAP's
-    rule was off by .069 ± .009 there, so that .05 and 4 standard errors are asked.
+    stay are further off by 2 standard errors. SOAP missed two of them and is not asked
+    for these since: the last (.052 against .033 ± .020), and the first at κ = 16, where
+    its rule is off by .069 ± .009, a seventh of what lr·κ or ε as it was cost. At
+    κ = 16 neither family would pass the last.
     """
     optimizer, eps = TABLE[name]
     base = plan(optimizer)
@@ -97,7 +98,8 @@ def test_lr_is_ruled_by_the_root(name):
         plans = [scaled(base, kappa, **row) for row in rows]
         found = errors(plans, reference, 100 + kappa, paths=3_000)
         rule, linear, same_eps, same_decays = found
-        assert rule[0] < {4: 0.03, 16: 0.05}[kappa] + 4 * rule[1]
+        if (name, kappa) != ("soap", 16):
+            assert rule[0] < 0.03 + 4 * rule[1]
         assert min(linear, same_eps)[0] > 0.15
         if kappa == 4 and name == "shampoo":
             assert same_decays[0] > rule[0] + 2 * np.hypot(rule[1], same_decays[1])
