@@ -451,6 +451,11 @@ PRESETS = {
         families.Settings(
             optimizers=of_families(text=True, families=OTHER_V),
             **ON_TEXT,
+            known_false=not_shown(
+                rule_holds_at_16="adafactor adammini mars",
+                nearer_than_linear_at_4="adafactor adammini mars",
+                nearer_than_linear_at_16="adafactor mars",
+            ),
         ),
     ),
     "half_life_wiki": Preset(
