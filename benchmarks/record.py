@@ -134,6 +134,8 @@ SMALL: dict[str, dict] = {
     "catapults:features": CELLS | dict(segments=2, pulses=(0, 2)),
     "catapults:control": CELLS | dict(segments=2, pulses=(0, 1)),
     "catapults:toy": dict(width=16, steps=30, seeds=2, ratios=(1.5, 2.5, 4.5)),
+    "catapults:batch_edge": dict(train_size=32, hidden=(8,), steps=12, every=4)
+    | dict(seeds=2, batch_sizes=(4,), draws=4),
     "catapults:edge": dict(train_size=32, hidden=(8,), steps=60, every=10, seeds=2),
     "catapults:digits": TABLE,
     "catapults:mnist": TABLE,

@@ -9,6 +9,7 @@ of the loss (1/n)Σ|f − y|², which is n/‖K‖.
 from experiments.catapults import (
     adagrad,
     batch,
+    batch_edge,
     cyclic,
     edge,
     fading,
@@ -147,6 +148,10 @@ PRESETS = {
     "edge": Preset(
         "full-batch GD, momentum, RMSprop, Adam: sharpness rises to its threshold",
         edge.Settings(),
+    ),
+    "batch_edge": Preset(
+        "SGD and RMSprop on minibatches: whose sharpness is at the threshold?",
+        batch_edge.Settings(),
     ),
     "digits": Preset(
         "SGD, AdaGrad, Adam with and without catapults: the table, two inits",

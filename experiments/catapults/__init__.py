@@ -8,6 +8,7 @@ figure, and verdicts with intervals; claims of the papers that fail here are lis
 from experiments.catapults import (
     adagrad,
     batch,
+    batch_edge,
     cyclic,
     edge,
     fading,
@@ -33,6 +34,7 @@ STUDIES = (
     pulses,
     toy,
     edge,
+    batch_edge,
     table,
 )
 PACKAGE = Package("catapults", __doc__, [module.study for module in STUDIES])

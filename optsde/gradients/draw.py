@@ -30,6 +30,7 @@ class Use(IntEnum):
     SHARPNESS = 13
     SDE = 17
     DROPOUT = 19
+    BATCH_SHARPNESS = 23
 
 
 class Draw(NamedTuple):

@@ -2,6 +2,7 @@
 
 from optsde.measure import ntk
 from optsde.measure.curvature import (
+    batch_sharpness_probe,
     gauss_newton,
     hessian,
     preconditioned,
@@ -64,6 +65,7 @@ __all__ = [
     "Tail",
     "agop",
     "alignment",
+    "batch_sharpness_probe",
     "departure",
     "gauss_newton",
     "gradient_noise",

@@ -10,13 +10,23 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 from jax.tree_util import treedef_is_leaf
 
 from optsde.checks import check_count, check_rows
 from optsde.data.resident import on_device
-from optsde.gradients import Draw, Losses, Oracle, Use, full_batch
+from optsde.gradients import (
+    Draw,
+    Losses,
+    Oracle,
+    Sampler,
+    Use,
+    full_batch,
+    signed_mix,
+)
 from optsde.gradients.groups import mean_over
-from optsde.measure.probe import Probe
+from optsde.measure.probe import Probe, Times, probe
 from optsde.measure.spectrum import Product, random_vectors, top_eigenvalues
 from optsde.mesh import data_shards
 from optsde.models.losses import Loss
@@ -168,3 +178,44 @@ def sharpness_probe(
         return metrics, jax.tree.map(lambda x: x[:, 0], pairs.vectors)
 
     return Probe(observe, init, on_device(data))
+
+
+def batch_sharpness_probe(
+    plan: Plan, sampler: Sampler, draws: int = 64, times: Times = None
+) -> Probe:
+    """Returns the probe of the curvature that a step meets in its own batch's loss.
+
+    batch_sharpness is the mean over independent batches of dᵀHd/dᵀPd, where g and H are
+    those of one batch with l2, and d = P⁻¹g: to second order a step −lr·d lowers the
+    loss of its own batch where this is below 2/lr. With P = 1 it is the directional
+    curvature that Andreyev and Beneventano (2024, arXiv 2412.20553) call so. Of plans
+    with momentum it is refused, whose step is not along d.
+    """
+    optimizer, threshold = plan.optimizer, plan.optimizer.stability_threshold()
+    own = optimizer.weight_decay * optimizer.lr + optimizer.absolute_decay
+    if threshold is None or not np.isclose(threshold * optimizer.lr, 2 - own):
+        raise ValueError(
+            f"{type(optimizer).__name__} does not step along P⁻¹g of its batch: needs "
+            "SGD, AdaGrad, RMSprop, or Adam with b1=0"
+        )
+    check_count("draws", draws)
+
+    def observe(oracle, state):
+        divisor = optimizer.preconditioner(state.optimizer.direction, state.params)
+        draw = Draw(state.key, state.step, state.time)
+        key = draw.stream(Use.BATCH_SHARPNESS).fresh()
+
+        def of_batch(number):
+            own = draw._replace(key=jax.random.fold_in(key, number))
+            grads = oracle(state.params, own)[1]
+            grads = jax.tree.map(lambda g, x: g + optimizer.l2 * x, grads, state.params)
+            step = jax.tree.map(jnp.divide, grads, divisor)
+            curved = hessian(oracle, state.params, own)(step)
+            curved = jax.tree.map(lambda h, d: h + optimizer.l2 * d, curved, step)
+            return optax.tree.vdot(step, curved) / optax.tree.vdot(step, grads)
+
+        each = jax.lax.map(of_batch, jnp.arange(draws))
+        return {"batch_sharpness": jnp.mean(each)}
+
+    oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
+    return probe(observe, oracle, times)

@@ -80,7 +80,7 @@ def test_the_example_suits_every_study(example, package):
 
 TAKEN = {
     "batches": {"critical", "growing"},
-    "catapults": {"edge"},
+    "catapults": {"batch_edge", "edge"},
     "descent": {"l2_vs_weight_decay", "lengths", "schedules"},
     "fullbatch": {"batches", "growth", "orders", "row", "sharpness", "table"},
     "intrinsic_lr": {
