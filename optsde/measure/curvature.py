@@ -188,8 +188,9 @@ def batch_sharpness_probe(
     batch_sharpness is the mean over independent batches of dᵀHd/dᵀPd, where g and H are
     those of one batch with l2, and d = P⁻¹g: to second order a step −lr·d lowers the
     loss of its own batch where this is below 2/lr. With P = 1 it is the directional
-    curvature that Andreyev and Beneventano (2024, arXiv 2412.20553) call so. Of plans
-    with momentum it is refused, whose step is not along d.
+    curvature that Andreyev and Beneventano (2024, arXiv 2412.20553) call so. Batches
+    without a gradient do not count. Of plans with momentum it is refused, whose step is
+    not along d.
     """
     optimizer, threshold = plan.optimizer, plan.optimizer.stability_threshold()
     own = optimizer.weight_decay * optimizer.lr + optimizer.absolute_decay
@@ -212,10 +213,12 @@ def batch_sharpness_probe(
             step = jax.tree.map(jnp.divide, grads, divisor)
             curved = hessian(oracle, state.params, own)(step)
             curved = jax.tree.map(lambda h, d: h + optimizer.l2 * d, curved, step)
-            return optax.tree.vdot(step, curved) / optax.tree.vdot(step, grads)
+            return optax.tree.vdot(step, curved), optax.tree.vdot(step, grads)
 
-        each = jax.lax.map(of_batch, jnp.arange(draws))
-        return {"batch_sharpness": jnp.mean(each)}
+        curved, length = jax.lax.map(of_batch, jnp.arange(draws))
+        some = length > 0
+        ratios = curved / jnp.where(some, length, 1)
+        return {"batch_sharpness": jnp.mean(ratios, where=some)}
 
     oracle = signed_mix(sampler(plan.batch_size), plan.noise_gain)
     return probe(observe, oracle, times)
