@@ -25,8 +25,8 @@ KINDS = {"batch": "its own batch's loss", "whole": "the whole loss"}
 class Settings(edge.Settings):
     optimizers: dict[str, Optimizer] = setting(
         {
-            "sgd": SGD(lr=0.12),
-            "rmsprop": RMSprop(lr=3e-4, beta=0.999, eps=1e-7),
+            "sgd": SGD(lr=0.3),
+            "rmsprop": RMSprop(lr=1e-3, beta=0.999, eps=1e-7),
         },
         "of the arms",
     )
@@ -40,7 +40,9 @@ class Settings(edge.Settings):
     below: float = setting(
         10.0, "of the whole loss, below the threshold", unit=edge.UNIT, at_least=0
     )
-    every = 60
+    steps = 4800
+    every = 120
+    seeds = 4
 
     def demands(self):
         yield from super().demands()
@@ -128,7 +130,7 @@ def figure(s, runs, path):
     for ax, (kind, words) in zip(panes, KINDS.items(), strict=True):
         panels.bands(ax, runs, kind, group=lambda run: f"batch {size_of(run)}")
         ax.axhline(1, color="black", ls="--", lw=1.4)
-        ax.set(ylim=(0, 1.6))
+        ax.set(ylim=(0, 1.4))
         ax.set_xticks([0, s.steps // 3, 2 * s.steps // 3, s.steps])
         plots.spans(ax, [(s.last_third - 1, s.steps)])
         y = "in units of 2/lr" if kind == "batch" else ""
