@@ -151,7 +151,20 @@ PRESETS = {
     ),
     "batch_edge": Preset(
         "SGD and RMSprop on minibatches: whose sharpness is at the threshold?",
-        batch_edge.Settings(),
+        batch_edge.Settings(
+            known_false=(
+                *(
+                    f"{name}_{size}_batch_at_threshold"
+                    for name in ("sgd", "rmsprop")
+                    for size in (8, 32, 128)
+                ),
+                *(
+                    f"{name}_{size}_whole_below"
+                    for name in ("sgd", "rmsprop")
+                    for size in (32, 128)
+                ),
+            )
+        ),
     ),
     "digits": Preset(
         "SGD, AdaGrad, Adam with and without catapults: the table, two inits",

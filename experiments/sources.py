@@ -829,6 +829,25 @@ SOURCES = (
             ),
         ),
     ),
+    Source(
+        "Andreyev and Beneventano 2024",
+        "*Edge of Stochastic Stability: Revisiting the Edge of Stability for SGD*, "
+        "arXiv 2412.20553",
+        (
+            Question(
+                "On minibatches the curvature that a step meets in its own batch "
+                "settles at 2/lr; in the metric P for RMSprop.",
+                "catapults:batch_edge",
+                "*_batch_at_threshold",
+            ),
+            Question(
+                "The sharpness of the whole loss stays below it.",
+                "catapults:batch_edge",
+                "*_whole_below",
+                known=True,
+            ),
+        ),
+    ),
     # ---- the intrinsic learning rate
     Source(
         "Li, Lyu, Arora 2020",
