@@ -192,7 +192,8 @@ def batch_sharpness_probe(
     without a gradient do not count. Of plans with momentum it is refused, whose step is
     not along d.
     """
-    optimizer, threshold = plan.optimizer, plan.optimizer.stability_threshold()
+    optimizer = plan.optimizer.single()
+    threshold = optimizer.stability_threshold()
     own = optimizer.weight_decay * optimizer.lr + optimizer.absolute_decay
     if threshold is None or not np.isclose(threshold * optimizer.lr, 2 - own):
         raise ValueError(
