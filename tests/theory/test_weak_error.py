@@ -66,7 +66,11 @@ class Size(NamedTuple):
         return series[: self.points]
 
 
-@pytest.fixture(params=sized(Size(10_000, 2), Size(200_000, None)))
+SIZES = sized(Size(10_000, 2), Size(200_000, None))
+AT_FULL_SIZE = pytest.mark.parametrize("size", SIZES[1:], indirect=True)
+
+
+@pytest.fixture(params=SIZES)
 def size(request):
     return request.param
 
@@ -181,6 +185,7 @@ def test_adam_from_scratch_converges_more_slowly(size):
     size.assert_figures(mixed, (0.113, 0.046, 0.018))
 
 
+@AT_FULL_SIZE
 def test_adagrad_approaches_its_sde_in_both_ways(size):
     """lr 1, ε0 = .1, u0 = .5, with u = s/σ⁴ among the moments; T = 2 in units of σ².
 
@@ -208,6 +213,7 @@ def test_adagrad_approaches_its_sde_in_both_ways(size):
         assert coarse > fine + 4 * np.hypot(se, other)
 
 
+@AT_FULL_SIZE
 def test_sign_descent_follows_both_forms_of_its_sde(size):
     """η = 1/16, σ = 16: linear and erf drift within .008; erf at κ = 16 within .02."""
     for kappa, bound in ((16, 0.02), (1, 0.008)):
@@ -222,6 +228,7 @@ def test_sign_descent_follows_both_forms_of_its_sde(size):
             assert error < bound + 4 * se
 
 
+@AT_FULL_SIZE
 @pytest.mark.parametrize(
     ("b1", "b2"), [(0.9, 0.99), pytest.param(0.5, 0.9, marks=pytest.mark.full)]
 )
@@ -250,11 +257,9 @@ def laplace(key, shape, dtype):
 
 @pytest.mark.parametrize(
     ("sample", "ratio"),
-    [
-        pytest.param(jax.random.normal, 1.0, marks=pytest.mark.full),
-        (laplace, np.sqrt(np.pi / 2)),
-    ],
+    [(jax.random.normal, 1.0), (laplace, np.sqrt(np.pi / 2))],
 )
+@AT_FULL_SIZE
 @pytest.mark.parametrize(
     "optimizer", [optsde.SignSGD(lr=0.05), optsde.Lion(lr=0.05)], ids=["sign", "lion"]
 )
@@ -275,17 +280,13 @@ def test_svag_of_signs_has_the_density_of_the_mix(optimizer, sample, ratio, size
 @pytest.mark.parametrize(
     ("optimizer", "sigma", "paths", "share"),
     [
-        pytest.param(optsde.SGD(lr=0.25), 1.0, 4_000, 0.5, id="sgd"),
-        *(
-            pytest.param(*case, id=name, marks=pytest.mark.full)
-            for name, *case in (
-                ("sgd-full", optsde.SGD(lr=0.25), 1.0, 20_000, 0.5),
-                ("rmsprop", rmsprop(0.5), 2.0, 20_000, 0.5),
-                ("adam", adam(0.5), 2.0, 20_000, 1.0),
-            )
-        ),
+        (optsde.SGD(lr=0.25), 1.0, 20_000, 0.5),
+        (rmsprop(0.5), 2.0, 20_000, 0.5),
+        (adam(0.5), 2.0, 20_000, 1.0),
     ],
+    ids=["sgd", "rmsprop", "adam"],
 )
+@pytest.mark.full
 def test_two_step_sizes_are_nearer_than_a_finer_one(optimizer, sigma, paths, share):
     """2·X_{1/2} − X_1, three steps of work, against four: all on the paths of 32.
 
