@@ -1,7 +1,4 @@
-"""experiments.catapults.batch_edge: its arms, verdicts of known outcome, refusals.
-
-That it runs is seen in its small form, with the ledger.
-"""
+"""experiments.catapults.batch_edge: a small run, known verdicts, refusals."""
 
 import dataclasses
 import types
@@ -10,10 +7,11 @@ import numpy as np
 import pytest
 
 from configs.catapults import PRESETS
-from experiments.catapults import batch_edge
+from experiments.catapults import batch_edge, edge
 from optsde.optimizers import Adam
 from optsde.run import Series
-from optsde.study import ArmRuns, Runs, UsageError
+from optsde.study import ArmRuns, RunDir, Runs, UsageError
+from optsde.study.study import run
 
 SETTINGS = PRESETS["batch_edge"].settings
 
@@ -23,6 +21,24 @@ def test_arms_are_of_each_batch():
     assert {"sgd/8", "sgd/32", "sgd/128"} <= set(arms)
     assert {plan.batch_size for plan in arms.values()} == {8, 32, 128}
     assert len(arms) == 6
+
+
+@pytest.mark.full
+def test_a_small_run(tmp_path):
+    """RMSprop on 32 digits: every measurement is positive, P exists from step 4 on."""
+    sizes = dict(train_size=32, hidden=(4,), steps=12, every=4, seeds=2, draws=4)
+    rmsprop = {"rmsprop": SETTINGS.optimizers["rmsprop"]}
+    settings = dataclasses.replace(
+        SETTINGS, optimizers=rmsprop, batch_sizes=(4,), **sizes
+    ).checked()
+    rundir = RunDir.open(tmp_path / "run", "catapults", settings.config())
+    found = run(batch_edge.study, settings, rundir)
+    claims = ["rmsprop_4_batch_at_threshold", "rmsprop_4_whole_below"]
+    assert [v.claim for v in found] == claims
+    arm = batch_edge.simulate(settings, rundir, edge.task(settings))["rmsprop/4"]
+    np.testing.assert_array_equal(arm.batch.times, [4, 8, 12])
+    assert np.all(arm.batch.values > 0)
+    assert np.all(arm.whole.values > 0)
 
 
 def arm_of(batch, whole, name):
