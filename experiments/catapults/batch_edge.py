@@ -38,7 +38,11 @@ class Settings(edge.Settings):
         10.0, "over the last third", unit=edge.UNIT, above=0, at_most=100
     )
     below: float = setting(
-        10.0, "of the whole loss, below the threshold", unit=edge.UNIT, at_least=0
+        10.0,
+        "of the whole loss, below the threshold",
+        unit=edge.UNIT,
+        above=0,
+        at_most=100,
     )
     steps = 4800
     every = 120
@@ -48,8 +52,11 @@ class Settings(edge.Settings):
         yield from super().demands()
         for name, optimizer in self.optimizers.items():
             threshold = optimizer.stability_threshold()
-            fine = threshold is None or math.isclose(threshold * optimizer.lr, 2)
-            yield fine, f"optimizers.{name}.name", "one without momentum, or decays"
+            decay = optimizer.weight_decay * optimizer.lr + optimizer.absolute_decay
+            fine = threshold is None or math.isclose(
+                threshold * optimizer.lr, 2 - decay
+            )
+            yield fine, f"optimizers.{name}.name", "one without momentum"
 
 
 def named(name: str, batch_size: int) -> str:
