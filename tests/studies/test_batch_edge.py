@@ -78,7 +78,10 @@ def test_verdicts_of_known_outcome(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(optimizers={"adam": Adam()}), "adam.name=adam: needs one without momentum"),
+        (
+            dict(optimizers={"adam": Adam()}),
+            "adam.name=adam: needs one without momentum",
+        ),
         (dict(batch_sizes=(8, 8)), "batch_sizes=8,8"),
         (dict(draws=1), "draws=1"),
     ],

@@ -99,6 +99,7 @@ def _nothing():
     return optsde.gradients.FunctionOracle(lambda source, x, draw: (0.0, 0 * x))
 
 
+@pytest.mark.full
 def test_a_growing_batch_is_run_judged_and_drawn(tmp_path, capsys):
     s = tiny("sgd", others=()).checked()
     verdicts = run(growing.study, s, RunDir.open(tmp_path, "batches", s.config()))

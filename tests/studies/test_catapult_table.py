@@ -37,6 +37,7 @@ def rows(settings):
     return {row.name: row for row in table.rows(settings)}
 
 
+@pytest.mark.full
 def test_a_row_is_the_run_by_hand():
     """SGD of the second seed from the zero function, as a plain loop."""
     settings = tiny()

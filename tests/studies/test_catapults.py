@@ -102,7 +102,8 @@ def test_a_seed_has_no_more_images_than_the_task():
         descent.members_of(settings, nets.build_task(settings))
 
 
-SLOW = "adagrad", "fading", "features", "lemma", "small_batches", "threshold"
+SLOW = {"adagrad", "batch", "cyclic", "fading", "features", "lemma", "ntk"}
+SLOW |= {"small_batches", "threshold"}
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,7 @@ def test_sensitivity(tmp_path):
 SMALL = dict(train_size=96, steps=150, batch_size=32, seeds=6)
 
 
+@pytest.mark.full
 def test_l2_is_decay_for_sgd_and_not_for_adam(tmp_path, capsys):
     """Seeds 0 to 5; a factor 10^.25 of the best λ and 1% of loss, as in the preset."""
     changes = dict(optimizers=("sgd", "adam"), decays=(0.01, 0.1, 1.0, 10.0))
@@ -251,6 +252,7 @@ def test_choice_and_judgement_share_no_seed():
     np.testing.assert_allclose(cost.mean, 100 * (2 / 9 - 1))
 
 
+@pytest.mark.full
 def test_stacked_schedules_are_the_schedules_run_alone(tmp_path):
     """One ensemble of all kinds against cosine by itself; and every peak is 1."""
     kinds = schedules.all_schedules(150.0)

@@ -15,6 +15,7 @@ from optsde.study.study import run
 EDGE = PRESETS["edge"].settings
 
 
+@pytest.mark.full
 def test_a_small_run_and_the_same_again(tmp_path, capsys):
     """Adam on 32 digits: its measurements and the figure; then read, not run."""
     sizes = dict(train_size=32, hidden=(4,), steps=12, every=4, seeds=2)

@@ -161,6 +161,7 @@ def test_the_table_judges_what_the_rows_ended_with(tmp_path, monkeypatch, capsys
     assert "control: clip at that lr" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_a_row_is_measured_and_then_read(tmp_path, capsys):
     """Sharpness and spikes of a small net; the second call trains nothing."""
     s = settings(

@@ -200,6 +200,7 @@ def test_batch_norm_needs_ghost_groups():
     rule.sampler_of(dataclasses.replace(s, group=2), task)
 
 
+@pytest.mark.full
 def test_the_signal_rule_goes_by_the_prediction(tmp_path):
     """Arms of it are there once G/N is known: stored, and read again."""
     rules = "rule", "signal", "signal_by_leaf"

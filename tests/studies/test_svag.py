@@ -161,6 +161,7 @@ def task(config):
 """
 
 
+@pytest.mark.full
 def test_a_task_of_ones_own(tmp_path, monkeypatch, capsys):
     config, place = tmp_path / "mine.py", tmp_path / "run"
     config.write_text(CONFIG)

@@ -41,6 +41,7 @@ def test_a_point_sets_what_it_names():
     assert (small.plan.batch_size, large.plan.batch_size) == (8, 32)
 
 
+@pytest.mark.full
 def test_batches_see_as_many_samples(tmp_path):
     over = {"lr": (0.1,), "batch_size": (3, 7, 14)}
     s = settings(optimizer=optsde.SGD(lr=0.1), over=over, batch_size=21, seeds=4)

@@ -264,7 +264,8 @@ def test_average_of_the_weights(size):
         assert control > 4 * rule
 
 
-@pytest.mark.parametrize("kappa", [4, pytest.param(16, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("kappa", [4, 16])
 def test_clip_follows_the_noise(kappa):
     """SGD in 32 dimensions, half of the steps clipped. E|θ|²/32 against the base run:
     by c/√κ within .01 at κ = 4, at κ = 16 within .03, the error of linear scaling with
@@ -287,6 +288,7 @@ def test_clip_follows_the_noise(kappa):
     assert largest_error(kept, reference)[0] > rule + 4 * se
 
 
+@AT_FULL_SIZE
 def test_switch_in_mid_run(size):
     """Adam, half way: v/κ .009 and .016, v left alone .086 and .167."""
     base = BASES["adam"]
@@ -320,13 +322,14 @@ def test_switch_in_mid_run(size):
         assert abs(wrong - {4: 0.086, 16: 0.167}[kappa]) < bound
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("sigma", "root", "linear"),
     [
         (8.0, 0.015, 0.353),
-        pytest.param(2.0, 0.172, 0.708, marks=pytest.mark.full),
-        pytest.param(0.5, 0.79, 0.311, marks=pytest.mark.full),
-        pytest.param(0.1, 1.01, 0.051, marks=pytest.mark.full),
+        (2.0, 0.172, 0.708),
+        (0.5, 0.79, 0.311),
+        (0.1, 1.01, 0.051),
     ],
 )
 def test_the_rule_holds_only_where_noise_dominates(sigma, root, linear):

@@ -84,7 +84,7 @@ CASES = {
     "Twists": (Twists(), images(4)),
     "Dense": (nn.Dense(3), images(4)),
 }
-QUICK = {"Language", "Dense"}
+QUICK = {"Dense"}
 
 
 def full(name):

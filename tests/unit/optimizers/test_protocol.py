@@ -88,6 +88,8 @@ def _registered():
 
 FAMILIES = sorted([*REGISTRY, "qhm"])
 SLOW = {"shampoo", "soap"}  # two eigenvalue problems in each step
+AT_ONCE = {"adam", "momentum", "muon", "qhm", "sgd", "shampoo"}
+"""Those whose limits `make test` takes, on few paths; `make test-all` takes all."""
 PARAMS = {"w": np.array([[0.3, -1.2], [0.7, 2.0]]), "b": np.array([0.1, -0.4])}
 GRADS = {"w": np.array([[1.0, -0.5], [0.2, 0.3]]), "b": np.array([-0.7, 0.9])}
 
@@ -317,6 +319,8 @@ def test_sde_is_the_limit_of_small_kappa(name, paths):
     Gaussian noise, so that the limit is that of the rule and not of SVAG's mix. Bound:
     4 standard errors, and 0.004 for what is left of κ and of the SDE's own steps.
     """
+    if paths <= 1_000 and name not in AT_ONCE:
+        pytest.skip("at full path counts alone")
     paths = min(paths, 4_000) if name in SLOW else paths
     optimizer = dataclasses.replace(well_conditioned(build(name)), lr=0.05)
     base = dataclasses.replace(plan(optimizer, 4.0), batch_size=256)
@@ -344,6 +348,8 @@ def test_svag_at_the_defaults_approaches_the_sde(name, paths):
     a standard error. Bound: 4 standard errors of each moment, and 0.02 for what is left
     of κ and of the SDE's own steps.
     """
+    if paths <= 1_000 and name not in AT_ONCE:
+        pytest.skip("at full path counts alone")
     paths = min(paths, 4_000) if name in SLOW else paths
     base = plan(REGISTRY[name](lr=0.05), 8.0)
     fine = optsde.svag(base, 64 ** (1 / base.optimizer.noise_exponent))

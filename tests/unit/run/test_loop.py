@@ -275,7 +275,11 @@ def stream():
 
 @pytest.mark.parametrize(
     ("kind", "ell"),
-    [(gradients.minibatch, 1), (gradients.minibatch, 2), (gradients.epochs, 1)],
+    [
+        (gradients.minibatch, 1),
+        pytest.param(gradients.minibatch, 2, marks=pytest.mark.full),
+        pytest.param(gradients.epochs, 1, marks=pytest.mark.full),
+    ],
 )
 def test_a_streamed_run_is_the_resident_run(kind, ell):
     """Parameters bit for bit; chunks cross windows, and one state is not followed.
@@ -300,6 +304,7 @@ def test_a_streamed_run_is_the_resident_run(kind, ell):
     np.testing.assert_allclose(total.loss, other.loss, rtol=1e-6)
 
 
+@pytest.mark.full
 def test_a_streamed_run_goes_on_from_its_checkpoint(tmp_path):
     sgd = optsde.Plan(optimizer=optsde.SGD(lr=0.1), batch_size=20, horizon=STEPS)
     sampler = gradients.epochs(TASK.losses, stream())
@@ -338,6 +343,7 @@ def test_the_loop_works_outside_the_main_thread(tmp_path):
     assert not failures
 
 
+@pytest.mark.full
 def test_changes_probes_of_members_and_memories_resume_bit_for_bit(tmp_path):
     """Interrupted between two changes, and at one."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

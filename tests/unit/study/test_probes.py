@@ -82,6 +82,7 @@ def test_probes_come_in_one_order():
     ]
 
 
+@pytest.mark.full
 def test_numbers_of_a_run(tmp_path):
     """In the rows, labelled by their examples; against the kernel itself."""
     one = task()

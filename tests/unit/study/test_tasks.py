@@ -136,6 +136,7 @@ def test_labels_of_text_stay():
         build_task(s)
 
 
+@pytest.mark.full
 def test_probes_are_built_by_name(tmp_path):
     s = Digits(probes=("sharpness", "ntk", "spikes"), probe_examples=16)
     task = build_task(s)
