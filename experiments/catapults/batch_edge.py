@@ -18,7 +18,12 @@ from optsde.plans import Plan
 from optsde.run import Series, parts
 from optsde.study import Arm, Integers, Runs, Study, panels, setting, train
 
-STYLES = "solid", "dashed", "dotted"  # as panels draw one optimizer after another
+STYLES = (
+    "solid",
+    "dashed",
+    "dash-dotted",
+    "dotted",
+)  # as panels draw one optimizer after another
 KINDS = {"batch": "its own batch's loss", "whole": "the whole loss"}
 
 

@@ -194,8 +194,8 @@ def batch_sharpness_probe(
     """
     optimizer = plan.optimizer.single()
     threshold = optimizer.stability_threshold()
-    own = optimizer.weight_decay * optimizer.lr + optimizer.absolute_decay
-    if threshold is None or not np.isclose(threshold * optimizer.lr, 2 - own):
+    decay = optimizer.weight_decay * optimizer.lr + optimizer.absolute_decay
+    if threshold is None or not np.isclose(threshold * optimizer.lr, 2 - decay):
         raise ValueError(
             f"{type(optimizer).__name__} does not step along P⁻¹g of its batch: needs "
             "SGD, AdaGrad, RMSprop, or Adam with b1=0"

@@ -182,17 +182,18 @@ def _schedule_free(piece: Piece, horizon: float):
             f"schedule_free weighs z by lr**{known['weight_lr_power']:g}, and here all "
             "weights are equal: give weight_lr_power=0, or no warm-up"
         )
+    adam = isinstance(of_z, RMSprop) and of_z.bias_correction
+    if not (adam or isinstance(of_z, SGD)):
+        raise ValueError(
+            f"schedule_free of {type(of_z).__name__} has no rule here: of sgd, and of "
+            "adam as scale_by_rms(eps_in_sqrt=False, bias_correction=True), it has"
+        )
     decays = dict(l2=of_z.l2, weight_decay=of_z.weight_decay)
     shared = dict(lr=of_z.lr, beta=float(known["b1"]), **decays)
     if isinstance(of_z, SGD):
         return ScheduleFreeSGD(**shared), schedule
-    if isinstance(of_z, RMSprop) and of_z.bias_correction:
-        eps = dict(eps=of_z.eps, eps_root=of_z.eps_root)
-        return ScheduleFreeAdam(b2=of_z.beta, **eps, **shared), schedule
-    raise ValueError(
-        f"schedule_free of {type(of_z).__name__} has no rule here: of sgd, and of adam "
-        "as scale_by_rms(eps_in_sqrt=False, bias_correction=True), it has"
-    )
+    eps = dict(eps=of_z.eps, eps_root=of_z.eps_root)
+    return ScheduleFreeAdam(b2=of_z.beta, **eps, **shared), schedule
 
 
 def _partition(piece: Piece, horizon: float):

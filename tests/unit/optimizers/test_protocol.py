@@ -89,7 +89,7 @@ def _registered():
 FAMILIES = sorted([*REGISTRY, "qhm"])
 SLOW = {"shampoo", "soap"}  # two eigenvalue problems in each step
 AT_ONCE = {"adam", "momentum", "muon", "qhm", "sgd", "shampoo"}
-"""Those whose limits `make test` takes, on few paths; `make test-all` takes all."""
+"""Families whose limits `make test` takes, on few paths; `make test-all` takes all."""
 PARAMS = {"w": np.array([[0.3, -1.2], [0.7, 2.0]]), "b": np.array([0.1, -0.4])}
 GRADS = {"w": np.array([[1.0, -0.5], [0.2, 0.3]]), "b": np.array([-0.7, 0.9])}
 

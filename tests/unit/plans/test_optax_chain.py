@@ -244,6 +244,13 @@ def test_what_comes_first_may_be_left_as_it_is():
             contrib.schedule_free(optax.lion(1e-3), 1e-3),
             "schedule_free of Lion has no rule here",
         ),
+        (
+            contrib.schedule_free(
+                optax.chain(optax.add_decayed_weights(0.1, matrices), optax.sgd(0.1)),
+                0.1,
+            ),
+            "schedule_free of Groups has no rule here",
+        ),
         (optax.adafactor(1e-3), "has no scaling rule here"),
         (
             optax.rmsprop(1e-3, momentum=0.9),
