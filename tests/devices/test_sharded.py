@@ -332,7 +332,7 @@ def test_what_reads_a_whole_leaf_is_given_it(before):
 
 
 def test_what_reads_a_whole_leaf_gathers_it():
-    """What is elementwise gathers nothing: gradient, moments, parameters stay split."""
+    """Elementwise steps gather nothing: gradient, moments and parameters stay split."""
     init, data = problem(jnp.float32, 64)
     split, rule = 4 * 64 * (IN + OUT), partial(largest_axis, least=65)
 

@@ -22,7 +22,7 @@ STEPS, SUBSTEPS = 2000, 4  # of a run; of the flow to a step
 
 
 def loss(w):
-    """Of a tanh net for sin 3x at eight points, which sharpens as it falls."""
+    """The loss of a tanh net for sin 3x at eight points, which sharpens as it falls."""
     a, b, c = w[:-1].reshape(3, WIDTH)
     x = jnp.linspace(-1, 1, 8)
     f = jnp.tanh(jnp.outer(x, a) + b[None]) @ c + w[-1]

@@ -141,7 +141,7 @@ def test_the_clip_of_a_step_stays_and_its_momentum_is_a_memory():
     [(1.0, 2, 1), (1.0, 20, 16), (9.0, 20, 1), (9.0, 2, 16)],
 )
 def test_what_the_clip_does_to_noise(corner, tiles, kappa):
-    """Of Gaussian noise with Σ = [[corner, 1], [1, 1]] in tiles, N = 4·tiles² numbers:
+    """The clip of Gaussian noise, Σ = [[corner, 1], [1, 1]] in tiles, N = 4·tiles²:
     the mean factor is 1 − .282/√N where Σ has rank 1, and tends to
     1/√mean(Σ/v̂) = .870 at corner = 9, at any κ. Bounds, stated beforehand: .02 and
     4 standard errors, of 2,000 draws with v̂ at its limit. Seen: .9495, .9932, .871 and

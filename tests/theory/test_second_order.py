@@ -1,4 +1,4 @@
-"""What is missing in an SDE of weak order 1: the next term in κ, without Monte Carlo.
+"""The next term in κ, which an SDE of weak order 1 lacks, without Monte Carlo.
 
 A step at κ acts on test functions, (Sφ)(y) = E φ(y + Δ). Where noise has no odd moments
 S = 1 + κ·L₀ + κ²·B + O(κ³), and S = exp κ(L₀ + κ·L₁ + …) with
@@ -54,7 +54,7 @@ def after(step, size, phi):
 
 
 def coefficient(n, f):
-    """That of sⁿ in f(s) at s = 0."""
+    """The coefficient of sⁿ in f(s) at s = 0."""
 
     def derivative(f):
         return lambda s: jax.jvp(f, (s,), (1.0,))[1]
@@ -83,7 +83,7 @@ def generators(step, size):
 
 
 def coefficients(correction, y):
-    """Those of L₁ at y: its values there for (x − y)ⁿ, n = 1 to 4."""
+    """The coefficients of L₁ at y: its values there for (x − y)ⁿ, n = 1 to 4."""
 
     def powers(x):
         each = [x - y]
@@ -146,7 +146,7 @@ def sgd_limits(noise):
 
 
 def largest_errors(steps, limit, extra):
-    """Of the moments of degree 1, 2 and 3 at each κ: [3, κ]."""
+    """The largest errors of the moments of degree 1, 2 and 3 at each κ: [3, κ]."""
     start, errors = monomials(jnp.asarray(START)), []
     for one, kappa in zip(steps, KAPPAS, strict=True):
         run = np.linalg.matrix_power(one, round(TIME / kappa))
@@ -292,7 +292,7 @@ class Base(NamedTuple):
 
 
 def shares(correction, phi, y):
-    """What the first, second and third derivatives give to (L₁φ)(y), [3, …]."""
+    """The shares of first, second and third derivatives in (L₁φ)(y), [3, …]."""
     found = []
     for n, x in enumerate(correction, 1):
         phi = jax.jacfwd(phi)
@@ -374,7 +374,7 @@ def test_adaptive_steps_are_ours():
 @pytest.mark.full
 @pytest.mark.parametrize("name", BASES)
 def test_formulas_of_the_correction(name):
-    """Those of docs/theory.md are what the step's derivatives give, to 1e-10.
+    """The formulas of docs/theory.md are what the step's derivatives give, to 1e-10.
 
     The fourth derivatives cancel, and so do the steps' odd orders.
     """
